@@ -1,0 +1,1 @@
+//! Address management for CNI: the `host-local` and `static` plugins.

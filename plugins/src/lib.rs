@@ -1,0 +1,1 @@
+//! The CNI plugins of trestle and the kernel side they stand on.

@@ -1,0 +1,3 @@
+//! `trestle`: one binary, many plugin names.
+
+fn main() {}
