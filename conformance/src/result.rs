@@ -44,7 +44,7 @@ pub fn sandbox_interface(result: &Value) -> Value {
             .is_some_and(|sandbox| !sandbox.is_empty())
     });
     inside
-        .last()
+        .next_back()
         .cloned()
         .unwrap_or_else(|| panic!("no interface in a sandbox in {result:#}"))
 }
