@@ -1,3 +1,4 @@
 //! The CNI plugins of trestle and the kernel side they stand on.
 
+pub mod attach;
 pub mod host;

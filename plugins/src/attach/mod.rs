@@ -1,0 +1,3 @@
+//! Steps that two or more plugins share.
+
+pub mod masquerade;
