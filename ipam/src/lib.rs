@@ -1,1 +1,3 @@
-//! Address management for CNI: the `host-local` and `static` plugins.
+//! IP address management: which address an attachment gets, and where that is written down.
+
+pub mod ranges;
