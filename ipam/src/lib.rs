@@ -2,8 +2,13 @@
 //!
 //! [`ranges`] is arithmetic without I/O, [`store`] is the state on the disk, and the plugins put the two together.
 
+mod conf;
 mod error;
+mod host_local;
 pub mod ranges;
+mod static_ipam;
 pub mod store;
 
 pub use error::Error;
+pub use host_local::HostLocal;
+pub use static_ipam::Static;
