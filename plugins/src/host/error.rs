@@ -132,6 +132,15 @@ pub enum HostError {
         problem: &'static str,
     },
 
+    /// A kernel module could not be loaded.
+    #[error("load kernel module {name}: {reason}")]
+    Module {
+        /// The module.
+        name: &'static str,
+        /// What the program that loads modules said.
+        reason: String,
+    },
+
     /// A sysctl could not be read or written.
     #[error("{action} sysctl {name}: {}", os_text(source))]
     Sysctl {
@@ -188,6 +197,16 @@ impl HostError {
                 "Give the path of a network namespace, such as /run/netns/NAME or /proc/PID/ns/net.",
             ),
             Self::Sysctl { source, .. } => sysctl_remedy(source),
+            Self::Module { .. } => Some(
+                "Load it on the host with modprobe, and name it in a file in /etc/modules-load.d so that it is there after a restart.",
+            ),
+            // The only use that route netlink has for this number.
+            Self::Netlink {
+                errno: Errno::EACCES,
+                ..
+            } => Some(
+                "IPv6 is switched off here: set net.ipv6.conf.all.disable_ipv6 and that of the interface to 0.",
+            ),
             _ => match self.errno() {
                 Some(Errno::EPERM | Errno::EACCES) => {
                     Some("Run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN.")

@@ -1,4 +1,4 @@
-//! The kernel's side: network namespaces, links, addresses, routes and sysctls.
+//! The kernel's side: network namespaces, links, addresses, routes, sysctls and modules.
 //!
 //! Nothing here knows of CNI. Everything else in this crate talks to the kernel through this module,
 //! which offers a blocking interface and is the only place with `unsafe` code or an async runtime.
@@ -9,6 +9,7 @@
 //! All failures are [`error::HostError`]s that say operation, object and cause, and often a remedy.
 
 pub mod error;
+pub mod module;
 pub mod netns;
 pub mod rtnl;
 pub mod sysctl;

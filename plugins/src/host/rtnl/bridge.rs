@@ -11,7 +11,8 @@ use netlink_packet_route::link::{
 
 use super::super::error::HostError;
 use super::exchange::{Refusal, Rtnl};
-use super::link::{Link, LinkChange, Mac};
+use super::link::{Link, Mac};
+use super::link_change::LinkChange;
 
 /// A bridge to create.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +22,8 @@ pub struct NewBridge<'a> {
     /// Its hardware address. One that is given at creation is never changed by the kernel when ports come
     /// and go, nor by udev.
     pub mac: Option<Mac>,
-    /// Its MTU in bytes; without one it follows its ports, down to the smallest of theirs.
+    /// Its MTU in bytes until it has ports; then it follows the smallest of theirs. One that is set by
+    /// [`Rtnl::set_link`] stays (net/bridge/br_if.c, `br_mtu_auto_adjust`).
     pub mtu: Option<u32>,
     /// Whether it is up from the beginning. To set sysctls of its own before that, create it down.
     pub up: bool,

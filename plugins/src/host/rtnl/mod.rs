@@ -12,7 +12,9 @@ mod bridge;
 mod bridge_vlan;
 mod exchange;
 mod link;
+mod link_change;
 mod monitor;
+mod qdisc;
 mod route;
 mod veth;
 mod vlan;
@@ -21,7 +23,9 @@ pub use address::{Address, AddressFlags, AddressOptions, AddressScope};
 pub use bridge::{BridgeChange, BridgeInfo, NewBridge, PortChange, PortInfo, PortState};
 pub use bridge_vlan::{BridgeVlan, VlanOwner};
 pub use exchange::Rtnl;
-pub use link::{ALIAS_MAX, Link, LinkChange, Mac, NAME_MAX};
+pub use link::{ALIAS_MAX, Link, Mac, NAME_MAX};
+pub use link_change::LinkChange;
+pub use qdisc::TokenBucket;
 pub use route::{
     DefaultRoute, Family, NewRoute, Route, RouteFilter, RouteProtocol, RouteScope, TABLE_MAIN,
 };

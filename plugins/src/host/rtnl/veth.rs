@@ -15,7 +15,8 @@ use nix::errno::Errno;
 use super::super::error::HostError;
 use super::super::netns::NetNs;
 use super::exchange::{Refusal, Rtnl};
-use super::link::{Link, LinkChange, Mac};
+use super::link::{Link, Mac};
+use super::link_change::LinkChange;
 
 /// One end of a pair to create.
 #[derive(Clone, Copy, Debug, Default)]
