@@ -37,8 +37,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether it is operational: up, with a carrier, and not dormant (`IF_OPER_UP`). False for links
-    /// whose driver does not tell, `lo` among them.
+    /// Whether it is operational: up, with a carrier, and not dormant (`IF_OPER_UP`). False for
+    /// links whose driver does not tell, `lo` among them.
     pub running: bool,
     /// Whether it was asked to receive frames for all hardware addresses (`IFF_PROMISC`).
     pub promisc: bool,
@@ -53,7 +53,8 @@ pub struct Link {
     /// The index of the link it stands on: a veth's peer, a VLAN's parent. It is an index in the
     /// namespace that `link_netnsid` tells of, if that is set.
     pub link: Option<u32>,
-    /// The namespace of `link`, as the number that this namespace knows it by, if it is another one.
+    /// The namespace of `link`, as the number that this namespace knows it by, if it is another
+    /// one.
     pub link_netnsid: Option<i32>,
     /// The length of its transmit queue in packets.
     pub tx_queue_len: u32,
@@ -191,8 +192,8 @@ impl Rtnl {
 
     /// Creates a link and returns it as the kernel tells of it.
     ///
-    /// Since Linux 6.2 the answer to the request itself can tell (`NLM_F_ECHO`); before that, it takes
-    /// a second request. The answer is made before the link becomes a port of its master.
+    /// Since Linux 6.2 the answer to the request itself can tell (`NLM_F_ECHO`); before that, it
+    /// takes a second request. The answer is made before the link becomes a port of its master.
     pub(super) fn new_link(&self, name: &str, request: LinkMessage) -> Result<Link, Refusal> {
         let answers = self.ask(
             RouteNetlinkMessage::NewLink(request),

@@ -1,9 +1,9 @@
 //! Route netlink: links, bridges, addresses and routes, by blocking calls.
 //!
 //! An [`Rtnl`] is one socket, and a netlink socket belongs for good to the network namespace it was
-//! opened in (netlink(7)); a thread can thus hold one for the host and one for a container and use both
-//! from where it is. Each operation is one request and one answer. Objects are asked for by name or
-//! index, or listed with a filter that the kernel applies.
+//! opened in (netlink(7)); a thread can thus hold one for the host and one for a container and use
+//! both from where it is. Each operation is one request and one answer. Objects are asked for by
+//! name or index, or listed with a filter that the kernel applies.
 //!
 //! Requests that need a privilege need it in the user namespace that owns the network namespace.
 

@@ -1,8 +1,8 @@
 //! Traffic shaping: token buckets, and the way of received traffic into one by an ifb device.
 //!
-//! Only what leaves by a link can be shaped. What a link receives is redirected to an ifb device, and
-//! shaped where it leaves that. The token bucket's options are put together here, because the packet
-//! crate does not have them; include/uapi/linux/pkt_sched.h describes them.
+//! Only what leaves by a link can be shaped. What a link receives is redirected to an ifb device,
+//! and shaped where it leaves that. The token bucket's options are put together here, because the
+//! packet crate does not have them; include/uapi/linux/pkt_sched.h describes them.
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Nla, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -22,7 +22,8 @@ const TBF_PARAMETERS: u16 = 1;
 const TBF_RATE64: u16 = 4;
 const TBF_BURST: u16 = 6;
 
-/// `TC_LINKLAYER_ETHERNET`: the kernel works out packets' times from the rate, without a table of them.
+/// `TC_LINKLAYER_ETHERNET`: the kernel works out packets' times from the rate, without a table of
+/// them.
 const LINKLAYER_ETHERNET: u8 = 1;
 
 /// The length of `struct tc_tbf_qopt`: two rates of 12 bytes, then limit, buffer and mtu.
@@ -33,7 +34,8 @@ const LIMIT_AT: usize = 24;
 const TICK_NANOSECONDS: u128 = 64;
 
 /// What to do when the kernel can't shape.
-const NO_SHAPING: &str = "Load the kernel's modules sch_tbf, sch_ingress, cls_u32, act_mirred and ifb, or install the distribution's full kernel.";
+const NO_SHAPING: &str = "Load the kernel's modules sch_tbf, sch_ingress, cls_u32, act_mirred \
+    and ifb, or install the distribution's full kernel.";
 
 /// A token bucket: how fast, and how much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
