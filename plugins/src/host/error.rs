@@ -134,13 +134,26 @@ pub enum HostError {
         problem: &'static str,
     },
 
-    /// A kernel module could not be loaded.
-    #[error("load kernel module {name}: {reason}")]
-    Module {
-        /// The module.
-        name: &'static str,
-        /// What the program that loads modules said.
-        reason: String,
+    /// A program that is needed is not installed.
+    #[error("{operation}: {program} not found")]
+    ProgramMissing {
+        /// What it was needed for.
+        operation: String,
+        /// The program's name.
+        program: &'static str,
+        /// Which package to install.
+        remedy: &'static str,
+    },
+
+    /// A program that was run reported failure.
+    #[error("{operation}: {program} failed: {complaint}")]
+    ProgramFailed {
+        /// What it was run for.
+        operation: String,
+        /// The program's name.
+        program: &'static str,
+        /// What it wrote to standard error.
+        complaint: String,
     },
 
     /// A sysctl could not be read or written.
@@ -191,7 +204,7 @@ impl HostError {
     /// What a person can do about it, where that is known. One or two sentences.
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
-            Self::Unsupported { remedy, .. } => Some(remedy),
+            Self::Unsupported { remedy, .. } | Self::ProgramMissing { remedy, .. } => Some(remedy),
             Self::NetNsMissing { .. } => {
                 Some("The container's network namespace is gone or was never made.")
             }
@@ -200,10 +213,6 @@ impl HostError {
                  /proc/PID/ns/net.",
             ),
             Self::Sysctl { source, .. } => sysctl_remedy(source),
-            Self::Module { .. } => Some(
-                "Load it on the host with modprobe, and name it in a file in /etc/modules-load.d \
-                 so that it is there after a restart.",
-            ),
             // The only use that route netlink has for this number.
             Self::Netlink {
                 errno: Errno::EACCES,

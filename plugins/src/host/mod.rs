@@ -12,6 +12,8 @@
 pub mod error;
 pub mod module;
 pub mod netns;
+pub mod nft;
+pub mod program;
 pub mod rtnl;
 pub mod sysctl;
 

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use super::error::HostError;
 
+const MODPROBE: &str = "modprobe";
+
 /// Where modprobe is looked for when the kernel does not say.
 const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -15,33 +17,44 @@ const SEARCH_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// the kernel is not a module. Loading what is loaded already succeeds.
 ///
 /// # Errors
-/// [`HostError::Module`] with what the program said. Containers mostly can't load modules.
-pub fn load(name: &'static str) -> Result<(), HostError> {
-    let failed = |reason: String| HostError::Module { name, reason };
+/// [`HostError::ProgramMissing`] without modprobe; [`HostError::ProgramFailed`] with what it said.
+/// Containers mostly can't load modules.
+pub fn load(name: &str) -> Result<(), HostError> {
+    let operation = || format!("load kernel module {name}");
     let program = fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
     let program = match program.trim() {
-        "" => "modprobe",
+        "" => MODPROBE,
         path => path,
     };
     let output = Command::new(program)
-        .args(["-q", "--", name])
+        .args(["--", name])
         .env_clear()
         .env("PATH", SEARCH_PATH)
         .stdin(Stdio::null())
         .output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let text = text.trim();
-            Err(failed(match text {
-                "" => format!("{program} found no such module for the running kernel"),
-                text => text.to_owned(),
-            }))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(failed(format!("there is no program {program}")))
-        }
-        Err(error) => Err(failed(format!("run {program}: {error}"))),
+        Ok(output) => Err(HostError::ProgramFailed {
+            operation: operation(),
+            program: MODPROBE,
+            complaint: complaint(&output.stderr),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(HostError::ProgramMissing {
+            operation: operation(),
+            program: MODPROBE,
+            remedy: "Install the package kmod.",
+        }),
+        Err(source) => Err(HostError::System {
+            operation: operation(),
+            source,
+        }),
+    }
+}
+
+/// What the program said, or what its silence means.
+fn complaint(stderr: &[u8]) -> String {
+    match String::from_utf8_lossy(stderr).trim() {
+        "" => "the running kernel has no such module".to_owned(),
+        text => text.to_owned(),
     }
 }

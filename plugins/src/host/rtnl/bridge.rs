@@ -94,6 +94,8 @@ pub struct PortInfo {
     pub hairpin: bool,
     /// Whether it may not talk to other isolated ports.
     pub isolated: bool,
+    /// Whether only frames from addresses in the forwarding database may come in (Linux 5.18).
+    pub locked: bool,
     /// Whether addresses are learned from its traffic.
     pub learning: bool,
     /// Whether frames for unknown addresses are sent to it.
@@ -101,12 +103,15 @@ pub struct PortInfo {
 }
 
 /// What to change about a port. `None` leaves a property alone.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortChange {
     /// Whether frames may leave by the port they came in by.
     pub hairpin: Option<bool>,
     /// Whether it may not talk to other isolated ports.
     pub isolated: Option<bool>,
+    /// Whether only frames from addresses in the forwarding database may come in (Linux 5.18; older kernels
+    /// take no notice).
+    pub locked: Option<bool>,
     /// Whether addresses are learned from its traffic.
     pub learning: Option<bool>,
     /// Whether frames for unknown addresses are sent to it.
@@ -200,6 +205,7 @@ impl PortChange {
         let settings = [
             self.hairpin.map(InfoBridgePort::HairpinMode),
             self.isolated.map(InfoBridgePort::Isolated),
+            self.locked.map(InfoBridgePort::Locked),
             self.learning.map(InfoBridgePort::Learning),
             self.unicast_flood.map(InfoBridgePort::UnicastFlood),
         ];
@@ -284,6 +290,7 @@ impl From<Vec<InfoBridgePort>> for PortInfo {
                 InfoBridgePort::State(state) => info.state = PortState::from(state),
                 InfoBridgePort::HairpinMode(on) => info.hairpin = on,
                 InfoBridgePort::Isolated(on) => info.isolated = on,
+                InfoBridgePort::Locked(on) => info.locked = on,
                 InfoBridgePort::Learning(on) => info.learning = on,
                 InfoBridgePort::UnicastFlood(on) => info.unicast_flood = on,
                 _ => {}
