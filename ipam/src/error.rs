@@ -150,6 +150,9 @@ fn io_remedy(path: &Path, source: &io::Error) -> String {
             "dataDir and the network's directory in it must be directories, and nothing in it a symbolic link"
                 .into()
         }
+        Some(Errno::EXDEV) => {
+            "the network's directory must be on the same file system as dataDir".into()
+        }
         Some(Errno::EACCES | Errno::EPERM) => "the plugin must run as root".into(),
         _ => String::new(),
     }
