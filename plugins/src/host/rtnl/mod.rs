@@ -11,6 +11,7 @@ mod address;
 mod bridge;
 mod bridge_vlan;
 mod exchange;
+mod fdb;
 mod link;
 mod monitor;
 mod route;
