@@ -7,8 +7,9 @@
 use cni_conf::names::{ContainerId, IfName, NetworkName};
 use cni_conf::request::{Attachment, AttachmentId, Request};
 
-/// Longest alias in bytes (the kernel's `IFALIASZ` is 256 with the terminating zero).
-const ALIAS_MAX: usize = 255;
+/// Longest alias in bytes: one less than the kernel allows, since netlink libraries send a terminating zero along and the
+/// kernel counts it (`dev_set_alias` in net/core/dev.c).
+const ALIAS_MAX: usize = 254;
 
 /// Longest network name in bytes that always stands in full in an alias.
 const READABLE_NETWORK_MAX: usize = 200;
@@ -48,7 +49,7 @@ impl Owner {
 
     /// The alias of the host's veth end: `trestle:NETWORK/CONTAINERID/IFNAME`.
     ///
-    /// Where that would not fit the kernel's 255 bytes, it is cut and ends in `~` and a hash of the whole; a network's
+    /// Where that would not fit the kernel, it is cut and ends in `~` and a hash of the whole; a network's
     /// name that leaves no room for that is hashed itself.
     pub fn alias(&self) -> String {
         let alias = format!("{PREFIX}{}", self.path());
