@@ -171,6 +171,15 @@ impl Settings {
                 "hairpinMode alone lets a container reach itself through a Service address; drop promiscMode",
             ));
         }
+        if let Some(vid) = self.vlans.access.filter(|_| self.gateway) {
+            let gateway = format!("{}.{vid}", self.bridge);
+            IfName::try_from(gateway).map_err(|error| {
+                Error::config(format!(
+                    "field \"bridge\": the gateway of VLAN {vid} can't be made: {error}"
+                ))
+                .with_details("choose a shorter name for the bridge")
+            })?;
+        }
         if self.container_down && ipam.is_some() {
             return Err(Error::config(
                 "\"disableContainerInterface\" can't be true together with an \"ipam\" section",
@@ -412,6 +421,7 @@ mod tests {
         for conf in [
             json!({"hairpinMode": true, "promiscMode": true}),
             json!({"disableContainerInterface": true, "ipam": {"type": "host-local"}}),
+            json!({"bridge": "twelve-bytes", "vlan": 100, "isGateway": true}),
         ] {
             let error = read(conf).unwrap_err();
             assert!(!error.details.is_empty(), "{error}");
