@@ -129,7 +129,7 @@ impl Session<'_> {
 
     /// Writes the record and then the address files, or leaves nothing.
     ///
-    /// What can't be removed again after an error is found by the next rebuild, since nothing is stamped.
+    /// If something can't be removed again after an error, nothing is stamped, and the next rebuild finds it.
     fn write_all(&mut self, record: &Record) -> Result<(), Error> {
         let sync = !self.store.reclaim || record.origin.is_none();
         let mut made = Record {
@@ -139,8 +139,8 @@ impl Session<'_> {
         let written = self
             .write_record(record, sync)
             .and_then(|()| self.link_all(record, sync, &mut made.addresses));
-        if written.is_err() {
-            let _ = self.drop_record(&made);
+        if written.is_err() && self.drop_record(&made).is_ok() {
+            self.stamp();
         }
         written
     }
