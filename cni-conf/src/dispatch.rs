@@ -75,14 +75,22 @@ pub fn serve(
         Some(verb) => answer(verb, plugin, env, stdin, &mut version),
         None => answer(&verb.to_string_lossy(), plugin, env, stdin, &mut version),
     };
-    let (text, status) = match answer {
-        Ok(text) => (text, ExitCode::SUCCESS),
-        Err(error) => (error.to_json(version), ExitCode::FAILURE),
-    };
-    match write_line(stdout, &text) {
+    match answer {
+        Ok(text) => write_answer(stdout, &text, ExitCode::SUCCESS),
+        Err(error) => answer_error(&error, version, stdout),
+    }
+}
+
+/// Ends a call with an error object.
+pub fn answer_error(error: &Error, version: SpecVersion, stdout: &mut impl Write) -> ExitCode {
+    write_answer(stdout, &error.to_json(version), ExitCode::FAILURE)
+}
+
+fn write_answer(stdout: &mut impl Write, text: &str, status: ExitCode) -> ExitCode {
+    match write_line(stdout, text) {
         Ok(()) => status,
         Err(error) => {
-            warn(format_args!("write the result to stdout: {error}"));
+            warn(format_args!("write the answer to stdout: {error}"));
             ExitCode::FAILURE
         }
     }

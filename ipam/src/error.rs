@@ -41,7 +41,7 @@ pub enum Error {
     },
     /// No address of a range set is free.
     #[error(
-        "allocate an address: all of {total} are used ({used}) in range set {set} ({ranges}) of {}",
+        "allocate an address: {used} of {total} are used in range set {set} ({ranges}) of {}",
         directory.display()
     )]
     Exhausted {
