@@ -133,7 +133,7 @@ impl Snapshot {
             }
             "file" => {
                 let name = subject.rsplit('/').next().unwrap_or("");
-                let own_index = subject.contains("/trestle/");
+                let own_index = name == "index" && subject.contains("/.trestle/");
                 own_index || name == "lock" || name.starts_with("last_reserved_ip.")
             }
             // A table and the chains that the kernel calls hold nobody's rules.

@@ -367,6 +367,7 @@ fn input_of_a_wrong_type_is_refused(lab: &Lab) {
         let output = lab
             .plugin(&host, "bridge")
             .call("ADD", &with(plain(), more.clone()), &call);
+        assert!(!output.ok(), "{more} is accepted: {output}");
         output.error();
         assert!(!output.stderr.contains("panicked"), "{more}: {output}");
         let left = host.observe().leftovers(&before);
