@@ -4,6 +4,7 @@ mod bridge;
 mod common;
 mod delegation;
 mod failure;
+mod faults;
 mod host_local;
 mod host_local_state;
 mod input;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         loopback::cases(),
         lifecycle::cases(),
         failure::cases(),
+        faults::cases(),
         upkeep::cases(),
         bridge::cases(),
         layer3::cases(),
