@@ -8,6 +8,7 @@ pub mod forward;
 pub mod ipam;
 pub mod liveness;
 pub mod mac;
+pub mod masq;
 pub mod masquerade;
 pub mod owner;
 pub mod undo;
