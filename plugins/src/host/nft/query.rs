@@ -1,5 +1,8 @@
 //! The netlink socket for nftables: committing transactions and looking at what is there.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
     SetFlags, SetMessage,
@@ -40,6 +43,15 @@ const fn nftables_type(message: u16) -> u16 {
     10 << 8 | message
 }
 
+/// A set with so few elements was listed in one datagram: at 32 KiB it holds more, however long they are.
+const ELEMENTS_IN_A_DATAGRAM: usize = 100;
+
+/// How often a long listing that may not be complete is repeated.
+const LISTINGS: u32 = 20;
+
+/// What the kernel's worker may take for resizing a hash table.
+const RESIZE_TIME: Duration = Duration::from_millis(1);
+
 /// A netlink socket for nftables.
 pub struct Nft {
     socket: NetfilterSocket,
@@ -64,37 +76,74 @@ impl Nft {
         self.socket.transact(batch.messages)
     }
 
-    /// All elements of a set or map.
+    /// All elements of a set or map, each once.
+    ///
+    /// The kernel lists a set that fills several datagrams by walking its hash table anew for each one
+    /// and skipping as many elements as it has told before (net/netfilter/nft_set_hash.c). When the table
+    /// is resized in between, some are told twice and others not at all, without a sign of it. Listings so
+    /// long are therefore repeated until they are complete by the kernel's own count or, where it gives
+    /// none, until a listing has nothing new.
     ///
     /// # Errors
     /// [`HostError::is_missing`] when there is no such set.
     pub fn elements(&mut self, set: ObjectRef<'_>) -> Result<Vec<Element>, HostError> {
+        let first = self.list_elements(set)?;
+        let short = first.len() <= ELEMENTS_IN_A_DATAGRAM;
+        let mut found = by_key(first);
+        for _ in 0..LISTINGS {
+            let count = if short {
+                Some(found.len())
+            } else {
+                self.count(set)?
+            };
+            if count == Some(found.len()) {
+                break;
+            }
+            let known = found.len();
+            std::thread::sleep(RESIZE_TIME);
+            let again = by_key(self.list_elements(set)?);
+            if count.is_some() {
+                found = again;
+                continue;
+            }
+            found.extend(again);
+            if found.len() == known {
+                break;
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    fn list_elements(&mut self, set: ObjectRef<'_>) -> Result<Vec<Element>, HostError> {
         let body = NfTablesMessage::GetSetElement(batch::set_elements(set, &[], false));
         let operation = format!("list nft set {set}");
-        self.socket.dump(
-            &batch::message(set.table, body),
-            &operation,
-            |found, answer| {
-                found.extend(read_elements(answer));
-            },
-        )
+        let message = batch::message(set.table, body);
+        self.socket.dump(&message, &operation, |found, answer| {
+            found.extend(read_elements(answer))
+        })
+    }
+
+    /// How many elements a set has, if the kernel tells.
+    fn count(&mut self, set: ObjectRef<'_>) -> Result<Option<usize>, HostError> {
+        let message = batch::message(set.table, NfTablesMessage::GetSet(named_set(set)));
+        let operation = format!("count the elements of nft set {set}");
+        let count = |answer: &Answer<'_>| answer.attributes.u32(NFTA_SET_COUNT);
+        let count = self.socket.get(message, &operation, count)?;
+        Ok(count.and_then(|count| usize::try_from(count).ok()))
     }
 
     /// Whether a set has no elements.
     ///
-    /// Kernels from 6.16 tell how many a set has. Others are asked for the elements, of which only the
+    /// Recent kernels tell how many a set has (`NFTA_SET_COUNT`). Others are asked for the elements, of which only the
     /// first few are looked at.
     ///
     /// # Errors
     /// [`HostError::is_missing`] when there is no such set.
     pub fn is_empty(&mut self, set: ObjectRef<'_>) -> Result<bool, HostError> {
-        let operation = format!("look into nft set {set}");
-        let body = NfTablesMessage::GetSet(named_set(set));
-        let message = batch::message(set.table, body);
-        let count = |answer: &Answer<'_>| answer.attributes.u32(NFTA_SET_COUNT);
-        if let Some(count) = self.socket.get(message, &operation, count)? {
+        if let Some(count) = self.count(set)? {
             return Ok(count == 0);
         }
+        let operation = format!("look into nft set {set}");
         let body = NfTablesMessage::GetSetElement(batch::set_elements(set, &[], false));
         let mut empty = true;
         self.socket
@@ -195,6 +244,13 @@ impl Nft {
         });
         listing.or_else(nothing_if_missing)
     }
+}
+
+fn by_key(elements: Vec<Element>) -> BTreeMap<Vec<u8>, Element> {
+    elements
+        .into_iter()
+        .map(|element| (element.key.clone(), element))
+        .collect()
 }
 
 /// A listing of what does not exist is empty.
