@@ -1,4 +1,12 @@
 //! The CNI plugins of trestle and the kernel side they stand on.
+//!
+//! Dependencies point one way: [`host`] (the kernel, knows no CNI) <- [`attach`] (steps that plugins share) <- one
+//! module per plugin <- [`applets`], [`cli`] and [`process`].
 
+pub mod applets;
 pub mod attach;
+pub mod bridge;
+pub mod cli;
 pub mod host;
+pub mod loopback;
+pub mod process;

@@ -1,3 +1,9 @@
-//! `trestle`: one binary, many plugin names.
+//! `trestle`: one binary that is every plugin, by the name it is called with.
 
-fn main() {}
+use std::process::ExitCode;
+
+use plugins::{applets, process::Process};
+
+fn main() -> ExitCode {
+    Process::from_os().run(applets::ALL)
+}

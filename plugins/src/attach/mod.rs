@@ -1,3 +1,14 @@
-//! Steps that two or more plugins share.
+//! Steps that several plugins share: who owns what, delegation to IPAM, configuring a container's interface,
+//! comparing it with a result, and undoing.
 
+pub mod check;
+pub mod container;
+pub mod errors;
+pub mod forward;
+pub mod ipam;
+pub mod liveness;
+pub mod mac;
 pub mod masquerade;
+pub mod owner;
+pub mod undo;
+pub mod veth;

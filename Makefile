@@ -1,0 +1,37 @@
+# What there is to do with this workspace. Run as root: the tests make network namespaces, and nothing else on
+# the machine is touched.
+
+TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
+
+.PHONY: help build check test reference demo tools packages clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## the static release binary
+	cargo build --release --package plugins --bin trestle
+	@ls -l $(BIN)
+
+check: ## formatting, lints and unit tests; fast, and needs no root
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace --lib --bins --quiet
+
+test: packages tools build ## everything, with the real kernel, cnitool and the release binary
+	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --workspace
+
+reference: packages tools ## put the conformance tests to the Go reference plugins
+	TRESTLE_SUBJECT=go TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance
+
+demo: packages tools build ## two containers on a bridge, step by step
+	TRESTLE_BIN=$(BIN) conformance/demo.sh
+
+tools: ## fetch cnitool and the reference plugins (unpacked under target, not installed)
+	-@conformance/tools/obtain.sh
+
+packages: ## install the Debian packages that tests need, if any is missing
+	@conformance/tools/install-packages.sh
+
+clean: ## remove what was built
+	cargo clean

@@ -1,0 +1,568 @@
+//! A call of a plugin: the environment and the network configuration, validated.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Code, Error};
+use crate::json;
+use crate::names::{ContainerId, IfName, NetworkName, PluginName};
+use crate::result::CniResult;
+use crate::version::SpecVersion;
+
+/// Largest network configuration that is read, in bytes.
+pub const CONFIG_MAX: usize = 1 << 20;
+
+/// The environment of a call (CNI 1.1.0, section 2 "Parameters"), as it was found.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    /// The variables of this process that begin with `CNI_`.
+    pub fn from_os() -> Self {
+        std::env::vars_os().collect()
+    }
+
+    /// The value of a variable; one that is empty counts as absent, as in Go.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<&str>, Error> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(value) => match value.to_str() {
+                Some(text) => Ok(Some(text)),
+                None => Err(environment_error(format!("{name} {value:?} is not UTF-8"))),
+            },
+        }
+    }
+
+    fn name<T>(&self, name: &'static str) -> Result<Option<T>, Error>
+    where
+        T: for<'a> TryFrom<&'a str>,
+        for<'a> <T as TryFrom<&'a str>>::Error: ToString,
+    {
+        match self.text(name)? {
+            None => Ok(None),
+            Some(text) => match T::try_from(text) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) => Err(environment_error(format!("{name}: {}", error.to_string()))),
+            },
+        }
+    }
+}
+
+impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
+        let variables = variables
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        Self(
+            variables
+                .filter(|(name, _)| name.as_bytes().starts_with(b"CNI_"))
+                .collect(),
+        )
+    }
+}
+
+fn environment_error(msg: String) -> Error {
+    Error::new(Code::InvalidEnvironment, msg)
+}
+
+/// The verb of a call, with what belongs to it alone.
+#[derive(Debug, Clone)]
+pub enum Call {
+    /// Attach a container, or change what an earlier plugin of the list attached.
+    Add(Attachment),
+    /// Undo ADD, whatever is left of it.
+    Del(Attachment),
+    /// See whether everything is as ADD left it.
+    Check(Attachment),
+    /// Remove everything that belongs to attachments outside this list. Without a list nothing is known, and nothing
+    /// is removed; an empty one means that no attachment is valid.
+    Gc(Option<Vec<AttachmentId>>),
+    /// Say whether ADD would be served.
+    Status,
+}
+
+/// What every verb but VERSION is called with.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Version of the configuration; the result is written in it.
+    pub version: SpecVersion,
+    /// Name of the network.
+    pub network: NetworkName,
+    /// `type` of the configuration.
+    pub plugin: PluginName,
+    /// The whole network configuration.
+    pub conf: Value,
+    /// Directories that hold plugins, from CNI_PATH.
+    pub cni_path: Vec<PathBuf>,
+    /// What the plugins before this one made. Always there for CHECK, never for GC and STATUS.
+    pub prev_result: Option<CniResult>,
+}
+
+/// One interface of one container, which ADD, DEL and CHECK are about.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// ID of the container.
+    pub container: ContainerId,
+    /// Name of the interface in the container.
+    pub ifname: IfName,
+    /// Path of the container's network namespace. Always there for ADD and CHECK.
+    pub netns: Option<PathBuf>,
+    /// Extra arguments, from CNI_ARGS.
+    pub args: CniArgs,
+    /// True if the plugin may work on its own namespace (`CNI_NETNS_OVERRIDE`).
+    pub netns_override: bool,
+}
+
+impl Attachment {
+    /// The part that names it.
+    pub fn id(&self) -> AttachmentId {
+        AttachmentId {
+            container: self.container.clone(),
+            ifname: self.ifname.clone(),
+        }
+    }
+
+    /// The namespace's path, or the error that CNI_NETNS is missing.
+    pub fn netns(&self) -> Result<&Path, Error> {
+        self.netns
+            .as_deref()
+            .ok_or_else(|| missing_variables(&["CNI_NETNS"]))
+    }
+}
+
+/// What names an attachment within its network.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+pub struct AttachmentId {
+    /// ID of the container.
+    #[serde(rename = "containerID")]
+    pub container: ContainerId,
+    /// Name of the interface in the container.
+    pub ifname: IfName,
+}
+
+/// The pairs of CNI_ARGS: `KEY=value` with `;` between them.
+///
+/// Keys that a plugin does not know are ignored with or without `IgnoreUnknown`: one variable serves every
+/// plugin of a list, and each knows only its own keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CniArgs(BTreeMap<String, String>);
+
+impl CniArgs {
+    /// Splits the text of CNI_ARGS. A pair without `=` is an error.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut pairs = BTreeMap::new();
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(
+                    environment_error(format!("CNI_ARGS: {pair:?} is not KEY=value"))
+                        .with_details("write pairs like \"IP=10.1.0.7;MAC=0a:58:0a:01:00:07\""),
+                );
+            };
+            pairs.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The value of a key, in exactly this spelling; an empty one counts as absent.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0
+            .get(key)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+}
+
+/// The keys of a network configuration that the protocol itself reads.
+#[derive(Deserialize)]
+struct Header {
+    name: Option<String>,
+    #[serde(rename = "type")]
+    plugin: Option<String>,
+    #[serde(rename = "prevResult")]
+    prev_result: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    valid_attachments: Option<Vec<AttachmentId>>,
+    #[serde(rename = "cni.dev/attachments")]
+    attachments: Option<Vec<AttachmentId>>,
+}
+
+/// Reads one JSON object, and its `cniVersion`; a missing or empty one is 0.1.0.
+pub(crate) fn parse_config(stdin: &[u8]) -> Result<(Value, Result<SpecVersion, Error>), Error> {
+    let decoding = |msg: String| {
+        Error::new(Code::Decoding, msg)
+            .with_details("the network configuration is expected on stdin as one JSON object")
+    };
+    if stdin.len() > CONFIG_MAX {
+        return Err(decoding(format!(
+            "the network configuration is larger than {CONFIG_MAX} bytes"
+        )));
+    }
+    let conf: Value = serde_json::from_slice(stdin)
+        .map_err(|error| decoding(format!("decode the network configuration: {error}")))?;
+    if !conf.is_object() {
+        return Err(decoding(
+            "decode the network configuration: not a JSON object".into(),
+        ));
+    }
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(rename = "cniVersion", default)]
+        version: String,
+    }
+    let Versioned { version } = json::from_value(&conf)?;
+    let version = match version.as_str() {
+        "" => Ok(SpecVersion::V0_1_0),
+        text => text.parse().map_err(|()| {
+            Error::new(
+                Code::IncompatibleVersion,
+                format!("incompatible CNI version: the configuration says {text:?}"),
+            )
+            .with_details(format!(
+                "set \"cniVersion\" to one of {}",
+                SpecVersion::list()
+            ))
+        }),
+    };
+    Ok((conf, version))
+}
+
+/// Validates a call. `verb` is the value of CNI_COMMAND, any but VERSION.
+pub(crate) fn parse(
+    verb: &str,
+    env: &Environment,
+    conf: Value,
+    version: SpecVersion,
+) -> Result<(Request, Call), Error> {
+    let needs_version = |needed: SpecVersion| {
+        if version >= needed {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::IncompatibleVersion,
+            format!("{verb} needs cniVersion {needed} or newer, the configuration says {version}"),
+        ))
+    };
+    let header: Header = json::from_value(&conf)?;
+    let call = match verb {
+        "ADD" => Call::Add(attachment(env, true)?),
+        "DEL" => Call::Del(attachment(env, false)?),
+        "CHECK" => {
+            needs_version(SpecVersion::V0_4_0)?;
+            Call::Check(attachment(env, true)?)
+        }
+        "GC" => {
+            needs_version(SpecVersion::V1_1_0)?;
+            require(env, &["CNI_PATH"])?;
+            Call::Gc(header.valid_attachments.or(header.attachments))
+        }
+        "STATUS" => {
+            needs_version(SpecVersion::V1_1_0)?;
+            require(env, &["CNI_PATH"])?;
+            Call::Status
+        }
+        other => {
+            return Err(
+                environment_error(format!("CNI_COMMAND {other:?} is unknown"))
+                    .with_details("the verbs are ADD, DEL, CHECK, GC, STATUS and VERSION"),
+            );
+        }
+    };
+    let request = Request {
+        version,
+        network: network_name(header.name)?,
+        plugin: plugin_name(header.plugin)?,
+        cni_path: env
+            .get("CNI_PATH")
+            .map(|p| std::env::split_paths(p).collect())
+            .unwrap_or_default(),
+        prev_result: prev_result(&call, header.prev_result.as_ref(), version)?,
+        conf,
+    };
+    Ok((request, call))
+}
+
+fn network_name(name: Option<String>) -> Result<NetworkName, Error> {
+    match name.filter(|name| !name.is_empty()) {
+        Some(name) => Ok(name.try_into()?),
+        None => Err(Error::config("the network configuration has no \"name\"")),
+    }
+}
+
+fn plugin_name(plugin: Option<String>) -> Result<PluginName, Error> {
+    match plugin.filter(|plugin| !plugin.is_empty()) {
+        Some(plugin) => Ok(plugin.try_into()?),
+        None => Err(Error::config("the network configuration has no \"type\"")),
+    }
+}
+
+/// `prevResult`: CHECK can't do without, DEL must not fail over it, GC and STATUS have none.
+fn prev_result(
+    call: &Call,
+    value: Option<&Value>,
+    version: SpecVersion,
+) -> Result<Option<CniResult>, Error> {
+    let read =
+        value.map(|value| CniResult::from_json(value, version).map_err(|e| e.within("prevResult")));
+    match (call, read) {
+        (Call::Gc(_) | Call::Status, _) => Ok(None),
+        (Call::Del(_), Some(Err(error))) => {
+            crate::dispatch::warn(format_args!("DEL goes on without prevResult: {error}"));
+            Ok(None)
+        }
+        (Call::Check(_), None) => Err(Error::config(
+            "CHECK needs the result of ADD in \"prevResult\"",
+        )),
+        (_, None) => Ok(None),
+        (_, Some(read)) => Ok(Some(read?)),
+    }
+}
+
+fn attachment(env: &Environment, netns_required: bool) -> Result<Attachment, Error> {
+    let required: &[_] = if netns_required {
+        &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"]
+    } else {
+        &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"]
+    };
+    require(env, required)?;
+    Ok(Attachment {
+        container: env
+            .name("CNI_CONTAINERID")?
+            .ok_or_else(|| missing_variables(required))?,
+        ifname: env
+            .name("CNI_IFNAME")?
+            .ok_or_else(|| missing_variables(required))?,
+        netns: env.get("CNI_NETNS").map(PathBuf::from),
+        args: CniArgs::parse(env.text("CNI_ARGS")?.unwrap_or_default())?,
+        netns_override: env
+            .text("CNI_NETNS_OVERRIDE")?
+            .is_some_and(|value| matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")),
+    })
+}
+
+fn require(env: &Environment, names: &[&str]) -> Result<(), Error> {
+    let missing: Vec<_> = names
+        .iter()
+        .copied()
+        .filter(|name| env.get(name).is_none())
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(missing_variables(&missing))
+    }
+}
+
+fn missing_variables(names: &[&str]) -> Error {
+    environment_error(format!(
+        "required environment variables are missing: {}",
+        names.join(", ")
+    ))
+    .with_details("CNI plugins are run by a container runtime or by cnitool")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const FULL: [(&str, &str); 5] = [
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", "/run/netns/a"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin:/usr/lib/cni"),
+        (
+            "CNI_ARGS",
+            "K8S_POD_NAME=a=b;IP=10.0.0.1;IgnoreUnknown=1;MAC=",
+        ),
+    ];
+
+    fn call(verb: &str, without: &[&str], conf: Value) -> Result<(Request, Call), Error> {
+        let env = FULL
+            .into_iter()
+            .filter(|(name, _)| !without.contains(name))
+            .collect();
+        let (conf, version) = parse_config(conf.to_string().as_bytes())?;
+        parse(verb, &env, conf, version?)
+    }
+
+    fn conf() -> Value {
+        json!({"cniVersion": "1.1.0", "name": "net", "type": "bridge"})
+    }
+
+    #[test]
+    fn add_reads_environment_and_configuration() {
+        let (request, call) = call("ADD", &[], conf()).unwrap();
+        let Call::Add(attachment) = call else {
+            panic!("{call:?}")
+        };
+        assert_eq!(
+            request.cni_path,
+            [Path::new("/opt/cni/bin"), Path::new("/usr/lib/cni")]
+        );
+        assert_eq!(attachment.netns.as_deref(), Some(Path::new("/run/netns/a")));
+        assert_eq!(attachment.args.get("IP"), Some("10.0.0.1"));
+        assert_eq!(attachment.args.get("K8S_POD_NAME"), Some("a=b"));
+        assert_eq!(attachment.args.get("MAC"), None);
+        assert!(request.prev_result.is_none());
+    }
+
+    #[test]
+    fn missing_variables_are_all_named() {
+        let error = call("ADD", &["CNI_NETNS", "CNI_IFNAME"], conf()).unwrap_err();
+        assert_eq!(error.code, Code::InvalidEnvironment);
+        assert!(
+            error.msg.ends_with("CNI_NETNS, CNI_IFNAME"),
+            "{}",
+            error.msg
+        );
+        assert!(call("DEL", &["CNI_NETNS", "CNI_ARGS"], conf()).is_ok());
+        assert!(
+            call(
+                "STATUS",
+                &["CNI_NETNS", "CNI_CONTAINERID", "CNI_IFNAME"],
+                conf()
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn invalid_variables_are_named_with_their_value() {
+        for (name, value) in [
+            ("CNI_CONTAINERID", "../x"),
+            ("CNI_IFNAME", "a/b"),
+            ("CNI_ARGS", "novalue"),
+        ] {
+            let mut env: BTreeMap<_, _> = FULL.into_iter().collect();
+            env.insert(name, value);
+            let env = env.into_iter().collect();
+            let error = parse("ADD", &env, conf(), SpecVersion::V1_1_0).unwrap_err();
+            assert_eq!(error.code, Code::InvalidEnvironment);
+            assert!(
+                error.msg.contains(name) && error.msg.contains(value),
+                "{}",
+                error.msg
+            );
+        }
+    }
+
+    #[test]
+    fn verbs_need_the_version_that_brought_them() {
+        for (verb, version, fails) in [
+            ("CHECK", "0.3.1", true),
+            ("GC", "1.0.0", true),
+            ("STATUS", "1.0.0", true),
+            ("DEL", "0.1.0", false),
+        ] {
+            let mut conf = conf();
+            conf["cniVersion"] = version.into();
+            match call(verb, &[], conf) {
+                Err(error) => assert!(
+                    fails && error.code == Code::IncompatibleVersion,
+                    "{verb} {error}"
+                ),
+                Ok(_) => assert!(!fails, "{verb}"),
+            }
+        }
+        assert_eq!(
+            call("ADDD", &[], conf()).unwrap_err().code,
+            Code::InvalidEnvironment
+        );
+    }
+
+    #[test]
+    fn a_missing_version_is_0_1_0_and_an_unknown_one_an_error() {
+        let (request, _) = call("ADD", &[], json!({"name": "net", "type": "bridge"})).unwrap();
+        assert_eq!(request.version, SpecVersion::V0_1_0);
+        let error = call("ADD", &[], json!({"cniVersion": "9.9.9", "name": "net"})).unwrap_err();
+        assert_eq!(error.code, Code::IncompatibleVersion);
+    }
+
+    #[test]
+    fn name_and_type_are_required_and_validated() {
+        for bad in [
+            json!({"type": "bridge"}),
+            json!({"name": "net"}),
+            json!({"name": "", "type": "bridge"}),
+            json!({"name": "a/b", "type": "bridge"}),
+            json!({"name": "net", "type": "../../bin/sh"}),
+            json!({"name": 5, "type": "bridge"}),
+        ] {
+            assert_eq!(
+                call("ADD", &[], bad.clone()).unwrap_err().code,
+                Code::InvalidConfig,
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn anything_but_one_json_object_is_a_decoding_error() {
+        let huge = format!("{{\"name\":\"{}\"}}", "x".repeat(CONFIG_MAX));
+        for bad in [
+            "", " ", "x", "[]", "1", "null", "{} {}", "{\"a\":}", "{", "\"{}\"", "\u{0}", &huge,
+        ] {
+            let error = parse_config(bad.as_bytes()).unwrap_err();
+            assert_eq!(error.code, Code::Decoding, "{bad:.20?}");
+        }
+        assert_eq!(
+            parse_config(b"{\"a\": \"\xff\"}").unwrap_err().code,
+            Code::Decoding
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_stack_overflow() {
+        let deep = format!("{{\"a\":{}", "[".repeat(500_000));
+        assert_eq!(
+            parse_config(deep.as_bytes()).unwrap_err().code,
+            Code::Decoding
+        );
+    }
+
+    #[test]
+    fn prev_result_is_needed_by_check_and_optional_for_del() {
+        assert_eq!(
+            call("CHECK", &[], conf()).unwrap_err().code,
+            Code::InvalidConfig
+        );
+        let mut broken = conf();
+        broken["prevResult"] = json!({"ips": "x"});
+        assert!(
+            call("DEL", &[], broken.clone())
+                .unwrap()
+                .0
+                .prev_result
+                .is_none()
+        );
+        let error = call("ADD", &[], broken).unwrap_err();
+        assert!(error.msg.contains("\"prevResult.ips\""), "{}", error.msg);
+    }
+
+    #[test]
+    fn gc_takes_both_spellings_and_refuses_to_guess() {
+        let attachments = json!([{"containerID": "c1", "ifname": "eth0"}]);
+        for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+            let mut conf = conf();
+            conf[key] = attachments.clone();
+            let Call::Gc(Some(valid)) = call("GC", &[], conf).unwrap().1 else {
+                panic!()
+            };
+            assert_eq!(valid[0].container.as_str(), "c1");
+        }
+        assert!(matches!(call("GC", &[], conf()).unwrap().1, Call::Gc(None)));
+    }
+}

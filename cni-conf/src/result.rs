@@ -1,0 +1,356 @@
+//! The result of ADD, kept in the shape of the newest specification and written in the one asked for.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, Value, json};
+
+use crate::addr::MacAddr;
+use crate::json::{self, FieldError};
+use crate::legacy;
+use crate::version::SpecVersion;
+
+/// What ADD made, as in CNI 1.1.0, section 5 "Result types".
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CniResult {
+    /// Every interface that the attachment consists of, on the host and in the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
+    /// Addresses, and the interface each stands on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<IpConfig>,
+    /// Routes in the container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// Resolver settings for the runtime.
+    pub dns: Dns,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Interface {
+    /// Name in its namespace.
+    pub name: String,
+    /// Hardware address as text, empty if there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mac: String,
+    /// Maximum transmission unit in bytes. Since 1.1.0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mtu: u32,
+    /// Path of the container's network namespace; empty for an interface of the host.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
+    /// Path of a socket that belongs to the interface. Since 1.1.0.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
+    /// PCI address of the device. Since 1.1.0.
+    #[serde(rename = "pciID", skip_serializing_if = "String::is_empty")]
+    pub pci_id: String,
+}
+
+impl Interface {
+    /// The parsed hardware address, if there is one.
+    pub fn mac_addr(&self) -> Option<MacAddr> {
+        self.mac.parse().ok()
+    }
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// An address in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpConfig {
+    /// Index into [`CniResult::interfaces`]. Values that are no index read as `None`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "index"
+    )]
+    pub interface: Option<usize>,
+    /// The address with its prefix length.
+    pub address: IpNet,
+    /// The default gateway of this subnet.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_ip"
+    )]
+    pub gateway: Option<IpAddr>,
+}
+
+/// A route in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination prefix.
+    #[serde(serialize_with = "canonical_prefix")]
+    pub dst: IpNet,
+    /// Next hop; without one the plugin uses the gateway of the address's subnet.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_ip"
+    )]
+    pub gw: Option<IpAddr>,
+    /// Path MTU in bytes. Since 1.1.0, like everything below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Maximal segment size to advertise, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// Metric; lower is preferred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// Routing table, by number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// Scope: 0 global, 253 link, 254 host (rtnetlink(7)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+}
+
+impl Route {
+    /// A route without attributes.
+    pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
+        Self {
+            dst,
+            gw,
+            mtu: None,
+            advmss: None,
+            priority: None,
+            table: None,
+            scope: None,
+        }
+    }
+}
+
+/// Resolver settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dns {
+    /// Addresses of name servers, in order of preference.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<String>,
+    /// Local domain for short names.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+    /// Domains to search for short names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// Options for the resolver (resolv.conf(5)).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// True if nothing is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn canonical_prefix<S: Serializer>(prefix: &IpNet, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&prefix.trunc())
+}
+
+fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    Ok(Option::<i64>::deserialize(deserializer)?.and_then(|index| usize::try_from(index).ok()))
+}
+
+/// An address, where the empty text means none, as Go writes an unset `net.IP`.
+pub(crate) fn optional_ip<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<IpAddr>, D::Error> {
+    match Option::<String>::deserialize(deserializer)? {
+        Some(text) if !text.is_empty() => text.parse().map(Some).map_err(de::Error::custom),
+        _ => Ok(None),
+    }
+}
+
+impl CniResult {
+    /// Reads a result of any version. `default_version` counts where the result has no `cniVersion` of its own.
+    ///
+    /// A result of another version than it claims is read by its shape, since runtimes convert with varying care.
+    pub fn from_json(value: &Value, default_version: SpecVersion) -> Result<Self, FieldError> {
+        let version = value
+            .get("cniVersion")
+            .and_then(Value::as_str)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default_version);
+        if version < SpecVersion::V0_3_0 && value.get("ips").is_none() {
+            return legacy::from_json(value);
+        }
+        json::from_value(value)
+    }
+
+    /// The JSON value of this result in `version`. What the version has no place for is left out.
+    pub fn to_value(&self, version: SpecVersion) -> Value {
+        let mut value = if version < SpecVersion::V0_3_0 {
+            legacy::to_value(self)
+        } else {
+            serde_json::to_value(self).unwrap_or_default()
+        };
+        value["cniVersion"] = json!(version);
+        if version < SpecVersion::V1_1_0 {
+            for route in objects(&mut value, "routes") {
+                route.retain(|key, _| matches!(key.as_str(), "dst" | "gw"));
+            }
+            for interface in objects(&mut value, "interfaces") {
+                interface.retain(|key, _| matches!(key.as_str(), "name" | "mac" | "sandbox"));
+            }
+        }
+        if version < SpecVersion::V1_0_0 {
+            for (ip, config) in objects(&mut value, "ips").zip(&self.ips) {
+                let family = if config.address.addr().is_ipv4() {
+                    "4"
+                } else {
+                    "6"
+                };
+                ip.insert("version".into(), family.into());
+            }
+        }
+        value
+    }
+
+    /// The text of this result in `version`, as it goes to stdout.
+    pub fn to_json(&self, version: SpecVersion) -> String {
+        serde_json::to_string_pretty(&self.to_value(version)).unwrap_or_default()
+    }
+}
+
+fn objects<'a>(
+    value: &'a mut Value,
+    key: &str,
+) -> impl Iterator<Item = &'a mut Map<String, Value>> + use<'a> {
+    value
+        .get_mut(key)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object_mut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> CniResult {
+        CniResult {
+            interfaces: vec![
+                Interface {
+                    name: "cni0".into(),
+                    mac: "0a:58:0a:01:00:01".into(),
+                    mtu: 1500,
+                    ..Interface::default()
+                },
+                Interface {
+                    name: "eth0".into(),
+                    sandbox: "/run/netns/a".into(),
+                    ..Interface::default()
+                },
+            ],
+            ips: vec![
+                IpConfig {
+                    interface: Some(1),
+                    address: "10.1.0.2/24".parse().unwrap(),
+                    gateway: Some("10.1.0.1".parse().unwrap()),
+                },
+                IpConfig {
+                    interface: Some(1),
+                    address: "fd00::2/64".parse().unwrap(),
+                    gateway: None,
+                },
+            ],
+            routes: vec![Route {
+                mtu: Some(1400),
+                priority: Some(0),
+                ..Route::new(
+                    "0.0.0.0/0".parse().unwrap(),
+                    Some("10.1.0.1".parse().unwrap()),
+                )
+            }],
+            dns: Dns {
+                nameservers: vec!["10.1.0.1".into()],
+                ..Dns::default()
+            },
+        }
+    }
+
+    #[test]
+    fn the_newest_version_keeps_everything() {
+        let value = full().to_value(SpecVersion::V1_1_0);
+        assert_eq!(
+            CniResult::from_json(&value, SpecVersion::V0_1_0).unwrap(),
+            full()
+        );
+        assert_eq!(
+            value["routes"][0],
+            json!({"dst": "0.0.0.0/0", "gw": "10.1.0.1", "mtu": 1400, "priority": 0})
+        );
+        assert_eq!(value["interfaces"][0]["mtu"], 1500);
+    }
+
+    #[test]
+    fn version_1_0_0_has_no_attributes_of_1_1_0() {
+        let value = full().to_value(SpecVersion::V1_0_0);
+        assert_eq!(
+            value["routes"][0],
+            json!({"dst": "0.0.0.0/0", "gw": "10.1.0.1"})
+        );
+        assert_eq!(
+            value["interfaces"][0],
+            json!({"name": "cni0", "mac": "0a:58:0a:01:00:01"})
+        );
+        assert_eq!(value["ips"][0].get("version"), None);
+    }
+
+    #[test]
+    fn versions_before_1_0_0_tell_the_family_of_each_address() {
+        for version in [
+            SpecVersion::V0_3_0,
+            SpecVersion::V0_3_1,
+            SpecVersion::V0_4_0,
+        ] {
+            let value = full().to_value(version);
+            assert_eq!(value["cniVersion"], version.as_str());
+            assert_eq!(value["ips"][0]["version"], "4");
+            assert_eq!(value["ips"][1]["version"], "6");
+        }
+    }
+
+    #[test]
+    fn every_version_reads_back_what_it_can_hold() {
+        for version in SpecVersion::ALL {
+            let value = full().to_value(version);
+            let read = CniResult::from_json(&value, version).unwrap();
+            assert_eq!(read.to_value(version), value, "{version}");
+            assert_eq!(read.ips.len(), 2, "{version}");
+        }
+    }
+
+    #[test]
+    fn odd_but_harmless_spellings_are_read() {
+        let value = json!({
+            "IPs": [{"Interface": -1, "Address": "10.0.0.1/8", "gateway": ""}],
+            "dns": null, "interfaces": null,
+        });
+        let result = CniResult::from_json(&value, SpecVersion::V1_0_0).unwrap();
+        assert_eq!(
+            (result.ips[0].interface, result.ips[0].gateway),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn an_address_without_prefix_is_named_in_the_error() {
+        let value = json!({"ips": [{"address": "10.0.0.1"}]});
+        let error = CniResult::from_json(&value, SpecVersion::V1_0_0)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("field \"ips[0].address\""), "{error}");
+    }
+}

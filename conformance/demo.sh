@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# demo.sh - two containers on a bridge, attached by cnitool through trestle, step by step.
+#
+# It happens on a throw-away host: a network and a mount namespace that vanish with this script. Run it by
+# `make demo`, or give the binary in TRESTLE_BIN. PLUGINS=DIR shows the same with the plugins of that directory.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tools=${TRESTLE_TOOLS:-$root/target/conformance-tools}
+stage=/run/demo
+PATH=$PATH:/usr/sbin:/sbin
+
+if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' off=$'\e[0m'; else bold='' dim='' off=''; fi
+step=0
+title() { step=$((step + 1)); printf '\n%s%d. %s%s\n' "$bold" "$step" "$*" "$off"; }
+# Indented, and with a line end after the last line.
+text() { sed -e 's/^/   /' -e '$a\'; }
+fail() { printf '\nThe demo failed in step %d: %s\n' "$step" "$*" >&2; trap - EXIT; exit 1; }
+
+# Show a command, run it, indent what it says, and stop the demo if it fails.
+try() {
+    printf '   %s# %s%s\n' "$dim" "$*" "$off"
+    "$@" 2>&1 | text || fail "$*"
+}
+
+# The first half finds what is needed and goes on in namespaces of its own.
+if [ "${1:-}" != inside ]; then
+    [ "$(id -u)" -eq 0 ] || { echo "The demo makes network namespaces, so it must run as root." >&2; exit 1; }
+    [ -n "${PLUGINS:-}" ] || [ -x "${TRESTLE_BIN:-}" ] || { echo "No binary: run make demo." >&2; exit 1; }
+    for cnitool in "$tools/cnitool-new/cnitool" "$tools/cnitool-old/cnitool"; do
+        [ -x "$cnitool" ] && export CNITOOL="$cnitool" && break
+    done
+    [ -n "${CNITOOL:-}" ] || { echo "No cnitool: conformance/tools/obtain.sh says why." >&2; exit 1; }
+    exec unshare --net --mount --propagation private -- bash "${BASH_SOURCE[0]}" inside
+fi
+
+trap '[ $? -eq 0 ] || fail "see the last lines above"' EXIT
+
+mount -t tmpfs tmpfs /run
+mkdir -p "$stage/bin" "$stage/net.d" /run/netns
+cp "$CNITOOL" "$stage/cnitool"
+cp "$root/cni-conf/net.d/20-dual-stack.conflist" "$stage/net.d/"
+ip link set lo up
+
+cat <<'TEXT'
+
+What happens when a container runtime starts a container? It makes a network namespace, reads a network
+configuration and runs the plugins that this names, with ADD. Here cnitool plays the runtime.
+TEXT
+
+title "Install: one binary, linked under the name of every plugin"
+if [ -n "${PLUGINS:-}" ]; then
+    cp "$PLUGINS"/{bridge,host-local,loopback} "$stage/bin/"
+else
+    try "$TRESTLE_BIN" install --bin-dir "$stage/bin"
+fi
+# From here on nothing of the source tree is needed, and state goes where nobody else's is.
+mount -t tmpfs tmpfs /var/lib
+cd "$stage"
+try ls -li bin
+
+title "Configure: a bridge with an IPv4 and an IPv6 subnet"
+try cat net.d/20-dual-stack.conflist
+
+title "Two containers, which so far are two empty network namespaces"
+try ip netns add blue
+try ip netns add green
+try ip -n blue -brief link
+
+export CNI_PATH=$stage/bin NETCONFPATH=$stage/net.d
+title "ADD: attach them; each result says which interfaces were made and which addresses they have"
+try ./cnitool add dual-stack /run/netns/blue
+printf '   %s# ./cnitool add dual-stack /run/netns/green%s\n' "$dim" "$off"
+./cnitool add dual-stack /run/netns/green >green.json || fail "ADD of green"
+jq -r '.ips[].address' green.json | text
+
+title "What the container sees: an interface, its addresses, its routes"
+try ip -n blue -brief addr
+try ip -n blue route
+try ip -n blue -6 route show default
+
+title "What the host sees: the bridge and a veth per container; the alias says whose it is"
+try ip -brief addr
+try ip link show type veth
+
+title "They talk: both ways, both families, the moment ADD has returned"
+address() { ip -n "$1" -j "-$2" addr show dev eth0 | jq -r '[.[0].addr_info[] | select(.scope == "global")][0].local'; }
+for family in 4 6; do
+    try ip netns exec blue ping -n -c 2 -i 0.2 -W 2 "$(address green $family)"
+    try ip netns exec green ping -n -c 2 -i 0.2 -W 2 "$(address blue $family)"
+done
+
+title "CHECK: is everything still as ADD left it?"
+try ./cnitool check dual-stack /run/netns/blue
+try ./cnitool check dual-stack /run/netns/green
+echo "   Yes. And after someone takes the address away:"
+try ip -n green addr flush dev eth0
+printf '   %s# ./cnitool check dual-stack /run/netns/green%s\n' "$dim" "$off"
+if ./cnitool check dual-stack /run/netns/green >check.log 2>&1; then fail "CHECK should have noticed"; fi
+text <check.log
+
+title "DEL: detach them; a second time is fine, runtimes do that"
+for pod in blue green blue; do
+    try ./cnitool del dual-stack "/run/netns/$pod"
+done
+
+title "Nothing is left but the bridge, for the next container"
+try ip -brief link
+try find /var/lib/cni -type f
+left=$(ip -j link show type veth | jq -r '.[]?.ifname')
+[ -z "$left" ] || fail "interfaces left: $left"
+left=$(find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*' ! -path '*/trestle/*')
+[ -z "$left" ] || fail "files left: $left"
+
+printf '\n%sThat was all.%s The throw-away host is gone when this line is.\n' "$bold" "$off"

@@ -1,0 +1,263 @@
+//! What the tests work with: the subject under test, the tools around it, and what is missing of them.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::Uid;
+use tempfile::TempDir;
+
+use crate::cnitool::Cnitool;
+use crate::exec::Program;
+use crate::host::Host;
+use crate::plugin::Plugin;
+
+/// Names under which the binary is linked if it can't install itself.
+const PLUGIN_NAMES: [&str; 8] = [
+    "bridge",
+    "host-local",
+    "loopback",
+    "static",
+    "ptp",
+    "portmap",
+    "firewall",
+    "tuning",
+];
+
+/// Whose plugins are tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The binary of this workspace.
+    Trestle,
+    /// The Go reference plugins.
+    Go,
+}
+
+/// What a test can't do without, beside the subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// `cnitool` with add, check and del.
+    Cnitool,
+    /// `cnitool` with gc and status as well.
+    NewCnitool,
+    /// The Go reference plugins of the release we are compared with.
+    GoPlugins,
+    /// The Go reference plugins of the release users come from.
+    OldGoPlugins,
+}
+
+impl Need {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Cnitool => "cnitool-old/cnitool",
+            Self::NewCnitool => "cnitool-new/cnitool",
+            Self::GoPlugins => "plugins-new/bridge",
+            Self::OldGoPlugins => "plugins-old/bridge",
+        }
+    }
+}
+
+/// The subject's plugins in a directory of their own, and the tools.
+#[derive(Debug)]
+pub struct Lab {
+    /// Whose plugins are tested.
+    pub subject: Subject,
+    tools: PathBuf,
+    bin: Option<PathBuf>,
+    problem: Option<String>,
+    _installed: Option<TempDir>,
+}
+
+impl Lab {
+    /// Look for everything, fetching the tools if they are missing.
+    ///
+    /// # Panics
+    /// When the environment names a subject or a binary that doesn't exist: that is a mistake, not a reason to
+    /// skip.
+    pub fn open() -> Self {
+        let subject = match env::var("TRESTLE_SUBJECT").as_deref() {
+            Err(_) | Ok("" | "trestle") => Subject::Trestle,
+            Ok("go") => Subject::Go,
+            Ok(other) => panic!("TRESTLE_SUBJECT={other}: should be trestle or go"),
+        };
+        let tools = obtain_tools();
+        let mut lab = Self {
+            subject,
+            tools,
+            bin: None,
+            problem: None,
+            _installed: None,
+        };
+        lab.problem = lab.missing_from_machine();
+        if lab.problem.is_some() {
+            return lab;
+        }
+        match subject {
+            Subject::Go => match lab.lacks(Need::GoPlugins) {
+                None => lab.bin = Some(lab.tools.join("plugins-new")),
+                problem => lab.problem = problem,
+            },
+            Subject::Trestle => match find_binary() {
+                Some(binary) => {
+                    let installed = install(&binary);
+                    lab.bin = Some(installed.path().to_owned());
+                    lab._installed = Some(installed);
+                }
+                None => lab.problem = Some("no trestle binary: run cargo build first".to_owned()),
+            },
+        }
+        lab
+    }
+
+    /// Why no test at all can run here.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Why a test that needs this can't run here.
+    pub fn lacks(&self, need: Need) -> Option<String> {
+        let file = self.tools.join(need.file());
+        (!file.exists()).then(|| format!("no {}: conformance/tools/obtain.sh failed", need.file()))
+    }
+
+    fn missing_from_machine(&self) -> Option<String> {
+        if !Uid::effective().is_root() {
+            return Some("needs root to make network namespaces".to_owned());
+        }
+        let tools = [
+            ("ip", "iproute2"),
+            ("bridge", "iproute2"),
+            ("nft", "nftables"),
+            ("iptables-save", "iptables"),
+            ("ping", "iputils-ping"),
+        ];
+        let absent = tools.iter().find(|(tool, _)| find_in_path(tool).is_none());
+        absent.map(|(tool, package)| format!("no {tool} on this machine: install {package}"))
+    }
+
+    /// The directory of the subject's plugins.
+    pub fn bin(&self) -> &Path {
+        self.bin.as_deref().unwrap_or(Path::new("/nonexistent"))
+    }
+
+    /// The directory of the Go plugins of the release we are compared with.
+    pub fn go_plugins(&self) -> PathBuf {
+        self.tools.join("plugins-new")
+    }
+
+    /// The directory of the Go plugins of the release users come from.
+    pub fn old_go_plugins(&self) -> PathBuf {
+        self.tools.join("plugins-old")
+    }
+
+    /// One of the subject's plugins on a host.
+    pub fn plugin<'h>(&self, host: &'h Host, name: &str) -> Plugin<'h> {
+        self.plugin_in(host, name, self.bin(), &[])
+    }
+
+    /// The plugin of that name in `dir`, with more directories for what it delegates to.
+    pub fn plugin_in<'h>(
+        &self,
+        host: &'h Host,
+        name: &str,
+        dir: &Path,
+        more: &[&Path],
+    ) -> Plugin<'h> {
+        let path: Vec<_> = [dir]
+            .iter()
+            .chain(more)
+            .map(|dir| dir.to_string_lossy())
+            .collect();
+        Plugin {
+            host,
+            program: dir.join(name),
+            path: path.join(":"),
+        }
+    }
+
+    /// `cnitool` with the subject's plugins, the release that has gc and status if it is there.
+    pub fn cnitool<'h>(&self, host: &'h Host) -> Cnitool<'h> {
+        let new = self.tools.join(Need::NewCnitool.file());
+        let program = if new.exists() {
+            new
+        } else {
+            self.tools.join(Need::Cnitool.file())
+        };
+        let path = self.bin().to_string_lossy().into_owned();
+        Cnitool {
+            host,
+            program,
+            path,
+            env: Vec::new(),
+        }
+    }
+}
+
+fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Where the tools are. `TRESTLE_TOOLS_FETCH=no` takes what is there, for who has just tried.
+fn obtain_tools() -> PathBuf {
+    let tools = env::var_os("TRESTLE_TOOLS")
+        .filter(|dir| !dir.is_empty())
+        .map(PathBuf::from);
+    let tools = tools.unwrap_or_else(|| workspace().join("target/conformance-tools"));
+    if env::var("TRESTLE_TOOLS_FETCH").as_deref() != Ok("no") {
+        let mut script = Command::new(workspace().join("conformance/tools/obtain.sh"));
+        // What is missing afterwards is the reason of the tests that need it.
+        let _ = script
+            .env("TRESTLE_TOOLS", &tools)
+            .stdin(Stdio::null())
+            .status();
+    }
+    tools
+}
+
+fn find_binary() -> Option<PathBuf> {
+    if let Some(path) = env::var_os("TRESTLE_BIN").filter(|path| !path.is_empty()) {
+        let path = fs::canonicalize(&path);
+        return Some(path.expect("TRESTLE_BIN names the binary to test"));
+    }
+    // Test executables are in target/…/deps, the binaries one level up.
+    let executable = env::current_exe().ok()?;
+    let binary = executable.parent()?.parent()?.join("trestle");
+    binary.exists().then_some(binary)
+}
+
+/// The binary under every plugin name in a new directory, by its own `install` if it has one already. Beside the
+/// binary, because hard links need one file system.
+fn install(binary: &Path) -> TempDir {
+    let parent = binary.parent().unwrap_or(Path::new("/tmp"));
+    let dir = TempDir::with_prefix_in("conformance-bin-", parent).expect("make a directory");
+    let arguments = [
+        "install".as_ref(),
+        "--bin-dir".as_ref(),
+        dir.path().as_os_str(),
+    ];
+    let installed = Program::new(binary).args(arguments).run().ok();
+    if installed && dir.path().join("bridge").exists() {
+        return dir;
+    }
+    for name in PLUGIN_NAMES {
+        let _ = fs::remove_file(dir.path().join(name));
+        fs::hard_link(binary, dir.path().join(name)).expect("link the binary");
+    }
+    dir
+}
+
+fn find_in_path(tool: &str) -> Option<PathBuf> {
+    let dirs = [
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+        "/usr/local/sbin",
+        "/usr/local/bin",
+    ];
+    dirs.iter()
+        .map(|dir| Path::new(dir).join(tool))
+        .find(|file| file.exists())
+}

@@ -1,0 +1,108 @@
+//! CHECK: comparing what the kernel has with what ADD reported.
+
+use cni_conf::error::{Code, Error};
+use cni_conf::request::{Attachment, Request};
+use cni_conf::result::CniResult;
+
+use super::container::Container;
+use crate::host::Rtnl;
+use crate::host::rtnl::{Link, RouteFilter};
+
+/// A difference between result and reality.
+pub fn failed(msg: impl Into<String>) -> Error {
+    Error::new(Code::CheckFailed, msg)
+        .with_details("something changed it after ADD; delete the container and start it again")
+}
+
+/// `prevResult`, which CHECK is never called without.
+pub fn expected(request: &Request) -> Result<&CniResult, Error> {
+    request
+        .prev_result
+        .as_ref()
+        .ok_or_else(|| Error::config("CHECK needs the result of ADD in \"prevResult\""))
+}
+
+/// Compares the container's interface with the result: there, up unless it is to be down, MAC address, addresses and
+/// routes. Returns it.
+pub fn interface(
+    container: &Container,
+    attachment: &Attachment,
+    expected: &CniResult,
+    up: bool,
+) -> Result<Link, Error> {
+    let name = attachment.ifname.as_str();
+    let found = expected
+        .interfaces
+        .iter()
+        .enumerate()
+        .find(|(_, interface)| interface.name == name && !interface.sandbox.is_empty());
+    let Some((index, interface)) = found else {
+        return Err(failed(format!(
+            "prevResult has no interface {name} in the container"
+        )));
+    };
+    let Some(link) = container.rtnl.link_by_name(name)? else {
+        return Err(failed(format!(
+            "interface {name} is missing in the container"
+        )));
+    };
+    if link.up != up {
+        return Err(failed(format!(
+            "interface {name} is {}",
+            if link.up { "up" } else { "down" }
+        )));
+    }
+    if let Some(mac) = interface.mac_addr()
+        && link.mac != Some(mac.bytes())
+    {
+        return Err(failed(format!(
+            "interface {name} does not have the MAC address {mac}"
+        )));
+    }
+    addresses(&container.rtnl, &link, expected, index)?;
+    routes(&container.rtnl, &link, expected)?;
+    Ok(link)
+}
+
+fn addresses(
+    rtnl: &Rtnl,
+    link: &Link,
+    expected: &CniResult,
+    interface: usize,
+) -> Result<(), Error> {
+    let has = rtnl.addresses(link.index)?;
+    let missing = expected
+        .ips
+        .iter()
+        .filter(|ip| ip.interface == Some(interface))
+        .find(|ip| !has.iter().any(|address| address.net == ip.address));
+    match missing {
+        Some(ip) => Err(failed(format!(
+            "interface {} does not have the address {}",
+            link.name, ip.address
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn routes(rtnl: &Rtnl, link: &Link, expected: &CniResult) -> Result<(), Error> {
+    for route in &expected.routes {
+        let default = RouteFilter::default();
+        let has = rtnl.routes(&RouteFilter {
+            family: None,
+            table: route.table.or(default.table),
+            oif: Some(link.index),
+            dst: Some(route.dst.trunc()),
+        })?;
+        if !has
+            .iter()
+            .any(|found| route.gw.is_none_or(|gw| found.gateway == Some(gw)))
+        {
+            return Err(failed(format!(
+                "the route to {} is missing in the container",
+                route.dst
+            )));
+        }
+    }
+    Ok(())
+}

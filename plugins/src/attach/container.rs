@@ -1,0 +1,193 @@
+//! The interface inside the container: opening its namespace, addresses, routes.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cni_conf::error::{Code, Error};
+use cni_conf::request::Attachment;
+use cni_conf::result::{IpConfig, Route};
+
+use crate::host::rtnl::{AddressOptions, LinkChange, NewRoute, RouteScope};
+use crate::host::{HostError, NetNs, Rtnl, Sysctl};
+
+/// How long duplicate address detection may take. The kernel sends one probe a second after a random delay of up to
+/// a second (RFC 4862, section 5.4); `dad_transmits` may ask for a few more.
+const DAD_BOUND: Duration = Duration::from_secs(10);
+
+/// A container's namespace, with a netlink socket in it.
+pub struct Container {
+    /// The namespace.
+    pub netns: NetNs,
+    /// Speaks to the kernel about that namespace.
+    pub rtnl: Rtnl,
+}
+
+impl Container {
+    /// Opens the namespace that the attachment names. The host's own is refused, unless the runtime insists
+    /// (`CNI_NETNS_OVERRIDE`).
+    pub fn open(attachment: &Attachment) -> Result<Self, Error> {
+        let netns = NetNs::open(attachment.netns()?)?;
+        if !attachment.netns_override && netns.same_as(&NetNs::current()?) {
+            return Err(Error::new(
+                Code::InvalidEnvironment,
+                format!("CNI_NETNS: {} is the network namespace that the plugin itself runs in", netns.path().display()),
+            )
+            .with_details("give the container's own namespace; a container on the host's network needs no plugin"));
+        }
+        let rtnl = Rtnl::in_netns(&netns)?;
+        Ok(Self { netns, rtnl })
+    }
+
+    /// Opens the namespace for DEL: `None` where it is not given or gone, which is no error there.
+    pub fn open_if_there(attachment: &Attachment) -> Result<Option<Self>, Error> {
+        if attachment.netns.is_none() {
+            return Ok(None);
+        }
+        match attachment.netns().map(NetNs::open)? {
+            Ok(netns) if !attachment.netns_override && netns.same_as(&NetNs::current()?) => {
+                Ok(None)
+            }
+            Ok(netns) => {
+                let rtnl = Rtnl::in_netns(&netns)?;
+                Ok(Some(Self { netns, rtnl }))
+            }
+            // The bind mount of a namespace that was removed leaves an empty file.
+            Err(HostError::NetNsMissing { .. } | HostError::NotANetNs { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Fails if the container has an interface of this name.
+    pub fn require_free(&self, ifname: &str) -> Result<(), Error> {
+        match self.rtnl.link_by_name(ifname)? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                Code::Conflict,
+                format!("interface {ifname} exists already in the container ({})", self.netns.path().display()),
+            )
+            .with_details("the container is attached under this name: run DEL first, or choose another CNI_IFNAME")),
+        }
+    }
+
+    /// Gives the interface its addresses and routes and brings it up. Everything works when this returns, IPv6
+    /// addresses included, unless duplicate address detection was asked for: then that is waited for.
+    pub fn configure(&self, link: u32, ifname: &str, layer3: &Layer3) -> Result<(), Error> {
+        self.netns.enter(|| set_sysctls(ifname, layer3))??;
+        let options = AddressOptions {
+            nodad: !layer3.dad,
+            ..AddressOptions::default()
+        };
+        for ip in &layer3.ips {
+            self.rtnl.add_address(link, ip.address, options)?;
+        }
+        self.rtnl.set_link(
+            link,
+            &LinkChange {
+                up: Some(true),
+                ..LinkChange::default()
+            },
+        )?;
+        if layer3.dad && layer3.has_ipv6() {
+            self.rtnl.wait_for_dad(link, DAD_BOUND)?;
+        }
+        for route in &layer3.routes {
+            self.add_route(link, route, layer3)?;
+        }
+        Ok(())
+    }
+
+    fn add_route(&self, link: u32, route: &Route, layer3: &Layer3) -> Result<(), Error> {
+        let gateway = route.gw.or_else(|| layer3.gateway_for(route));
+        let new = NewRoute {
+            gateway,
+            oif: Some(link),
+            scope: route.scope.map(RouteScope::from),
+            mtu: route.mtu,
+            advmss: route.advmss,
+            priority: route.priority,
+            table: route.table,
+            ..NewRoute::to(route.dst)
+        };
+        self.rtnl
+            .add_route(&new)
+            .map_err(|error| explain_route(error, route, gateway))
+    }
+}
+
+/// Addresses and routes of a container's interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layer3 {
+    /// Addresses, with the gateway of each subnet.
+    pub ips: Vec<IpConfig>,
+    /// Routes. One without `gw` goes to the first gateway of its family, if there is one.
+    pub routes: Vec<Route>,
+    /// Detect duplicate IPv6 addresses, which takes a second or two.
+    pub dad: bool,
+}
+
+impl Layer3 {
+    /// True if an IPv6 address is among the addresses.
+    pub fn has_ipv6(&self) -> bool {
+        self.ips.iter().any(|ip| ip.address.addr().is_ipv6())
+    }
+
+    /// True if an IPv4 address is among the addresses.
+    pub fn has_ipv4(&self) -> bool {
+        self.ips.iter().any(|ip| ip.address.addr().is_ipv4())
+    }
+
+    fn gateway_for(&self, route: &Route) -> Option<IpAddr> {
+        let ipv4 = route.dst.addr().is_ipv4();
+        self.ips
+            .iter()
+            .filter_map(|ip| ip.gateway)
+            .find(|gateway| gateway.is_ipv4() == ipv4)
+    }
+}
+
+/// Settings of the container's interface, from within its namespace, before it is up.
+fn set_sysctls(ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
+    if layer3.has_ipv6() {
+        // Some runtimes switch IPv6 off in new namespaces; addresses were asked for here.
+        Sysctl::ipv6_conf(ifname, "disable_ipv6").ensure("0")?;
+        // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
+        Sysctl::ipv6_conf(ifname, "accept_ra").ensure("0")?;
+    }
+    if !layer3.dad {
+        if_there(Sysctl::ipv6_conf(ifname, "accept_dad").ensure("0"))?;
+    }
+    // Tells the neighbours at once when an address has moved to another MAC address.
+    if_there(Sysctl::ipv4_conf(ifname, "arp_notify").ensure("1"))
+}
+
+/// Settings that a kernel without the protocol lacks are no loss.
+pub fn if_there(outcome: Result<bool, HostError>) -> Result<(), HostError> {
+    match outcome {
+        Err(error) if error.is_missing() => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}
+
+fn explain_route(error: HostError, route: &Route, gateway: Option<IpAddr>) -> Error {
+    let unreachable = matches!(
+        error.errno(),
+        Some(
+            nix::errno::Errno::ENETUNREACH
+                | nix::errno::Errno::EHOSTUNREACH
+                | nix::errno::Errno::EINVAL
+        )
+    );
+    let exists = error.is_exists();
+    let report = Error::from(error);
+    match gateway {
+        Some(gateway) if unreachable => report.with_details(format!(
+            "the gateway {gateway} must lie in the subnet of one of the container's addresses; correct \"gateway\" or the \
+             route's \"gw\""
+        )),
+        _ if exists => report.with_details(format!(
+            "the container has a route to {} already: give one of them another \"priority\" or \"table\"",
+            route.dst
+        )),
+        _ => report,
+    }
+}

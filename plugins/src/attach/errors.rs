@@ -1,0 +1,36 @@
+//! From failures of the kernel's side to the protocol's error objects.
+
+use cni_conf::error::{Code, Error};
+
+use crate::host::HostError;
+
+impl From<HostError> for Error {
+    fn from(error: HostError) -> Self {
+        let code = match &error {
+            HostError::NetNsMissing { .. }
+            | HostError::NotANetNs { .. }
+            | HostError::NetNsOpen { .. } => Code::InvalidEnvironment,
+            HostError::Unsupported { .. } => Code::KernelFeature,
+            HostError::ProgramMissing { .. } => Code::MissingTool,
+            HostError::Invalid { .. } => Code::InvalidConfig,
+            HostError::DuplicateAddress { .. } => Code::Conflict,
+            HostError::Timeout { .. } | HostError::DumpInterrupted { .. } => Code::TryAgainLater,
+            HostError::Netlink { .. }
+            | HostError::System { .. }
+            | HostError::Protocol { .. }
+            | HostError::NetNsEnter { .. }
+            | HostError::LinkMissing { .. }
+            | HostError::ProgramFailed { .. }
+            | HostError::Sysctl { .. } => Code::Kernel,
+        };
+        let msg = match code {
+            Code::InvalidEnvironment => format!("CNI_NETNS: {error}"),
+            _ => error.to_string(),
+        };
+        let report = Self::new(code, msg);
+        match error.remedy() {
+            Some(remedy) => report.with_details(remedy),
+            None => report,
+        }
+    }
+}

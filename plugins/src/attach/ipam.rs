@@ -1,0 +1,243 @@
+//! Delegation to the IPAM plugin that a configuration names.
+//!
+//! The plugin is looked up on CNI_PATH by its name, as the specification says ("Section 4: Plugin Delegation").
+//! Where what is found there is this very binary, the plugin is called in-process: same contract, no child.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use cni_conf::dispatch::{self, Plugin};
+use cni_conf::error::{Code, Error};
+use cni_conf::json;
+use cni_conf::names::PluginName;
+use cni_conf::request::{Attachment, Call, Request};
+use cni_conf::result::CniResult;
+use cni_conf::version::SpecVersion;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::liveness::KernelLiveness;
+
+/// The `ipam` section of a configuration, as far as the delegating plugin reads it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct IpamConf {
+    /// Name of the IPAM plugin; absent or empty for none.
+    #[serde(rename = "type")]
+    pub plugin: Option<String>,
+}
+
+impl IpamConf {
+    /// The validated name, or `None` where addresses are nobody's business.
+    pub fn plugin(&self) -> Result<Option<PluginName>, Error> {
+        match self.plugin.as_deref() {
+            None | Some("") => Ok(None),
+            Some(name) => PluginName::try_from(name)
+                .map(Some)
+                .map_err(|error| Error::config(format!("field \"ipam.type\": {error}"))),
+        }
+    }
+}
+
+/// An IPAM plugin, found.
+pub struct Ipam<'a> {
+    request: &'a Request,
+    name: PluginName,
+    place: Place,
+}
+
+enum Place {
+    /// In this binary.
+    Here(&'static dyn Plugin),
+    /// Another executable.
+    There(PathBuf),
+}
+
+/// The plugin `host-local`, with the kernel's view of which containers live.
+pub static HOST_LOCAL: ipam::HostLocal = ipam::HostLocal::new(&KernelLiveness);
+
+/// The IPAM plugins of this binary.
+fn built_in(name: &PluginName) -> Option<&'static dyn Plugin> {
+    match name.as_str() {
+        "host-local" => Some(&HOST_LOCAL),
+        "static" => Some(&ipam::Static),
+        _ => None,
+    }
+}
+
+impl<'a> Ipam<'a> {
+    /// Looks the plugin up on CNI_PATH.
+    pub fn find(request: &'a Request, name: PluginName) -> Result<Self, Error> {
+        let found = request
+            .cni_path
+            .iter()
+            .map(|dir| dir.join(name.as_str()))
+            .find(|path| is_program(path));
+        let Some(path) = found else {
+            let dirs: Vec<_> = request
+                .cni_path
+                .iter()
+                .map(|dir| dir.display().to_string())
+                .collect();
+            return Err(Error::new(
+                Code::Delegate,
+                format!(
+                    "field \"ipam.type\": IPAM plugin {name} is not in {}",
+                    dirs.join(":")
+                ),
+            )
+            .with_details(
+                "install it there, or correct \"ipam.type\" or the runtime's plugin directory",
+            ));
+        };
+        let place = match built_in(&name) {
+            Some(plugin) if is_this_binary(&path) => Place::Here(plugin),
+            _ => Place::There(path),
+        };
+        Ok(Self {
+            request,
+            name,
+            place,
+        })
+    }
+
+    /// Asks for addresses. At least one comes back.
+    pub fn add(&self, attachment: &Attachment) -> Result<CniResult, Error> {
+        let result = match self.run(Call::Add(attachment.clone()))? {
+            Some(result) => result,
+            None => return Err(self.nonsense("it printed no result")),
+        };
+        if result.ips.is_empty() {
+            // Nothing may stay reserved by an answer that can't be used.
+            let mut error = self.nonsense("its result has no address");
+            if let Err(left) = self.del(attachment) {
+                error = error.with_details(left.to_string());
+            }
+            return Err(error);
+        }
+        Ok(result)
+    }
+
+    /// Gives the addresses back.
+    pub fn del(&self, attachment: &Attachment) -> Result<(), Error> {
+        self.run(Call::Del(attachment.clone())).map(drop)
+    }
+
+    /// Compares the addresses of `prevResult` with what the plugin remembers.
+    pub fn check(&self, attachment: &Attachment) -> Result<(), Error> {
+        self.run(Call::Check(attachment.clone())).map(drop)
+    }
+
+    /// Hands on a verb that is not about one attachment: GC or STATUS.
+    pub fn forward(&self, call: Call) -> Result<(), Error> {
+        self.run(call).map(drop)
+    }
+
+    fn run(&self, call: Call) -> Result<Option<CniResult>, Error> {
+        match &self.place {
+            Place::Here(plugin) => dispatch::call(*plugin, self.request, &call),
+            Place::There(path) => self.execute(path, &call),
+        }
+    }
+
+    /// Runs the plugin with this process's environment, but for the verb.
+    fn execute(&self, path: &Path, call: &Call) -> Result<Option<CniResult>, Error> {
+        let run = || -> std::io::Result<Output> {
+            let mut child = Command::new(path)
+                .env("CNI_COMMAND", verb(call))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::inherit())
+                .spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                // A plugin that does not read its input says more with its answer than with a broken pipe.
+                let _ = stdin.write_all(self.request.conf.to_string().as_bytes());
+            }
+            child.wait_with_output()
+        };
+        let output = run().map_err(|error| {
+            Error::new(
+                Code::Delegate,
+                format!("run IPAM plugin {}: {error}", path.display()),
+            )
+        })?;
+        if !output.status.success() {
+            return Err(self.failure(&output));
+        }
+        if !matches!(call, Call::Add(_)) {
+            return Ok(None);
+        }
+        let value: Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| self.nonsense(&format!("its result is no JSON: {error}")))?;
+        CniResult::from_json(&value, self.request.version)
+            .map(Some)
+            .map_err(|error| self.nonsense(&format!("its result can't be read: {error}")))
+    }
+
+    /// The plugin's own error object if it printed one, or what can be said about its end.
+    fn failure(&self, output: &Output) -> Error {
+        #[derive(Deserialize)]
+        struct Wire {
+            code: u32,
+            #[serde(default)]
+            msg: String,
+            #[serde(default)]
+            details: String,
+        }
+        let object = serde_json::from_slice(&output.stdout)
+            .ok()
+            .and_then(|value: Value| json::from_value::<Wire>(&value).ok());
+        match object {
+            Some(Wire { code, msg, details }) => Error {
+                code: Code::Foreign(code),
+                msg: format!("IPAM plugin {}: {msg}", self.name),
+                details,
+            },
+            None => self.nonsense(&format!(
+                "it failed without an error object ({})",
+                output.status
+            )),
+        }
+    }
+
+    fn nonsense(&self, problem: &str) -> Error {
+        Error::new(
+            Code::Delegate,
+            format!("IPAM plugin {}: {problem}", self.name),
+        )
+    }
+}
+
+/// Hands GC or STATUS on to the IPAM plugin of a request, if it names one. STATUS and GC exist since 1.1.0; both are
+/// called with that version only.
+pub fn forward(request: &Request, conf: &IpamConf, call: Call) -> Result<(), Error> {
+    debug_assert!(request.version >= SpecVersion::V1_1_0);
+    match conf.plugin()? {
+        Some(name) => Ipam::find(request, name)?.forward(call),
+        None => Ok(()),
+    }
+}
+
+fn verb(call: &Call) -> &'static str {
+    match call {
+        Call::Add(_) => "ADD",
+        Call::Del(_) => "DEL",
+        Call::Check(_) => "CHECK",
+        Call::Gc(_) => "GC",
+        Call::Status => "STATUS",
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+}
+
+fn is_this_binary(path: &Path) -> bool {
+    match (fs::metadata(path), fs::metadata("/proc/self/exe")) {
+        (Ok(found), Ok(own)) => (found.dev(), found.ino()) == (own.dev(), own.ino()),
+        _ => false,
+    }
+}

@@ -1,0 +1,42 @@
+//! MAC addresses for what nobody asked a particular one for. All are locally administered unicast addresses, and all
+//! are given when an interface is created: udev leaves such an address alone (`NET_ADDR_SET`).
+
+use std::fs::File;
+use std::io::Read;
+
+use cni_conf::addr::MacAddr;
+use cni_conf::error::{Code, Error};
+
+use super::owner::{Owner, fnv1a};
+
+/// A random address.
+pub fn random() -> Result<MacAddr, Error> {
+    let mut bytes = [0; 6];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| Error::new(Code::Io, format!("read /dev/urandom: {error}")))?;
+    bytes[0] = (bytes[0] & 0xfc) | 0x02;
+    Ok(MacAddr::new(bytes))
+}
+
+/// The address of the host's veth end.
+///
+/// It begins with `fe`: a bridge whose own address was not fixed takes the lowest of its ports' addresses, and must
+/// not change it when containers come and go.
+pub fn of_host_end(owner: &Owner) -> MacAddr {
+    let [.., a, b, c, d, e] = fnv1a(owner.path().as_bytes()).to_be_bytes();
+    MacAddr::new([0xfe, a, b, c, d, e])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_addresses_are_local_unicast() {
+        for _ in 0..20 {
+            let mac = random().unwrap();
+            assert!(mac.is_unicast() && mac.bytes()[0] & 2 != 0, "{mac}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Who owns a thing on the host: a network, a container and an interface name.
+//!
+//! Nothing is remembered about attachments apart from what the kernel and the IPAM hold. The name of the host's
+//! veth end is derived from the owner, and its alias spells the owner out, so DEL finds it with nothing else
+//! given, GC can tell what belongs to whom, and a person reads it in `ip link`.
+
+use cni_conf::names::{ContainerId, IfName, NetworkName};
+use cni_conf::request::{Attachment, AttachmentId, Request};
+
+/// Longest alias in bytes (the kernel's `IFALIASZ` is 256 with the terminating zero).
+const ALIAS_MAX: usize = 255;
+
+const PREFIX: &str = "trestle:";
+
+/// Owner of an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    /// The network.
+    pub network: NetworkName,
+    /// The container.
+    pub container: ContainerId,
+    /// The interface in the container.
+    pub ifname: IfName,
+}
+
+impl Owner {
+    /// The owner that a request speaks of.
+    pub fn of(request: &Request, attachment: &Attachment) -> Self {
+        Self::new(&request.network, &attachment.id())
+    }
+
+    /// The owner of one attachment to a network.
+    pub fn new(network: &NetworkName, id: &AttachmentId) -> Self {
+        Self {
+            network: network.clone(),
+            container: id.container.clone(),
+            ifname: id.ifname.clone(),
+        }
+    }
+
+    /// `NETWORK/CONTAINERID/IFNAME`. None of the three contains a slash.
+    pub fn path(&self) -> String {
+        format!("{}/{}/{}", self.network, self.container, self.ifname)
+    }
+
+    /// The alias of the host's veth end: `trestle:NETWORK/CONTAINERID/IFNAME`, or, where that would not fit the
+    /// kernel's 255 bytes, hashes of network and attachment in their place.
+    pub fn alias(&self) -> String {
+        let alias = format!("{PREFIX}{}", self.path());
+        if alias.len() <= ALIAS_MAX {
+            return alias;
+        }
+        format!(
+            "{}{:016x}",
+            Self::hashed_prefix(&self.network),
+            fnv1a(self.path().as_bytes())
+        )
+    }
+
+    /// True if `alias` belongs to some attachment to some network.
+    pub fn alias_is_ours(alias: &str) -> bool {
+        alias.starts_with(PREFIX)
+    }
+
+    /// True if `alias` belongs to some attachment to `network`.
+    pub fn alias_is_of(network: &NetworkName, alias: &str) -> bool {
+        alias
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.strip_prefix(network.as_str()))
+            .is_some_and(|rest| rest.starts_with('/'))
+            || alias.starts_with(&Self::hashed_prefix(network))
+    }
+
+    /// What stands in front of the attachment's hash; `~` can't begin a network's name.
+    fn hashed_prefix(network: &NetworkName) -> String {
+        format!("{PREFIX}~{:016x}/", fnv1a(network.as_str().as_bytes()))
+    }
+
+    /// The name of the host's veth end: `veth` and 8 hexadecimal digits, the form that the reference uses too.
+    ///
+    /// Two owners may get the same name (32 bits); the alias tells them apart, and `attempt` yields others.
+    pub fn host_ifname(&self, attempt: u32) -> String {
+        let hash = fnv1a(format!("{}#{attempt}", self.path()).as_bytes());
+        let [.., a, b, c, d] = (hash ^ (hash >> 32)).to_be_bytes();
+        format!("veth{:08x}", u32::from_be_bytes([a, b, c, d]))
+    }
+}
+
+/// The 64-bit FNV-1a hash (RFC 9923). Names in the kernel are made with it: it must never change.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(network: &str, container: &str) -> Owner {
+        Owner {
+            network: network.try_into().unwrap(),
+            container: container.try_into().unwrap(),
+            ifname: "eth0".try_into().unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_hash_is_fnv1a() {
+        assert_eq!(fnv1a(b""), 0xcbf29ce484222325);
+        assert_eq!(fnv1a(b"foobar"), 0x85944171f73967e8);
+    }
+
+    #[test]
+    fn host_names_fit_the_kernel_and_differ_by_owner_and_attempt() {
+        let names: std::collections::BTreeSet<_> = (0..1000)
+            .flat_map(|i| {
+                (0..2).map(move |attempt| owner("net", &format!("c{i}")).host_ifname(attempt))
+            })
+            .collect();
+        assert_eq!(names.len(), 2000);
+        assert!(
+            names
+                .iter()
+                .all(|name| name.len() == 12 && name.starts_with("veth"))
+        );
+    }
+
+    #[test]
+    fn the_alias_says_whose_it_is() {
+        assert_eq!(owner("net", "c1").alias(), "trestle:net/c1/eth0");
+    }
+
+    #[test]
+    fn aliases_belong_to_one_network_even_when_they_are_hashed() {
+        let (net, other) = (
+            NetworkName::try_from("net").unwrap(),
+            NetworkName::try_from("net2").unwrap(),
+        );
+        let long = owner("net", &"x".repeat(240));
+        let longer = Owner {
+            network: "n".repeat(240).try_into().unwrap(),
+            ..long.clone()
+        };
+        assert!(longer.alias().len() <= ALIAS_MAX && longer.alias().starts_with("trestle:~"));
+        for own in [owner("net", "c1"), long] {
+            assert!(Owner::alias_is_of(&net, &own.alias()));
+            assert!(!Owner::alias_is_of(&other, &own.alias()));
+        }
+        assert!(Owner::alias_is_of(&longer.network, &longer.alias()));
+        assert!(!Owner::alias_is_of(&net, "someone else's"));
+    }
+}

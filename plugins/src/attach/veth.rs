@@ -1,0 +1,195 @@
+//! The veth pair between the host and a container, found by its owner.
+
+use cni_conf::addr::MacAddr;
+use cni_conf::error::{Code, Error};
+use cni_conf::names::NetworkName;
+use cni_conf::request::AttachmentId;
+
+use super::container::{Container, if_there};
+use super::mac;
+use super::owner::Owner;
+use crate::host::rtnl::{Link, LinkChange, NewVeth, PortChange, VethEnd, VethPair};
+use crate::host::{Rtnl, Sysctl};
+
+/// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
+/// with a probability of about 1%, the first two with one of 1 to 40 million.
+const NAMES: u32 = 3;
+
+/// The kind of link that the kernel calls it.
+const KIND: &str = "veth";
+
+/// A pair to create.
+pub struct Pair<'a> {
+    /// Whose it is.
+    pub owner: &'a Owner,
+    /// The container.
+    pub container: &'a Container,
+    /// MAC address of the container's end.
+    pub mac: MacAddr,
+    /// MTU of both ends in bytes, `None` for the kernel's default.
+    pub mtu: Option<u32>,
+    /// Index of the bridge that the host's end becomes a port of.
+    pub master: Option<u32>,
+}
+
+/// Creates the pair. The host's end is left down, with router advertisements ignored: nobody may tell the host from
+/// inside a container where its routes lead (CVE-2020-10749).
+pub fn create(host: &Rtnl, pair: &Pair<'_>) -> Result<VethPair, Error> {
+    let alias = pair.owner.alias();
+    let created = (0..NAMES).find_map(|attempt| {
+        create_as(host, pair, &alias, &pair.owner.host_ifname(attempt)).transpose()
+    });
+    let Some(created) = created else {
+        return Err(Error::new(
+            Code::Conflict,
+            "every name for the host's veth end is taken by another attachment",
+        )
+        .with_details(format!(
+            "see `ip link`; the names are derived from {}",
+            pair.owner.path()
+        )));
+    };
+    let created = created?;
+    if_there(Sysctl::ipv6_conf(&created.host.name, "accept_ra").ensure("0"))?;
+    Ok(created)
+}
+
+/// One attempt under one name; `None` if another attachment has it.
+fn create_as(
+    host: &Rtnl,
+    pair: &Pair<'_>,
+    alias: &str,
+    name: &str,
+) -> Result<Option<VethPair>, Error> {
+    let new = NewVeth {
+        host: VethEnd {
+            name,
+            mac: Some(mac::of_host_end(pair.owner).bytes()),
+            mtu: pair.mtu,
+        },
+        alias: None,
+        master: pair.master,
+        up: false,
+        peer: VethEnd {
+            name: pair.owner.ifname.as_str(),
+            mac: Some(pair.mac.bytes()),
+            mtu: pair.mtu,
+        },
+        peer_netns: &pair.container.netns,
+    };
+    let error = match host.create_veth(&new) {
+        Ok(created) => return Ok(Some(created)),
+        Err(error) => error,
+    };
+    if !error.is_exists() {
+        return Err(error.into());
+    }
+    match host.link_by_name(name)? {
+        // The name is free, so it was the one in the container that is taken.
+        None => pair
+            .container
+            .require_free(pair.owner.ifname.as_str())
+            .and(Err(error.into())),
+        // Left over from an ADD that was killed, in a namespace that somebody still holds.
+        Some(link) if is_of(&link, alias) => {
+            pair.container.require_free(pair.owner.ifname.as_str())?;
+            host.delete_link(link.index)?;
+            Ok(Some(host.create_veth(&new)?))
+        }
+        Some(_) => Ok(None),
+    }
+}
+
+/// Brings the host's end up, as a bridge port with these settings if it is one. In the same request it gets the alias
+/// that tells whose it is; the kernel takes none when a link is created.
+pub fn bring_up(
+    host: &Rtnl,
+    link: u32,
+    owner: &Owner,
+    port: Option<PortChange>,
+) -> Result<(), Error> {
+    let alias = owner.alias();
+    let change = LinkChange {
+        up: Some(true),
+        alias: Some(&alias),
+        port,
+        ..LinkChange::default()
+    };
+    Ok(host.set_link(link, &change)?)
+}
+
+/// The host's end, if there is one.
+pub fn find(host: &Rtnl, owner: &Owner) -> Result<Option<Link>, Error> {
+    let alias = owner.alias();
+    for attempt in 0..NAMES {
+        if let Some(link) = host.link_by_name(&owner.host_ifname(attempt))?
+            && is_of(&link, &alias)
+        {
+            return Ok(Some(link));
+        }
+    }
+    Ok(None)
+}
+
+/// True if a link with one of the owner's names is the owner's: by its alias, or because an ADD was killed before
+/// there was one.
+fn is_of(link: &Link, alias: &str) -> bool {
+    link.kind.as_deref() == Some(KIND) && link.alias.as_deref().is_none_or(|found| found == alias)
+}
+
+/// Deletes the pair by its host end. Returns false if there is none.
+pub fn delete(host: &Rtnl, owner: &Owner) -> Result<bool, Error> {
+    match find(host, owner)? {
+        Some(link) => Ok(host.delete_link(link.index)?),
+        None => Ok(false),
+    }
+}
+
+/// Deletes the container's end of a pair that another implementation made, which has no alias to find it by.
+/// An interface of another kind, or of another attachment of ours, is not touched.
+pub fn delete_in_container(
+    host: &Rtnl,
+    container: &Container,
+    owner: &Owner,
+) -> Result<bool, Error> {
+    let Some(link) = container.rtnl.link_by_name(owner.ifname.as_str())? else {
+        return Ok(false);
+    };
+    if link.kind.as_deref() != Some(KIND) {
+        return Ok(false);
+    }
+    let peer = link
+        .link
+        .map(|index| host.link_by_index(index))
+        .transpose()?
+        .flatten();
+    let of_another = peer
+        .and_then(|peer| peer.alias)
+        .is_some_and(|alias| Owner::alias_is_ours(&alias) && alias != owner.alias());
+    if of_another {
+        return Ok(false);
+    }
+    Ok(container.rtnl.delete_link(link.index)?)
+}
+
+/// Deletes every pair of a network that belongs to no attachment of `valid`. Carries on after an error.
+pub fn collect(host: &Rtnl, network: &NetworkName, valid: &[AttachmentId]) -> Vec<Error> {
+    let keep: Vec<String> = valid
+        .iter()
+        .map(|id| Owner::new(network, id).alias())
+        .collect();
+    let links = match host.links_of_kind(KIND) {
+        Ok(links) => links,
+        Err(error) => return vec![error.into()],
+    };
+    links
+        .into_iter()
+        .filter(|link| {
+            link.alias.as_deref().is_some_and(|alias| {
+                Owner::alias_is_of(network, alias) && !keep.iter().any(|kept| kept == alias)
+            })
+        })
+        .filter_map(|link| host.delete_link(link.index).err())
+        .map(Error::from)
+        .collect()
+}

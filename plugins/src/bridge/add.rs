@@ -1,0 +1,197 @@
+//! ADD.
+
+use cni_conf::error::Error;
+use cni_conf::request::{Attachment, Request};
+use cni_conf::result::{CniResult, Interface};
+
+use super::conf::Settings;
+use super::link;
+use super::plan::{self, Plan};
+use crate::attach::container::Container;
+use crate::attach::ipam::Ipam;
+use crate::attach::mac;
+use crate::attach::owner::Owner;
+use crate::attach::undo::Undo;
+use crate::attach::veth::{self, Pair};
+use crate::host::Rtnl;
+use crate::host::rtnl::{Link, LinkChange, PortChange, VethPair};
+
+/// How often a bridge that vanishes between two steps is made again.
+const BRIDGE_ATTEMPTS: u32 = 3;
+
+pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
+    let settings = Settings::read(request, Some(attachment))?;
+    let ipam = settings
+        .ipam
+        .plugin()?
+        .map(|name| Ipam::find(request, name))
+        .transpose()?;
+    let container = Container::open(attachment)?;
+    container.require_free(attachment.ifname.as_str())?;
+    let add = Add {
+        settings,
+        owner: Owner::of(request, attachment),
+        host: Rtnl::new()?,
+        container,
+    };
+    // A configuration whose bridge can't be had should not cost an address.
+    link::ensure(&add.host, &add.settings)?;
+    Undo::guard(|undo| {
+        let leased = match &ipam {
+            None => CniResult::default(),
+            Some(ipam) => {
+                let leased = ipam.add(attachment)?;
+                undo.push(|| ipam.del(attachment));
+                leased
+            }
+        };
+        let plan = plan::plan(&add.settings, &leased)?;
+        let connected = add.connect(&plan, undo)?;
+        add.bring_up(&plan, &connected)?;
+        add.result(leased, plan, connected)
+    })
+}
+
+/// What one ADD works with.
+struct Add {
+    settings: Settings,
+    owner: Owner,
+    host: Rtnl,
+    container: Container,
+}
+
+/// The pair and what it is plugged into.
+struct Connected {
+    bridge: Link,
+    vlan_gateway: Option<Link>,
+    pair: VethPair,
+    mac: cni_conf::addr::MacAddr,
+}
+
+impl Add {
+    /// Makes the bridge a gateway and plugs the pair in.
+    fn connect<'a>(&'a self, plan: &Plan, undo: &mut Undo<'a>) -> Result<Connected, Error> {
+        let mac = match plan::mac(&self.settings, &plan.layer3) {
+            Some(mac) => mac,
+            None => mac::random()?,
+        };
+        undo.push(|| veth::delete(&self.host, &self.owner).map(drop));
+        let mut attempt = 1;
+        loop {
+            let bridge = link::ensure(&self.host, &self.settings)?;
+            match self.plug_in(&bridge, plan, mac) {
+                Ok((vlan_gateway, pair)) => {
+                    return Ok(Connected {
+                        bridge,
+                        vlan_gateway,
+                        pair,
+                        mac,
+                    });
+                }
+                Err(error) => {
+                    let vanished = self.host.link_by_index(bridge.index)?.is_none();
+                    if !vanished || attempt == BRIDGE_ATTEMPTS {
+                        return Err(error);
+                    }
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    fn plug_in(
+        &self,
+        bridge: &Link,
+        plan: &Plan,
+        mac: cni_conf::addr::MacAddr,
+    ) -> Result<(Option<Link>, VethPair), Error> {
+        let vlan_gateway =
+            link::ensure_gateway(&self.host, &self.settings, bridge, &plan.gateways)?;
+        let pair = veth::create(
+            &self.host,
+            &Pair {
+                owner: &self.owner,
+                container: &self.container,
+                mac,
+                mtu: self.settings.mtu,
+                master: Some(bridge.index),
+            },
+        )?;
+        Ok((vlan_gateway, pair))
+    }
+
+    /// The port's settings, both ends up, addresses and routes. When this returns, the bridge forwards.
+    fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
+        let (settings, port) = (&self.settings, connected.pair.host.index);
+        link::set_vlans(&self.host, port, &settings.vlans)?;
+        if settings.mac_spoof_check {
+            self.host.add_static_fdb(port, connected.mac.bytes())?;
+        }
+        let ports = PortChange {
+            hairpin: settings.hairpin.then_some(true),
+            isolated: settings.isolated.then_some(true),
+            locked: settings.mac_spoof_check.then_some(true),
+            ..PortChange::default()
+        };
+        let port_change = (ports != PortChange::default()).then_some(ports);
+        veth::bring_up(&self.host, port, &self.owner, port_change)?;
+        if settings.container_down {
+            return Ok(());
+        }
+        let inside = connected.pair.peer_index;
+        if settings.ipam.plugin()?.is_some() {
+            self.container
+                .configure(inside, self.owner.ifname.as_str(), &plan.layer3)?;
+        } else {
+            self.container.rtnl.set_link(
+                inside,
+                &LinkChange {
+                    up: Some(true),
+                    ..LinkChange::default()
+                },
+            )?;
+        }
+        self.host
+            .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
+        Ok(())
+    }
+
+    fn result(
+        &self,
+        leased: CniResult,
+        plan: Plan,
+        connected: Connected,
+    ) -> Result<CniResult, Error> {
+        // Read again: a bridge that somebody else made may have taken the new port's MAC address or MTU.
+        let bridge = self
+            .host
+            .link_by_index(connected.bridge.index)?
+            .unwrap_or(connected.bridge);
+        let host_end = |link: &Link| Interface {
+            name: link.name.clone(),
+            mac: link::mac_text(link),
+            mtu: link.mtu,
+            ..Interface::default()
+        };
+        let container = Interface {
+            name: self.owner.ifname.to_string(),
+            mac: connected.mac.to_string(),
+            mtu: connected.pair.host.mtu,
+            sandbox: self.container.netns.path().display().to_string(),
+            ..Interface::default()
+        };
+        let mut interfaces = vec![host_end(&bridge), host_end(&connected.pair.host), container];
+        interfaces.extend(connected.vlan_gateway.as_ref().map(host_end));
+        let dns = if self.settings.dns.is_empty() {
+            leased.dns
+        } else {
+            self.settings.dns.clone()
+        };
+        Ok(CniResult {
+            interfaces,
+            ips: plan.layer3.ips,
+            routes: plan.layer3.routes,
+            dns,
+        })
+    }
+}

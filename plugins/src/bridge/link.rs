@@ -1,0 +1,272 @@
+//! The bridge itself, and the addresses that make it a gateway. Both are shared by all containers of the network, and
+//! perhaps by several networks: they are made sure of, and never undone by one container.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cni_conf::addr::MacAddr;
+use cni_conf::error::{Code, Error};
+use ipnet::IpNet;
+
+use super::conf::Settings;
+use super::plan;
+use crate::attach::container::if_there;
+use crate::attach::{forward, mac};
+use crate::host::rtnl::{
+    AddressOptions, BridgeChange, BridgeVlan, Link, LinkChange, NewBridge, NewVeth, VethEnd,
+    VlanOwner,
+};
+use crate::host::{NetNs, Rtnl, Sysctl};
+
+/// The kind of link that the kernel calls it.
+pub(super) const KIND: &str = "bridge";
+
+/// How long a new port may take until it forwards. Without spanning tree this is a matter of microseconds after
+/// both ends are up; with it, of twice the forward delay (30 s by default).
+pub(super) const FORWARDING_BOUND: Duration = Duration::from_secs(45);
+
+/// The bridge, made if it is missing, and up.
+///
+/// Two processes may do this at once: whoever loses the race to create it goes on with the other's bridge.
+pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
+    let name = settings.bridge.as_str();
+    let bridge = match host.link_by_name(name)? {
+        Some(link) => link,
+        None => create(host, settings)?,
+    };
+    if bridge.kind.as_deref() != Some(KIND) {
+        let kind = bridge.kind.as_deref().unwrap_or("hardware");
+        return Err(Error::new(
+            Code::Conflict,
+            format!("interface {name} exists, but it is a {kind} device, not a bridge"),
+        )
+        .with_details("set \"bridge\" to another name, or remove that interface"));
+    }
+    let filtering = bridge
+        .bridge
+        .as_ref()
+        .and_then(|info| info.vlan_filtering)
+        .unwrap_or(false);
+    if settings.vlans.any() && !filtering {
+        host.set_bridge(
+            bridge.index,
+            &BridgeChange {
+                vlan_filtering: Some(true),
+                ..BridgeChange::default()
+            },
+        )?;
+    }
+    let promisc = settings.promisc && !bridge.promisc;
+    if bridge.up && !promisc {
+        return Ok(bridge);
+    }
+    if !bridge.up {
+        // Before it is up: containers must not tell the host its routes (CVE-2020-10749).
+        if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
+    }
+    let change = LinkChange {
+        up: Some(true),
+        promisc: promisc.then_some(true),
+        ..LinkChange::default()
+    };
+    host.set_link(bridge.index, &change)?;
+    Ok(Link {
+        up: true,
+        promisc: promisc || bridge.promisc,
+        ..bridge
+    })
+}
+
+fn create(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
+    let name = settings.bridge.as_str();
+    let new = NewBridge {
+        name,
+        mac: Some(mac::random()?.bytes()),
+        mtu: settings.mtu,
+        vlan_filtering: settings.vlans.any(),
+        ..NewBridge::default()
+    };
+    match host.create_bridge(&new) {
+        Ok(link) => Ok(link),
+        Err(error) if error.is_exists() => host.link_by_name(name)?.ok_or_else(|| error.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the gateway's interface its addresses and makes the host forward. Returns the interface if it is another one
+/// than the bridge.
+pub(super) fn ensure_gateway(
+    host: &Rtnl,
+    settings: &Settings,
+    bridge: &Link,
+    gateways: &[IpNet],
+) -> Result<Option<Link>, Error> {
+    if gateways.is_empty() {
+        return Ok(None);
+    }
+    let vlan = settings
+        .vlans
+        .access
+        .map(|vid| ensure_vlan_gateway(host, settings, bridge, vid))
+        .transpose()?;
+    ensure_addresses(host, settings, vlan.as_ref().unwrap_or(bridge), gateways)?;
+    if gateways.iter().any(|gateway| gateway.addr().is_ipv4()) {
+        forward::ensure_ipv4()?;
+    }
+    if gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {
+        forward::ensure_ipv6(host)?;
+    }
+    Ok(vlan)
+}
+
+fn ensure_addresses(
+    host: &Rtnl,
+    settings: &Settings,
+    link: &Link,
+    gateways: &[IpNet],
+) -> Result<(), Error> {
+    let has: Vec<IpNet> = host
+        .addresses(link.index)?
+        .into_iter()
+        .map(|address| address.net)
+        .collect();
+    let plan = plan::plan_addresses(&has, gateways);
+    if let Some((old, new)) = plan.conflicts.first() {
+        if !settings.force_address {
+            return Err(conflict(host, link, old, new)?);
+        }
+        for (old, _) in &plan.conflicts {
+            host.delete_address(link.index, *old)?;
+        }
+    }
+    let options = AddressOptions {
+        nodad: !settings.dad,
+        ..AddressOptions::default()
+    };
+    for address in plan.add {
+        if address.addr().is_ipv6() {
+            if_there(Sysctl::ipv6_conf(&link.name, "disable_ipv6").ensure("0"))?;
+        }
+        match host.add_address(link.index, address, options) {
+            // Another ADD was quicker.
+            Err(error) if error.is_exists() => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+fn conflict(host: &Rtnl, link: &Link, old: &IpNet, new: &IpNet) -> Result<Error, Error> {
+    let (name, ports) = (&link.name, host.bridge_ports(link.index)?.len());
+    let ports = match ports {
+        1 => "1 port".to_owned(),
+        ports => format!("{ports} ports"),
+    };
+    Ok(Error::new(
+        Code::Conflict,
+        format!("{name} already has the address {old}, but this network needs {new} there; the bridge has {ports}"),
+    )
+    .with_details(format!(
+        "another network uses this bridge, or the subnet was changed: give this network a \"bridge\" of its own, or \
+         remove the old address with `ip address delete {old} dev {name}`, or let ADD replace it with \
+         \"forceAddress\": true"
+    )))
+}
+
+/// The gateway of a VLAN: `BRIDGE.VID`, one end of a veth pair whose other end is a port in that VLAN.
+fn ensure_vlan_gateway(
+    host: &Rtnl,
+    settings: &Settings,
+    bridge: &Link,
+    vid: u16,
+) -> Result<Link, Error> {
+    let name = format!("{}.{vid}", bridge.name);
+    if let Some(link) = host.link_by_name(&name)? {
+        return Ok(link);
+    }
+    let here = NetNs::current()?;
+    let port = port_of_vlan_gateway(&name);
+    let gateway = VethEnd {
+        name: &name,
+        mac: Some(mac::random()?.bytes()),
+        mtu: settings.mtu,
+    };
+    let new = NewVeth {
+        host: VethEnd {
+            name: &port,
+            mac: Some(mac::random()?.bytes()),
+            mtu: settings.mtu,
+        },
+        alias: Some("trestle: VLAN gateway port"),
+        master: Some(bridge.index),
+        up: false,
+        peer: gateway,
+        peer_netns: &here,
+    };
+    let pair = match host.create_veth(&new) {
+        Ok(pair) => pair,
+        Err(error) if error.is_exists() => {
+            return host.link_by_name(&name)?.ok_or_else(|| error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    set_vlans(host, pair.host.index, &settings.vlans)?;
+    for (index, name) in [(pair.host.index, &port), (pair.peer_index, &name)] {
+        if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
+        host.set_link(
+            index,
+            &LinkChange {
+                up: Some(true),
+                ..LinkChange::default()
+            },
+        )?;
+    }
+    host.link_by_index(pair.peer_index)?.ok_or_else(|| {
+        Error::new(
+            Code::Conflict,
+            format!("{name} vanished while it was being made"),
+        )
+    })
+}
+
+/// A name for the bridge's port, derived from that of the gateway.
+fn port_of_vlan_gateway(gateway: &str) -> String {
+    let hash = crate::attach::owner::fnv1a(gateway.as_bytes());
+    format!("veth{:08x}", hash & 0xffff_ffff)
+}
+
+/// Puts a port into its VLANs.
+pub(super) fn set_vlans(host: &Rtnl, port: u32, vlans: &super::conf::Vlans) -> Result<(), Error> {
+    if !vlans.any() {
+        return Ok(());
+    }
+    let owner = VlanOwner::Port(port);
+    if !vlans.keep_default {
+        host.delete_bridge_vlans(owner, &[1..=1])?;
+    }
+    let access = vlans.access.map(|vid| BridgeVlan {
+        vids: vid..=vid,
+        pvid: true,
+        untagged: true,
+    });
+    let trunk = vlans.trunk.iter().map(|(low, high)| BridgeVlan {
+        vids: *low..=*high,
+        pvid: false,
+        untagged: false,
+    });
+    let all: Vec<BridgeVlan> = access.into_iter().chain(trunk).collect();
+    host.add_bridge_vlans(owner, &all)?;
+    Ok(())
+}
+
+/// The text of a link's MAC address, as results have it.
+pub(super) fn mac_text(link: &Link) -> String {
+    link.mac
+        .map(|mac| MacAddr::new(mac).to_string())
+        .unwrap_or_default()
+}
+
+/// True if the address is one that a gateway has, whatever the prefix length.
+pub(super) fn is_gateway_address(address: IpAddr, gateways: &[IpNet]) -> bool {
+    gateways.iter().any(|gateway| gateway.addr() == address)
+}

@@ -1,0 +1,45 @@
+//! The `bridge` plugin: containers on a bridge of the host.
+//!
+//! ADD makes sure of the bridge, asks IPAM for addresses, and connects the container with a veth pair whose host
+//! end is a port of the bridge. The bridge is shared and stays; everything else belongs to one attachment and is
+//! found by its owner ([`crate::attach::owner`]).
+
+mod add;
+mod check;
+mod conf;
+mod del;
+mod link;
+mod plan;
+
+use cni_conf::dispatch::Plugin;
+use cni_conf::error::Error;
+use cni_conf::request::{Attachment, AttachmentId, Call, Request};
+use cni_conf::result::CniResult;
+
+use crate::attach::ipam;
+
+/// The plugin.
+pub struct Bridge;
+
+impl Plugin for Bridge {
+    fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
+        add::add(request, attachment)
+    }
+
+    fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        del::del(request, attachment)
+    }
+
+    fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        check::check(request, attachment)
+    }
+
+    fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
+        del::gc(request, valid)
+    }
+
+    fn status(&self, request: &Request) -> Result<(), Error> {
+        let settings = conf::Settings::read(request, None)?;
+        ipam::forward(request, &settings.ipam, Call::Status)
+    }
+}

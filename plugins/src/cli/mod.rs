@@ -1,0 +1,127 @@
+//! The command line: what a person types. Plugins never come here.
+
+mod install;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use cni_conf::version::SpecVersion;
+use thiserror::Error;
+
+use crate::applets;
+
+/// Container networking: CNI plugins in one binary.
+#[derive(Parser)]
+#[command(
+    name = "trestle",
+    about = "Container networking: CNI plugins in one binary",
+    after_help = "Container runtimes run the plugins by their own names (bridge, host-local, …), with the request in \
+                  the environment and the network configuration on stdin."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Put the binary and a link for each plugin into a directory
+    Install(InstallArgs),
+    /// Remove what `install` wrote
+    Uninstall(UninstallArgs),
+    /// Print the version, the plugins and the CNI versions they speak
+    Version,
+}
+
+#[derive(Args)]
+struct InstallArgs {
+    /// Directory for the plugins, usually /opt/cni/bin
+    #[arg(long, value_name = "DIR")]
+    bin_dir: PathBuf,
+    /// Also write a default network configuration into this directory, usually /etc/cni/net.d
+    #[arg(long, value_name = "DIR")]
+    conf_dir: Option<PathBuf>,
+    /// Only these plugins
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    plugins: Vec<String>,
+    /// Overwrite a configuration file that differs
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Args)]
+struct UninstallArgs {
+    /// Directory that `install` was given
+    #[arg(long, value_name = "DIR")]
+    bin_dir: PathBuf,
+    /// Also remove the default network configuration from this directory, unless it was changed
+    #[arg(long, value_name = "DIR")]
+    conf_dir: Option<PathBuf>,
+}
+
+/// A failure of the command line.
+#[derive(Debug, Error)]
+enum CliError {
+    #[error("{operation} {}: {source}", path.display())]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{0:?} is no plugin of trestle; the plugins are {names}", names = names())]
+    UnknownPlugin(String),
+    #[error(
+        "{} exists and differs from what would be written: nothing was installed. Keep it by leaving out --conf-dir, or \
+         overwrite it with --force",
+        .0.display()
+    )]
+    ConfDiffers(PathBuf),
+    #[error("write to stdout: {0}")]
+    Stdout(#[from] io::Error),
+}
+
+fn names() -> String {
+    let names: Vec<_> = applets::ALL.iter().map(|applet| applet.name).collect();
+    names.join(", ")
+}
+
+/// Runs the command line. The exit status is 0, 1 for a failure, 2 for wrong usage.
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout with status 0, everything else to stderr with status 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut out = io::stdout().lock();
+    let outcome = match cli.command {
+        Command::Install(args) => install::install(&args, &mut out),
+        Command::Uninstall(args) => install::uninstall(&args, &mut out),
+        Command::Version => version(&mut out),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes an error for people to stderr.
+pub fn report(error: &dyn std::error::Error) {
+    // Nothing sensible is left to do when stderr is closed.
+    let _ = writeln!(io::stderr(), "trestle: {error}");
+}
+
+fn version(out: &mut impl Write) -> Result<(), CliError> {
+    writeln!(out, "trestle {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "plugins: {}", names())?;
+    writeln!(out, "CNI versions: {}", SpecVersion::list())?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! What this process was started with, and the choice between a plugin and the command line.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use cni_conf::dispatch;
+use cni_conf::error::{Code, Error};
+use cni_conf::request::Environment;
+use cni_conf::version::SpecVersion;
+
+use crate::applets::{self, Applet};
+use crate::cli;
+
+/// Name of the binary itself; called by it, trestle is a command line for people.
+pub const BINARY: &str = "trestle";
+
+/// Arguments and environment of this process.
+pub struct Process {
+    args: Vec<OsString>,
+    env: Environment,
+}
+
+impl Process {
+    /// Those of the running process.
+    pub fn from_os() -> Self {
+        Self {
+            args: std::env::args_os().collect(),
+            env: Environment::from_os(),
+        }
+    }
+
+    /// Serves the call: the plugin whose name is the base name of `argv[0]`, or the command line.
+    pub fn run(self, applets: &'static [Applet]) -> ExitCode {
+        let called = self
+            .args
+            .first()
+            .map(OsString::as_os_str)
+            .unwrap_or_default();
+        let name = Path::new(called).file_name().unwrap_or_default().to_owned();
+        let applet = name.to_str().and_then(|name| applets::find(applets, name));
+        match applet {
+            Some(Applet { name, plugin }) => dispatch::serve(
+                name,
+                plugin,
+                &self.env,
+                io::stdin().lock(),
+                &mut io::stdout().lock(),
+            ),
+            None if self.env.get("CNI_COMMAND").is_some() => refuse(&name, applets),
+            None if name == BINARY => cli::run(self.args),
+            None => {
+                cli::report(&no_such_plugin(&name, applets));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+/// A runtime called the binary by a name that is no plugin's: answer in the protocol.
+fn refuse(name: &OsStr, applets: &[Applet]) -> ExitCode {
+    dispatch::answer_error(
+        &no_such_plugin(name, applets),
+        SpecVersion::LATEST,
+        &mut io::stdout().lock(),
+    )
+}
+
+fn no_such_plugin(name: &OsStr, applets: &[Applet]) -> Error {
+    let names: Vec<_> = applets.iter().map(|applet| applet.name).collect();
+    Error::new(
+        Code::InvalidEnvironment,
+        format!("trestle was called as {name:?}, which is no plugin of it"),
+    )
+    .with_details(format!(
+        "install it under the plugins' own names with `trestle install`; they are {}",
+        names.join(", ")
+    ))
+}
