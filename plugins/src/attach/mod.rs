@@ -7,6 +7,7 @@ pub mod errors;
 pub mod forward;
 pub mod ipam;
 pub mod mac;
+pub mod masquerade;
 pub mod owner;
 pub mod undo;
 pub mod veth;

@@ -132,6 +132,28 @@ pub enum HostError {
         problem: &'static str,
     },
 
+    /// A program that is needed is not installed.
+    #[error("{operation}: {program} not found")]
+    ProgramMissing {
+        /// What it was needed for.
+        operation: String,
+        /// The program's name.
+        program: &'static str,
+        /// Which package to install.
+        remedy: &'static str,
+    },
+
+    /// A program that was run reported failure.
+    #[error("{operation}: {program} failed: {complaint}")]
+    ProgramFailed {
+        /// What it was run for.
+        operation: String,
+        /// The program's name.
+        program: &'static str,
+        /// What it wrote to standard error.
+        complaint: String,
+    },
+
     /// A sysctl could not be read or written.
     #[error("{action} sysctl {name}: {}", os_text(source))]
     Sysctl {
@@ -180,7 +202,7 @@ impl HostError {
     /// What a person can do about it, where that is known. One or two sentences.
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
-            Self::Unsupported { remedy, .. } => Some(remedy),
+            Self::Unsupported { remedy, .. } | Self::ProgramMissing { remedy, .. } => Some(remedy),
             Self::NetNsMissing { .. } => {
                 Some("The container's network namespace is gone or was never made.")
             }

@@ -10,6 +10,8 @@
 
 pub mod error;
 pub mod netns;
+pub mod nft;
+pub mod program;
 pub mod rtnl;
 pub mod sysctl;
 

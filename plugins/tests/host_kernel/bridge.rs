@@ -2,7 +2,7 @@
 
 use plugins::host::rtnl::{BridgeChange, LinkChange, NewBridge, PortChange};
 
-use super::support::{MAC_A, Needs, Pod, Sandbox, Tests};
+use super::support::{MAC_A, Needs, Sandbox, Tests};
 
 pub(crate) fn add(tests: &mut Tests) {
     tests.add(
@@ -65,10 +65,10 @@ fn keeps_mac(sandbox: &Sandbox) {
         ..NewBridge::default()
     };
     let bridge = sandbox.rtnl.create_bridge(&new).unwrap().index;
-    let pair = sandbox.veth("veth0", Some(bridge), &Pod::new());
+    let index = sandbox.lone_veth("veth0", Some(bridge));
     let mac = |name| sandbox.rtnl.link_by_name(name).unwrap().unwrap().mac;
     assert_eq!(mac("br0"), Some(MAC_A));
-    sandbox.rtnl.delete_link(pair.host.index).unwrap();
+    sandbox.rtnl.delete_link(index).unwrap();
     assert_eq!(mac("br0"), Some(MAC_A));
     // The kernel's own record that someone has set it, which udev goes by: NET_ADDR_SET.
     let path = "/sys/class/net/br0/addr_assign_type";
@@ -106,10 +106,10 @@ fn exists(sandbox: &Sandbox) {
 
 fn ports(sandbox: &Sandbox) {
     let (a, b) = (sandbox.bridge("br0"), sandbox.bridge("br1"));
-    sandbox.veth("veth0", Some(a), &Pod::new());
-    sandbox.veth("veth1", Some(a), &Pod::new());
-    let other = sandbox.veth("veth2", Some(b), &Pod::new());
-    sandbox.veth("veth3", None, &Pod::new());
+    sandbox.lone_veth("veth0", Some(a));
+    sandbox.lone_veth("veth1", Some(a));
+    let other = sandbox.lone_veth("veth2", Some(b));
+    sandbox.lone_veth("veth3", None);
     let names = |bridge| -> Vec<String> {
         let links = sandbox.rtnl.bridge_ports(bridge).unwrap();
         links.into_iter().map(|link| link.name).collect()
@@ -120,19 +120,19 @@ fn ports(sandbox: &Sandbox) {
         master: Some(0),
         ..LinkChange::default()
     };
-    sandbox.rtnl.set_link(other.host.index, &release).unwrap();
+    sandbox.rtnl.set_link(other, &release).unwrap();
     assert!(names(b).is_empty());
     let join = LinkChange {
         master: Some(a),
         ..LinkChange::default()
     };
-    sandbox.rtnl.set_link(other.host.index, &join).unwrap();
+    sandbox.rtnl.set_link(other, &join).unwrap();
     assert_eq!(names(a).len(), 3);
 }
 
 fn port_settings(sandbox: &Sandbox) {
     let bridge = sandbox.bridge("br0");
-    let index = sandbox.veth("veth0", Some(bridge), &Pod::new()).host.index;
+    let index = sandbox.lone_veth("veth0", Some(bridge));
     let port = || {
         sandbox
             .rtnl

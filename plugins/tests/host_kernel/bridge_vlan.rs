@@ -2,7 +2,7 @@
 
 use plugins::host::rtnl::{BridgeChange, BridgeVlan, NewBridge, NewVlan, VlanOwner};
 
-use super::support::{MAC_A, Needs, Pod, Sandbox, Tests};
+use super::support::{MAC_A, Needs, Sandbox, Tests};
 
 pub(crate) fn add(tests: &mut Tests) {
     tests.add(
@@ -55,7 +55,7 @@ fn filtering_bridge(sandbox: &Sandbox) -> u32 {
 
 fn port_vlans(sandbox: &Sandbox) {
     let bridge = filtering_bridge(sandbox);
-    let index = sandbox.veth("veth0", Some(bridge), &Pod::new()).host.index;
+    let index = sandbox.lone_veth("veth0", Some(bridge));
     let list = || sandbox.rtnl.bridge_vlans(index).unwrap();
     assert!(list().is_empty());
     let owner = VlanOwner::Port(index);
@@ -131,13 +131,13 @@ fn switched_on_later(sandbox: &Sandbox) {
         (is.vlan_filtering, is.vlan_default_pvid),
         (Some(true), Some(0))
     );
-    let index = sandbox.veth("veth0", Some(bridge), &Pod::new()).host.index;
+    let index = sandbox.lone_veth("veth0", Some(bridge));
     assert!(sandbox.rtnl.bridge_vlans(index).unwrap().is_empty());
 }
 
 fn unsupported(sandbox: &Sandbox) {
     let bridge = sandbox.bridge("br0");
-    let index = sandbox.veth("veth0", Some(bridge), &Pod::new()).host.index;
+    let index = sandbox.lone_veth("veth0", Some(bridge));
     let owner = VlanOwner::Port(index);
     let error = sandbox
         .rtnl

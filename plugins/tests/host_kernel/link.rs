@@ -155,12 +155,12 @@ fn by_alias(sandbox: &Sandbox) {
         .iter()
         .enumerate()
     {
-        let pair = sandbox.veth(&format!("veth{number}"), None, &Pod::new());
+        let index = sandbox.lone_veth(&format!("veth{number}"), None);
         let change = LinkChange {
             alias: Some(alias),
             ..LinkChange::default()
         };
-        sandbox.rtnl.set_link(pair.host.index, &change).unwrap();
+        sandbox.rtnl.set_link(index, &change).unwrap();
     }
     let change = LinkChange {
         alias: Some("trestle:net"),

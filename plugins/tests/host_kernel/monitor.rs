@@ -89,11 +89,11 @@ fn link_runs(sandbox: &Sandbox) {
 
 fn bounded(sandbox: &Sandbox) {
     let bridge = sandbox.bridge("br0");
-    let pair = sandbox.veth("veth0", Some(bridge), &Pod::new());
+    let index = sandbox.lone_veth("veth0", Some(bridge));
     let bound = Duration::from_millis(30);
     let error = sandbox
         .rtnl
-        .wait_until_forwarding(pair.host.index, bound)
+        .wait_until_forwarding(index, bound)
         .unwrap_err();
     assert!(matches!(error, HostError::Timeout { .. }), "{error}");
     assert_eq!(

@@ -1,5 +1,6 @@
 //! Namespaces for tests, and the list of tests with what each needs of the machine.
 
+use std::cell::RefCell;
 use std::panic;
 use std::thread;
 use std::time::Duration;
@@ -82,6 +83,8 @@ impl Tests {
 pub(crate) struct Sandbox {
     pub(crate) rtnl: Rtnl,
     pub(crate) netns: NetNs,
+    /// Namespaces that no test looks into; dropped, they would take their links with them.
+    pods: RefCell<Vec<Pod>>,
 }
 
 impl Sandbox {
@@ -91,7 +94,11 @@ impl Sandbox {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare the network namespace");
             let rtnl = Rtnl::new().expect("a netlink socket");
             let netns = NetNs::current().expect("the own namespace");
-            test(&Self { rtnl, netns })
+            test(&Self {
+                rtnl,
+                netns,
+                pods: RefCell::default(),
+            })
         })
         .join();
         outcome.unwrap_or_else(|panic| panic::resume_unwind(panic))
@@ -119,6 +126,14 @@ impl Sandbox {
             .create_bridge(&new)
             .expect("create a bridge")
             .index
+    }
+
+    /// The host's end of a pair as from [`Sandbox::veth`], whose other end does not matter; its index.
+    pub(crate) fn lone_veth(&self, name: &str, master: Option<u32>) -> u32 {
+        let pod = Pod::new();
+        let pair = self.veth(name, master, &pod);
+        self.pods.borrow_mut().push(pod);
+        pair.host.index
     }
 
     /// A pair whose host end, `name`, is up and a port of `master`, and whose other end, eth0, is down.

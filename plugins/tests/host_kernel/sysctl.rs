@@ -44,17 +44,17 @@ fn per_namespace(_: &Sandbox) {
 }
 
 fn dotted_interface(sandbox: &Sandbox) {
-    let pair = sandbox.veth("veth0", None, &Pod::new());
+    let index = sandbox.lone_veth("veth0", None);
     let down = LinkChange {
         up: Some(false),
         ..LinkChange::default()
     };
-    sandbox.rtnl.set_link(pair.host.index, &down).unwrap();
+    sandbox.rtnl.set_link(index, &down).unwrap();
     let rename = LinkChange {
         name: Some("eth0.10"),
         ..LinkChange::default()
     };
-    sandbox.rtnl.set_link(pair.host.index, &rename).unwrap();
+    sandbox.rtnl.set_link(index, &rename).unwrap();
     let sysctl = Sysctl::ipv4_conf("eth0.10", "arp_notify");
     assert!(sysctl.ensure("1").unwrap());
     assert_eq!(

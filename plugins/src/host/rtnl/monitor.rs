@@ -9,13 +9,16 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::libc::{RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK};
 
 use super::super::error::HostError;
-use super::bridge::PortState;
+use super::bridge::{PortInfo, PortState};
 use super::exchange::Rtnl;
 use super::link::Link;
 
 impl Rtnl {
     /// Waits until a bridge port forwards frames, which takes a carrier: both ends of a veth must be up.
     /// Returns the link as it is then. A link that is no port is waited for until it is operational.
+    ///
+    /// A port can be in the forwarding state for a moment before its lack of a carrier is noticed, and a link
+    /// with a carrier drops what is sent until that is noticed (net/core/link_watch.c), so a port must be operational too.
     ///
     /// # Errors
     /// [`HostError::Timeout`]; [`HostError::LinkMissing`] when the link goes away meanwhile.
@@ -27,10 +30,8 @@ impl Rtnl {
                 .ok_or_else(|| HostError::LinkMissing {
                     operation: operation(),
                 })?;
-            let ready = match now.port {
-                Some(port) => port.state == PortState::Forwarding,
-                None => now.running,
-            };
+            let in_service = |port: PortInfo| port.state == PortState::Forwarding;
+            let ready = now.running && now.port.is_none_or(in_service);
             Ok(ready.then_some(now))
         })
     }
