@@ -21,6 +21,14 @@ pub const ALL: &[Applet] = &[
         name: "loopback",
         plugin: &crate::loopback::Loopback,
     },
+    Applet {
+        name: "ptp",
+        plugin: &crate::ptp::Ptp,
+    },
+    Applet {
+        name: "tuning",
+        plugin: &crate::tuning::Tuning,
+    },
 ];
 
 /// The plugin of exactly this name.

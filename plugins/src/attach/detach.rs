@@ -1,14 +1,15 @@
-//! DEL and GC: both find what is to go by its owner, and need neither the namespace nor `prevResult`.
+//! DEL and GC of plugins that connect a container with a veth pair. Both find what is to go by its owner, and need
+//! neither the namespace nor `prevResult`.
 
 use cni_conf::error::Error;
 use cni_conf::json;
 use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use serde::Deserialize;
 
-use crate::attach::container::Container;
-use crate::attach::ipam::{self, Ipam, IpamConf};
-use crate::attach::owner::Owner;
-use crate::attach::veth;
+use super::container::Container;
+use super::ipam::{self, Ipam, IpamConf};
+use super::owner::Owner;
+use super::veth;
 use crate::host::Rtnl;
 
 /// The part of the configuration that removing needs. The rest may be invalid by now.
@@ -18,7 +19,8 @@ struct Wire {
     ipam: IpamConf,
 }
 
-pub(super) fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+/// Removes the pair and gives the addresses back.
+pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let owner = Owner::of(request, attachment);
     let ipam = conf
@@ -45,7 +47,8 @@ fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error>
     Ok(())
 }
 
-pub(super) fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
+/// Removes what belongs to no attachment of `valid`.
+pub fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let mut errors = match Rtnl::new() {
         Ok(host) => veth::collect(&host, &request.network, valid),
