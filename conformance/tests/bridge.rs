@@ -111,11 +111,23 @@ fn a_requested_mac_comes_from_all_three_sources(lab: &Lab) {
     );
     let both = with(args.clone(), runtime.clone());
     let sources = [
-        (json!({}), "IgnoreUnknown=1;MAC=02:00:00:00:00:0a", "02:00:00:00:00:0a"),
+        (
+            json!({}),
+            "IgnoreUnknown=1;MAC=02:00:00:00:00:0a",
+            "02:00:00:00:00:0a",
+        ),
         (args.clone(), "", "02:00:00:00:00:0b"),
         (runtime, "", "02:00:00:00:00:0c"),
-        (args, "IgnoreUnknown=1;MAC=02:00:00:00:00:0a", "02:00:00:00:00:0b"),
-        (both, "IgnoreUnknown=1;MAC=02:00:00:00:00:0a", "02:00:00:00:00:0c"),
+        (
+            args,
+            "IgnoreUnknown=1;MAC=02:00:00:00:00:0a",
+            "02:00:00:00:00:0b",
+        ),
+        (
+            both,
+            "IgnoreUnknown=1;MAC=02:00:00:00:00:0a",
+            "02:00:00:00:00:0c",
+        ),
     ];
     for (more, args, expected) in sources {
         let host = Host::new();

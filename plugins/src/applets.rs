@@ -29,6 +29,14 @@ pub const ALL: &[Applet] = &[
         name: "tuning",
         plugin: &crate::tuning::Tuning,
     },
+    Applet {
+        name: "host-local",
+        plugin: &crate::attach::ipam::HOST_LOCAL,
+    },
+    Applet {
+        name: "static",
+        plugin: &ipam::Static,
+    },
 ];
 
 /// The plugin of exactly this name.

@@ -105,7 +105,7 @@ impl Container {
     }
 
     fn add_route(&self, link: u32, route: &Route, layer3: &Layer3) -> Result<(), Error> {
-        let gateway = route.gw.or_else(|| layer3.gateway_for(route));
+        let gateway = layer3.gateway_for(route);
         let new = NewRoute {
             gateway,
             oif: Some(link),
@@ -175,7 +175,35 @@ impl Layer3 {
         routes
     }
 
-    fn gateway_for(&self, route: &Route) -> Option<IpAddr> {
+    /// A route that is asked for twice is one route.
+    pub fn drop_doubles(&mut self) {
+        let key = |route: &Route| {
+            (
+                route.dst.trunc(),
+                self.gateway_for(route),
+                route.table,
+                route.priority,
+            )
+        };
+        let mut seen = Vec::with_capacity(self.routes.len());
+        let keep: Vec<bool> = self
+            .routes
+            .iter()
+            .map(|route| {
+                let new = !seen.contains(&key(route));
+                seen.push(key(route));
+                new
+            })
+            .collect();
+        let mut keep = keep.into_iter();
+        self.routes.retain(|_| keep.next().unwrap_or(true));
+    }
+
+    /// Where a route leads: to its own gateway, else to the first one of its family.
+    pub fn gateway_for(&self, route: &Route) -> Option<IpAddr> {
+        if route.gw.is_some() {
+            return route.gw;
+        }
         let ipv4 = route.dst.addr().is_ipv4();
         self.ips
             .iter()

@@ -9,6 +9,7 @@ pub mod errors;
 pub mod forward;
 pub mod gateway;
 pub mod ipam;
+pub mod liveness;
 pub mod mac;
 pub mod masquerade;
 pub mod owner;

@@ -48,6 +48,7 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
             ensure_default_route(&mut layer3.routes, gateway);
         }
     }
+    layer3.drop_doubles();
     Ok(Plan { layer3, gateways })
 }
 
@@ -204,6 +205,23 @@ mod tests {
     }
 
     #[test]
+    fn the_same_route_twice_is_one() {
+        let asked = [
+            ("0.0.0.0/0", None),
+            ("192.0.2.0/24", None),
+            ("192.0.2.9/24", Some("10.1.0.1")),
+            ("192.0.2.0/24", Some("10.1.0.9")),
+        ];
+        let plan = plan(
+            &settings(json!({"isGateway": true})),
+            &leased(&[("10.1.0.2/24", None)], &asked),
+        )
+        .unwrap();
+        let dsts: Vec<String> = routes(&plan).into_iter().map(|(dst, _)| dst).collect();
+        assert_eq!(dsts, ["0.0.0.0/0", "192.0.2.0/24", "192.0.2.0/24"]);
+    }
+
+    #[test]
     fn a_default_route_in_another_table_does_not_count() {
         let mut leased = leased(&[("10.1.0.2/24", None)], &[("0.0.0.0/0", None)]);
         leased.routes[0].table = Some(100);
@@ -244,7 +262,13 @@ mod tests {
                 .map(|text| text.parse().unwrap())
                 .collect::<Vec<IpNet>>()
         };
-        let cases: [(&[&str], &[&str], &[&str], usize); 7] = [
+        type Case = (
+            &'static [&'static str],
+            &'static [&'static str],
+            &'static [&'static str],
+            usize,
+        );
+        let cases: [Case; 7] = [
             (
                 &[],
                 &["10.1.0.1/24", "fd00::1/64"],

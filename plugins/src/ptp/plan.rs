@@ -38,6 +38,7 @@ pub(super) fn plan(leased: &CniResult) -> Result<Plan, Error> {
         gateways.push(gateway);
         container.push(ip.address.addr());
     }
+    layer3.drop_doubles();
     for addresses in [&mut gateways, &mut container] {
         addresses.sort_unstable();
         addresses.dedup();
