@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::container::Container;
 use super::ipam::{self, Ipam, IpamConf};
+use super::masq;
 use super::owner::Owner;
 use super::veth;
 use crate::host::Rtnl;
@@ -19,7 +20,7 @@ struct Wire {
     ipam: IpamConf,
 }
 
-/// Removes the pair and gives the addresses back.
+/// Removes the pair and the masquerading, and gives the addresses back.
 pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let owner = Owner::of(request, attachment);
@@ -27,12 +28,14 @@ pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
         .ipam
         .plugin()
         .and_then(|name| name.map(|name| Ipam::find(request, name)).transpose());
+    let interface = remove_interface(attachment, &owner);
+    let masquerade = masq::remove(&owner);
     // An address may be given to another container only when this one can't use it any more.
-    remove_interface(attachment, &owner)?;
-    match ipam? {
+    let address = interface.and_then(|()| match ipam? {
         Some(ipam) => ipam.del(attachment),
         None => Ok(()),
-    }
+    });
+    Error::join([address, masquerade].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
 }
 
 fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error> {
@@ -47,13 +50,14 @@ fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error>
     Ok(())
 }
 
-/// Removes what belongs to no attachment of `valid`.
+/// Removes what belongs to the network and to no attachment of `valid`.
 pub fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let mut errors = match Rtnl::new() {
         Ok(host) => veth::collect(&host, &request.network, valid),
         Err(error) => vec![error.into()],
     };
+    errors.extend(masq::collect(&request.network, valid).err());
     errors.extend(ipam::forward(request, &conf.ipam, Call::Gc(Some(valid.to_vec()))).err());
     Error::join(errors).map_or(Ok(()), Err)
 }

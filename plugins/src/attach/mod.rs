@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod ipam;
 pub mod liveness;
 pub mod mac;
+pub mod masq;
 pub mod masquerade;
 pub mod owner;
 pub mod settings;

@@ -71,6 +71,8 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     let change = LinkChange {
         up: Some(true),
         promisc: promisc.then_some(true),
+        // One that is given at creation is lost when the first port joins (net/bridge/br_if.c, br_mtu_auto_adjust).
+        mtu: if bridge.up { None } else { settings.mtu },
         ..LinkChange::default()
     };
     host.set_link(bridge.index, &change)?;
@@ -86,7 +88,6 @@ fn create(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     let new = NewBridge {
         name,
         mac: Some(mac::random()?.bytes()),
-        mtu: settings.mtu,
         vlan_filtering: settings.vlans.any(),
         ..NewBridge::default()
     };

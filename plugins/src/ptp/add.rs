@@ -15,7 +15,7 @@ use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::attach::{forward, mac};
+use crate::attach::{forward, mac, masq};
 use crate::host::rtnl::{AddressOptions, LinkChange, NewRoute, RouteFilter, VethPair};
 use crate::host::{HostError, Rtnl, Sysctl};
 
@@ -36,6 +36,10 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         let plan = plan::plan(&leased)?;
         add.ensure_forwarding(&plan)?;
         let (pair, mac) = add.connect(&plan, undo)?;
+        if let Some(masquerade) = &add.settings.masquerade {
+            undo.push(|| masq::remove(&add.owner));
+            masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
+        }
         add.set_up_host(&plan, &pair)?;
         add.container
             .configure(pair.peer_index, add.owner.ifname.as_str(), &plan.layer3)?;
