@@ -16,7 +16,7 @@ use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
 use crate::attach::{forward, mac, masq};
-use crate::host::rtnl::{AddressOptions, LinkChange, NewRoute, RouteFilter, VethPair};
+use crate::host::rtnl::{AddressOptions, NewRoute, RouteFilter, VethPair};
 use crate::host::{HostError, Rtnl, Sysctl};
 
 pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
@@ -103,11 +103,7 @@ impl Add {
             self.host
                 .add_address(link, IpNet::from(*gateway), options)?;
         }
-        let up = LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        self.host.set_link(link, &up)?;
+        veth::bring_up(&self.host, link, &self.owner, None)?;
         for address in &plan.container {
             let route = NewRoute {
                 oif: Some(link),
