@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +107,7 @@ impl fmt::Display for Owner {
 }
 
 /// The hash FNV-1a of 128 bits, which must stay the same from release to release.
-fn fnv1a(bytes: &[u8]) -> u128 {
+pub(super) fn fnv1a(bytes: &[u8]) -> u128 {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0100_0000_0000_0000_0000_013b;
     bytes.iter().fold(OFFSET, |hash, byte| {
@@ -284,19 +283,6 @@ pub(super) fn parse_address_name(name: &str) -> Option<IpAddr> {
 /// Name of the file with the address that was last given out of the range set with this index.
 pub(super) fn last_reserved_name(set: usize) -> String {
     format!("last_reserved_ip.{set}")
-}
-
-/// A container of which only the records know: what [`Liveness`] is asked about.
-#[derive(Debug, Clone, Copy)]
-pub struct Suspect<'a> {
-    /// Name of the network.
-    pub network: &'a NetworkName,
-    /// Who holds the addresses.
-    pub owner: &'a Owner,
-    /// Where they came from.
-    pub origin: &'a Origin,
-    /// True if that was before the last start of the machine.
-    pub earlier_boot: bool,
 }
 
 #[cfg(test)]

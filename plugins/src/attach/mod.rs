@@ -2,15 +2,20 @@
 //! comparing it with a result, and undoing.
 
 pub mod bridge_netfilter;
+pub mod chained;
 pub mod check;
 pub mod container;
+pub mod detach;
 pub mod errors;
 pub mod forward;
 pub mod forwarding;
+pub mod gateway;
 pub mod ipam;
 pub mod liveness;
 pub mod mac;
+pub mod masq;
 pub mod masquerade;
 pub mod owner;
+pub mod settings;
 pub mod undo;
 pub mod veth;

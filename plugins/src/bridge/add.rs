@@ -7,14 +7,14 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::link;
 use super::plan::{self, Plan};
-use crate::attach::container::Container;
+use crate::attach::container::{Container, if_there};
 use crate::attach::ipam::Ipam;
-use crate::attach::mac;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::host::Rtnl;
+use crate::attach::{mac, masq};
 use crate::host::rtnl::{Link, LinkChange, PortChange, VethPair};
+use crate::host::{Rtnl, Sysctl};
 
 /// How often a bridge that vanishes between two steps is made again.
 const BRIDGE_ATTEMPTS: u32 = 3;
@@ -47,6 +47,10 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         };
         let plan = plan::plan(&add.settings, &leased)?;
         let connected = add.connect(&plan, undo)?;
+        if let Some(masquerade) = &add.settings.masquerade {
+            undo.push(|| masq::remove(&add.owner));
+            masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
+        }
         add.bring_up(&plan, &connected)?;
         add.result(leased, plan, connected)
     })
@@ -75,7 +79,7 @@ impl Add {
             Some(mac) => mac,
             None => mac::random()?,
         };
-        undo.push(|| veth::delete(&self.host, &self.owner).map(drop));
+        undo.push(|| veth::delete_anew(&self.owner));
         let mut attempt = 1;
         loop {
             let bridge = link::ensure(&self.host, &self.settings)?;
@@ -123,6 +127,8 @@ impl Add {
     /// The port's settings, both ends up, addresses and routes. When this returns, the bridge forwards.
     fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
         let (settings, port) = (&self.settings, connected.pair.host.index);
+        // A port needs no address of its own, and nobody has to wait for its link-local one.
+        if_there(Sysctl::ipv6_conf(&connected.pair.host.name, "addr_gen_mode").ensure("1"))?;
         link::set_vlans(&self.host, port, &settings.vlans)?;
         if settings.mac_spoof_check {
             self.host.add_static_fdb(port, connected.mac.bytes())?;
