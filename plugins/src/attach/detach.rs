@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::container::Container;
 use super::ipam::{self, Ipam, IpamConf};
-use super::masq;
+use super::masquerade;
 use super::owner::Owner;
 use super::veth;
 use crate::host::Rtnl;
@@ -20,7 +20,7 @@ struct Wire {
     ipam: IpamConf,
 }
 
-/// Removes the pair and the masquerading, and gives the addresses back.
+/// Removes the pair and gives the addresses back.
 pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let owner = Owner::of(request, attachment);
@@ -28,8 +28,12 @@ pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
         .ipam
         .plugin()
         .and_then(|name| name.map(|name| Ipam::find(request, name)).transpose());
+    // Begun before the interface goes and finished after it: the kernel makes both wait for the same grace period.
+    let masquerade = masquerade::begin_removal(&owner);
     let interface = remove_interface(attachment, &owner);
-    let masquerade = masq::remove(&owner);
+    let masquerade = masquerade
+        .and_then(masquerade::Removal::finish)
+        .map_err(Error::from);
     // An address may be given to another container only when this one can't use it any more.
     let address = interface.and_then(|()| match ipam? {
         Some(ipam) => ipam.del(attachment),
@@ -50,14 +54,18 @@ fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error>
     Ok(())
 }
 
-/// Removes what belongs to the network and to no attachment of `valid`.
+/// Removes what belongs to no attachment of `valid`.
 pub fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let mut errors = match Rtnl::new() {
         Ok(host) => veth::collect(&host, &request.network, valid),
         Err(error) => vec![error.into()],
     };
-    errors.extend(masq::collect(&request.network, valid).err());
+    errors.extend(
+        masquerade::gc(&request.network, valid)
+            .err()
+            .map(Error::from),
+    );
     errors.extend(ipam::forward(request, &conf.ipam, Call::Gc(Some(valid.to_vec()))).err());
     Error::join(errors).map_or(Ok(()), Err)
 }

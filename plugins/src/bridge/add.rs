@@ -79,7 +79,7 @@ impl Add {
             Some(mac) => mac,
             None => mac::random()?,
         };
-        undo.push(|| veth::delete(&self.host, &self.owner).map(drop));
+        undo.push(|| veth::delete_anew(&self.owner));
         let mut attempt = 1;
         loop {
             let bridge = link::ensure(&self.host, &self.settings)?;

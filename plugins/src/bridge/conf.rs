@@ -9,7 +9,8 @@ use cni_conf::result::Dns;
 use serde::Deserialize;
 
 use crate::attach::ipam::IpamConf;
-use crate::attach::{masq, settings};
+use crate::attach::masq;
+use crate::attach::settings;
 
 /// The bridge that a configuration without `bridge` means.
 const DEFAULT_BRIDGE: &str = "cni0";
@@ -167,6 +168,15 @@ impl Settings {
             return Err(Error::config("\"hairpinMode\" and \"promiscMode\" can't both be true").with_details(
                 "hairpinMode alone lets a container reach itself through a Service address; drop promiscMode",
             ));
+        }
+        if let Some(vid) = self.vlans.access.filter(|_| self.gateway) {
+            let gateway = format!("{}.{vid}", self.bridge);
+            IfName::try_from(gateway).map_err(|error| {
+                Error::config(format!(
+                    "field \"bridge\": the gateway of VLAN {vid} can't be made: {error}"
+                ))
+                .with_details("choose a shorter name for the bridge")
+            })?;
         }
         if self.container_down && ipam.is_some() {
             return Err(Error::config(
@@ -387,6 +397,7 @@ mod tests {
         for conf in [
             json!({"hairpinMode": true, "promiscMode": true}),
             json!({"disableContainerInterface": true, "ipam": {"type": "host-local"}}),
+            json!({"bridge": "twelve-bytes", "vlan": 100, "isGateway": true}),
         ] {
             let error = read(conf).unwrap_err();
             assert!(!error.details.is_empty(), "{error}");

@@ -75,7 +75,7 @@ impl Add {
             Some(mac) => mac,
             None => mac::random()?,
         };
-        undo.push(|| veth::delete(&self.host, &self.owner).map(drop));
+        undo.push(|| veth::delete_anew(&self.owner));
         let pair = veth::create(
             &self.host,
             &Pair {
