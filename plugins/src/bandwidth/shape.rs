@@ -16,24 +16,28 @@ const HEADER: u32 = 18;
 /// The largest packet that one segmentation offload makes of many, in bytes, headers included.
 const LARGEST_PACKET: u32 = 65_536 + HEADER;
 
-/// How many frames may wait at least, whatever the rate.
+/// How many frames may wait where the burst is less than one.
 const FRAMES: u32 = 16;
 
 /// The token bucket for a limit on packets of a link with this MTU.
 ///
-/// The bucket holds a frame at least: a smaller one would let none pass. The queue needs no room for the burst, since
-/// what there are tokens for does not wait; room for it would make packets wait for minutes with the bursts that
-/// Kubernetes asks for.
+/// The bucket holds a frame at least: a smaller one would let none pass. The queue is the reference's, 25 ms at the rate
+/// and the burst, as long as that takes no longer than a second to empty; with the bursts that Kubernetes asks for,
+/// packets would wait in it for minutes.
 pub(super) fn bucket(limit: Limit, mtu: u32) -> TokenBucket {
     let frame = mtu.saturating_add(HEADER);
-    let burst = limit.burst.max(frame);
     let frames = frame.saturating_mul(FRAMES);
-    let least = burst.clamp(frames, LARGEST_PACKET.max(frames));
-    let queue = u32::try_from(limit.rate / LATENCY).unwrap_or(u32::MAX);
+    let second = u32::try_from(limit.rate).unwrap_or(u32::MAX);
+    let share = if limit.burst < frame {
+        frames
+    } else {
+        limit.burst.min(second.max(frames).max(LARGEST_PACKET))
+    };
+    let latency = u32::try_from(limit.rate / LATENCY).unwrap_or(u32::MAX);
     TokenBucket {
         rate: limit.rate,
-        burst,
-        limit: queue.saturating_add(least),
+        burst: limit.burst.max(frame),
+        limit: latency.saturating_add(share),
     }
 }
 
@@ -77,19 +81,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_holds_a_frame_and_the_queue_25_milliseconds() {
+    fn a_bucket_holds_a_frame_and_the_queue_a_second() {
         for (rate, burst, expected_burst, expected_limit) in [
             // A burst that no frame fits into.
             (15, 57, 1518, 16 * 1518),
-            (125_000, 10_000, 10_000, 125_000 / 40 + 16 * 1518),
-            (125_000_000, 100_000, 100_000, 125_000_000 / 40 + 65_554),
+            (125_000, 10_000, 10_000, 125_000 / 40 + 10_000),
+            (1_000_000, 100_000, 100_000, 125_000),
             // What containerd asks for.
             (
                 1_250_000,
                 u32::MAX / 8,
                 u32::MAX / 8,
-                1_250_000 / 40 + 65_554,
+                1_250_000 / 40 + 1_250_000,
             ),
+            (1_000, u32::MAX / 8, u32::MAX / 8, 1_000 / 40 + 65_554),
         ] {
             let bucket = bucket(Limit { rate, burst }, 1500);
             assert_eq!(
@@ -100,7 +105,7 @@ mod tests {
         }
         let fast = Limit {
             rate: u64::MAX,
-            burst: 1,
+            burst: u32::MAX,
         };
         assert_eq!(bucket(fast, 65_535).limit, u32::MAX);
     }
