@@ -2,6 +2,7 @@
 //! comparing it with a result, and undoing.
 
 pub mod bridge_netfilter;
+pub mod chain;
 pub mod chained;
 pub mod check;
 pub mod container;
