@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod bandwidth;
 mod ptp;
 mod support;
 mod tuning;
@@ -17,5 +18,6 @@ fn main() -> ExitCode {
     let mut tests = support::Tests::default();
     ptp::add(&mut tests);
     tuning::add(&mut tests);
+    bandwidth::add(&mut tests);
     libtest_mimic::run(&arguments, tests.into_trials()).exit_code()
 }

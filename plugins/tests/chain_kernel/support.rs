@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::panic;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
@@ -15,7 +15,7 @@ use cni_conf::version::SpecVersion;
 use libtest_mimic::Trial;
 use nix::sched::{CloneFlags, unshare};
 use plugins::applets;
-use plugins::host::rtnl::{Link, RouteFilter};
+use plugins::host::rtnl::{Link, RouteFilter, TokenBucket};
 use plugins::host::{NetNs, Rtnl};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -29,6 +29,8 @@ pub(crate) enum Needs {
     Nothing,
     /// The `nft` command.
     Nft,
+    /// Token buckets and ifb devices.
+    Shaping,
 }
 
 #[derive(Default)]
@@ -45,7 +47,8 @@ impl Tests {
         match needs {
             _ if !nix::unistd::geteuid().is_root() => Some("skipped: needs root"),
             Needs::Nft if !has("nft") => Some("skipped: needs the nft command"),
-            Needs::Nft | Needs::Nothing => None,
+            Needs::Shaping if !can_shape() => Some("skipped: the kernel has no tbf or no ifb"),
+            Needs::Nft | Needs::Shaping | Needs::Nothing => None,
         }
     }
 
@@ -64,6 +67,18 @@ impl Tests {
     pub(crate) fn into_trials(self) -> Vec<Trial> {
         self.trials
     }
+}
+
+fn can_shape() -> bool {
+    Node::run(|node| {
+        let bucket = TokenBucket {
+            rate: 1_000_000,
+            burst: 10_000,
+            limit: 10_000,
+        };
+        let ifb = node.rtnl.create_ifb("ifb0", None, true);
+        ifb.is_ok_and(|ifb| node.rtnl.set_token_bucket(ifb.index, &bucket).is_ok())
+    })
 }
 
 /// A namespace that stands for the host's, with the thread of the test in it, and a directory for state.
@@ -270,6 +285,47 @@ impl Pod {
             .unwrap();
         serving.join().unwrap();
         answer.parse().unwrap()
+    }
+}
+
+/// How long [`Pod::push`] sends.
+const WINDOW: Duration = Duration::from_millis(600);
+
+impl Pod {
+    /// Sends to another pod as fast as it goes, for a while. The bytes that arrived in a second.
+    pub(crate) fn push(&self, receiver: &Self, address: IpAddr) -> f64 {
+        let listener = receiver
+            .netns
+            .enter(|| TcpListener::bind(SocketAddr::new(address, 8081)))
+            .unwrap()
+            .expect("listen on the pod's address");
+        let target = SocketAddr::new(address, 8081);
+        let sender = self
+            .netns
+            .enter(|| TcpStream::connect_timeout(&target, LONG))
+            .unwrap()
+            .expect("connect to the other pod");
+        let (mut stream, _) = listener.accept().unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        sender
+            .set_write_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let sending = thread::spawn(move || {
+            let (data, start) = (vec![0; 1 << 16], Instant::now());
+            while start.elapsed() < WINDOW {
+                // A full queue is what is measured here.
+                let _ = (&sender).write(&data);
+            }
+        });
+        let (mut buffer, mut moved, start) = (vec![0; 1 << 16], 0, Instant::now());
+        while start.elapsed() < WINDOW {
+            moved += stream.read(&mut buffer).unwrap_or_default();
+        }
+        let rate = moved as f64 / start.elapsed().as_secs_f64();
+        sending.join().unwrap();
+        rate
     }
 }
 
