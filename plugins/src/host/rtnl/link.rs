@@ -1,9 +1,19 @@
 //! Links of every kind: finding, changing and deleting them.
 
+use std::os::fd::AsRawFd;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage, State,
+};
+use nix::errno::Errno;
+
 use super::super::error::HostError;
 use super::super::netns::NetNs;
-use super::bridge::{BridgeInfo, PortInfo};
-use super::exchange::Rtnl;
+use super::bridge::{BridgeInfo, PortChange, PortInfo};
+use super::exchange::{Refusal, Rtnl};
 
 /// A hardware address, in network order.
 pub type Mac = [u8; 6];
@@ -79,6 +89,8 @@ pub struct LinkChange<'a> {
     pub name: Option<&'a str>,
     /// The index of the bridge to make it a port of; 0 releases it from the one it is on.
     pub master: Option<u32>,
+    /// Settings as a port of the bridge it is on already.
+    pub port: Option<PortChange>,
     /// Move it into this namespace, where it keeps its index if that is free there.
     pub netns: Option<&'a NetNs>,
 }
@@ -86,48 +98,313 @@ pub struct LinkChange<'a> {
 impl Rtnl {
     /// The link of this name, or none. A name longer than 15 bytes is no link's.
     pub fn link_by_name(&self, name: &str) -> Result<Option<Link>, HostError> {
-        unimplemented!("{name}")
+        if !is_possible_name(name) {
+            return Ok(None);
+        }
+        let mut request = without_statistics();
+        request
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        self.find_link(request)
+            .map_err(|refusal| refusal.during(format!("look up link {name}")))
     }
 
     /// The link with this index, or none.
     pub fn link_by_index(&self, index: u32) -> Result<Option<Link>, HostError> {
-        unimplemented!("{index}")
+        // To the kernel, 0 would be the absence of an index.
+        if index == 0 {
+            return Ok(None);
+        }
+        let mut request = without_statistics();
+        request.header.index = index;
+        self.find_link(request)
+            .map_err(|refusal| refusal.during(format!("look up link with index {index}")))
+    }
+
+    fn find_link(&self, request: LinkMessage) -> Result<Option<Link>, Refusal> {
+        match self.ask(RouteNetlinkMessage::GetLink(request), 0) {
+            Ok(answers) => Ok(first_link(answers)),
+            Err(refusal) if refusal.errno() == Some(Errno::ENODEV) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The name of a link for an error message. Asked for only once there is an error.
+    pub(super) fn describe(&self, index: u32) -> String {
+        match self.link_by_index(index) {
+            Ok(Some(link)) => link.name,
+            _ => format!("link with index {index}"),
+        }
     }
 
     /// All links of the namespace.
     pub fn links(&self) -> Result<Vec<Link>, HostError> {
-        unimplemented!()
+        self.list_links(without_statistics())
+            .map_err(|refusal| refusal.during("list links"))
     }
 
     /// All links of one kind, such as `veth`. The kernel does the filtering.
     pub fn links_of_kind(&self, kind: &str) -> Result<Vec<Link>, HostError> {
-        unimplemented!("{kind}")
+        let mut request = without_statistics();
+        request
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
+                kind_from_name(kind),
+            )]));
+        let mut links = self
+            .list_links(request)
+            .map_err(|refusal| refusal.during(format!("list links of kind {kind}")))?;
+        // A kind that the kernel does not know (yet) filters nothing.
+        links.retain(|link| link.kind.as_deref() == Some(kind));
+        Ok(links)
     }
 
     /// All links of one kind whose alias begins with `prefix`: how GC finds what this project made.
     pub fn links_with_alias(&self, kind: &str, prefix: &str) -> Result<Vec<Link>, HostError> {
-        unimplemented!("{kind}{prefix}")
+        let mut links = self.links_of_kind(kind)?;
+        links.retain(|link| {
+            link.alias
+                .as_deref()
+                .is_some_and(|alias| alias.starts_with(prefix))
+        });
+        Ok(links)
     }
 
     /// The ports of a bridge. The kernel does the filtering.
     pub fn bridge_ports(&self, bridge: u32) -> Result<Vec<Link>, HostError> {
-        unimplemented!("{bridge}")
+        let mut request = without_statistics();
+        request.attributes.push(LinkAttribute::Controller(bridge));
+        let mut links = self.list_links(request).map_err(|refusal| {
+            refusal.during(format!("list ports of {}", self.describe(bridge)))
+        })?;
+        links.retain(|link| link.master == Some(bridge));
+        Ok(links)
+    }
+
+    fn list_links(&self, request: LinkMessage) -> Result<Vec<Link>, Refusal> {
+        let answers = self.dump(&RouteNetlinkMessage::GetLink(request))?;
+        Ok(answers.into_iter().filter_map(into_link).collect())
     }
 
     /// Changes a link, everything in one request.
     ///
     /// The kernel applies the changes one by one and stops at the first that fails.
     pub fn set_link(&self, index: u32, change: &LinkChange<'_>) -> Result<(), HostError> {
-        unimplemented!("{index}{change:?}")
+        let message = change.message(index);
+        // Only the request that also creates links takes settings of a port; it creates none here.
+        let request = match change.port {
+            Some(_) => RouteNetlinkMessage::NewLink(message),
+            None => RouteNetlinkMessage::SetLink(message),
+        };
+        self.ask(request, 0)
+            .map_err(|refusal| refusal.during(format!("{change} on {}", self.describe(index))))?;
+        Ok(())
     }
 
     /// Deletes a link. Returns false when there was none. The other end of a veth goes with it.
     pub fn delete_link(&self, index: u32) -> Result<bool, HostError> {
-        unimplemented!("{index}")
+        // To the kernel, 0 would be the absence of an index.
+        if index == 0 {
+            return Ok(false);
+        }
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        self.remove_link(request)
+            .map_err(|refusal| refusal.during(format!("delete {}", self.describe(index))))
     }
 
     /// Deletes the link of this name. Returns false when there was none.
     pub fn delete_link_by_name(&self, name: &str) -> Result<bool, HostError> {
-        unimplemented!("{name}")
+        if !is_possible_name(name) {
+            return Ok(false);
+        }
+        let mut request = LinkMessage::default();
+        request
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        self.remove_link(request)
+            .map_err(|refusal| refusal.during(format!("delete link {name}")))
+    }
+
+    fn remove_link(&self, request: LinkMessage) -> Result<bool, Refusal> {
+        match self.ask(RouteNetlinkMessage::DelLink(request), 0) {
+            Ok(_) => Ok(true),
+            Err(refusal) if refusal.errno() == Some(Errno::ENODEV) => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Creates a link and returns it as the kernel tells of it.
+    ///
+    /// Since Linux 6.2 the answer to the request itself can tell (`NLM_F_ECHO`); before that, it takes
+    /// a second request. The answer is made before the link becomes a port of its master.
+    pub(super) fn new_link(&self, name: &str, request: LinkMessage) -> Result<Link, Refusal> {
+        let answers = self.ask(
+            RouteNetlinkMessage::NewLink(request),
+            NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO,
+        )?;
+        if let Some(link) = first_link(answers) {
+            return Ok(link);
+        }
+        let mut request = without_statistics();
+        request
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        let gone = Refusal::Refused {
+            errno: Errno::ENODEV,
+            detail: None,
+        };
+        self.find_link(request)?.ok_or(gone)
+    }
+}
+
+impl LinkChange<'_> {
+    fn message(&self, index: u32) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        for (flag, wanted) in [
+            (LinkFlags::Up, self.up),
+            (LinkFlags::Promisc, self.promisc),
+            (LinkFlags::Allmulti, self.allmulti),
+        ] {
+            if let Some(wanted) = wanted {
+                message.header.change_mask.insert(flag);
+                message.header.flags.set(flag, wanted);
+            }
+        }
+        message.attributes.extend(
+            [
+                self.mtu.map(LinkAttribute::Mtu),
+                self.mac.map(|mac| LinkAttribute::Address(mac.to_vec())),
+                self.tx_queue_len.map(LinkAttribute::TxQueueLen),
+                self.alias
+                    .map(|alias| LinkAttribute::IfAlias(alias.to_owned())),
+                self.name.map(|name| LinkAttribute::IfName(name.to_owned())),
+                self.master.map(LinkAttribute::Controller),
+                self.netns
+                    .map(|netns| LinkAttribute::NetNsFd(netns.fd().as_raw_fd())),
+                self.port.map(|port| port.attribute()),
+            ]
+            .into_iter()
+            .flatten(),
+        );
+        message
+    }
+}
+
+/// What the change does, in words for an error message: `set up, mtu 1400`.
+impl std::fmt::Display for LinkChange<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let on_off = |on| if on { "on" } else { "off" };
+        let parts: Vec<String> = [
+            self.up.map(|up| if up { "up" } else { "down" }.to_owned()),
+            self.mtu.map(|mtu| format!("mtu {mtu}")),
+            self.mac.map(|mac| format!("address {}", mac_text(mac))),
+            self.promisc.map(|on| format!("promisc {}", on_off(on))),
+            self.allmulti.map(|on| format!("allmulti {}", on_off(on))),
+            self.tx_queue_len
+                .map(|length| format!("txqueuelen {length}")),
+            self.alias.map(|alias| format!("alias {alias}")),
+            self.name.map(|name| format!("name {name}")),
+            self.master.map(|master| format!("master {master}")),
+            self.netns
+                .map(|netns| format!("netns {}", netns.path().display())),
+            self.port.map(|_| "port settings".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        write!(f, "set {}", parts.join(", "))
+    }
+}
+
+fn mac_text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// A request about a link that spares the kernel (and this process) its counters.
+fn without_statistics() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}
+
+fn is_possible_name(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len()) && !name.contains('\0')
+}
+
+fn kind_from_name(kind: &str) -> InfoKind {
+    match kind {
+        "veth" => InfoKind::Veth,
+        "bridge" => InfoKind::Bridge,
+        "vlan" => InfoKind::Vlan,
+        "ifb" => InfoKind::Ifb,
+        other => InfoKind::Other(other.to_owned()),
+    }
+}
+
+fn first_link(answers: Vec<RouteNetlinkMessage>) -> Option<Link> {
+    answers.into_iter().find_map(into_link)
+}
+
+fn into_link(message: RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::from(message)),
+        _ => None,
+    }
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            up: flags.contains(LinkFlags::Up),
+            promisc: flags.contains(LinkFlags::Promisc),
+            allmulti: flags.contains(LinkFlags::Allmulti),
+            loopback: flags.contains(LinkFlags::Loopback),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::OperState(state) => link.running = state == State::Up,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Link(index) => link.link = Some(index),
+                LinkAttribute::LinkNetNsId(id) => link.link_netnsid = Some(id),
+                LinkAttribute::TxQueueLen(length) => link.tx_queue_len = length,
+                LinkAttribute::LinkInfo(infos) => link.take_infos(infos),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl Link {
+    fn take_infos(&mut self, infos: Vec<LinkInfo>) {
+        for info in infos {
+            match info {
+                LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
+                LinkInfo::Data(InfoData::Bridge(settings)) => {
+                    self.bridge = Some(BridgeInfo::from(settings));
+                }
+                LinkInfo::Data(InfoData::Vlan(settings)) => {
+                    self.vlan_id = settings.into_iter().find_map(|setting| match setting {
+                        InfoVlan::Id(id) => Some(id),
+                        _ => None,
+                    });
+                }
+                LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
+                    self.port = Some(PortInfo::from(settings));
+                }
+                _ => {}
+            }
+        }
     }
 }
