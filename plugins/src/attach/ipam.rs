@@ -19,6 +19,8 @@ use cni_conf::version::SpecVersion;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::liveness::KernelLiveness;
+
 /// The `ipam` section of a configuration, as far as the delegating plugin reads it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -54,9 +56,14 @@ enum Place {
     There(PathBuf),
 }
 
+/// The plugin `host-local`, with the kernel's view of which containers live.
+pub static HOST_LOCAL: ipam::HostLocal = ipam::HostLocal::new(&KernelLiveness);
+
 /// The IPAM plugins of this binary.
 fn built_in(name: &PluginName) -> Option<&'static dyn Plugin> {
     match name.as_str() {
+        "host-local" => Some(&HOST_LOCAL),
+        "static" => Some(&ipam::Static),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ pub mod container;
 pub mod errors;
 pub mod forward;
 pub mod ipam;
+pub mod liveness;
 pub mod mac;
 pub mod masquerade;
 pub mod owner;

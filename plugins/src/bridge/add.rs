@@ -124,19 +124,17 @@ impl Add {
     fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
         let (settings, port) = (&self.settings, connected.pair.host.index);
         link::set_vlans(&self.host, port, &settings.vlans)?;
-        let change = PortChange {
+        if settings.mac_spoof_check {
+            self.host.add_static_fdb(port, connected.mac.bytes())?;
+        }
+        let ports = PortChange {
             hairpin: settings.hairpin.then_some(true),
             isolated: settings.isolated.then_some(true),
+            locked: settings.mac_spoof_check.then_some(true),
             ..PortChange::default()
         };
-        if settings.hairpin || settings.isolated {
-            self.host.set_bridge_port(port, &change)?;
-        }
-        let up = LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        self.host.set_link(port, &up)?;
+        let port_change = (ports != PortChange::default()).then_some(ports);
+        veth::bring_up(&self.host, port, &self.owner, port_change)?;
         if settings.container_down {
             return Ok(());
         }
@@ -145,7 +143,13 @@ impl Add {
             self.container
                 .configure(inside, self.owner.ifname.as_str(), &plan.layer3)?;
         } else {
-            self.container.rtnl.set_link(inside, &up)?;
+            self.container.rtnl.set_link(
+                inside,
+                &LinkChange {
+                    up: Some(true),
+                    ..LinkChange::default()
+                },
+            )?;
         }
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;

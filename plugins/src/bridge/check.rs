@@ -97,7 +97,10 @@ fn port(host: &Rtnl, settings: &Settings, bridge: &Link, inside: &Link) -> Resul
         )));
     }
     let Some(PortInfo {
-        hairpin, isolated, ..
+        hairpin,
+        isolated,
+        locked,
+        ..
     }) = end.port
     else {
         return Ok(());
@@ -105,6 +108,7 @@ fn port(host: &Rtnl, settings: &Settings, bridge: &Link, inside: &Link) -> Resul
     for (name, wanted, is) in [
         ("hairpinMode", settings.hairpin, hairpin),
         ("portIsolation", settings.isolated, isolated),
+        ("macspoofchk", settings.mac_spoof_check, locked),
     ] {
         if wanted && !is {
             return Err(failed(format!("{name} is off on the port {}", end.name)));

@@ -268,7 +268,13 @@ mod tests {
                 .map(|text| text.parse().unwrap())
                 .collect::<Vec<IpNet>>()
         };
-        let cases: [(&[&str], &[&str], &[&str], usize); 7] = [
+        type Case = (
+            &'static [&'static str],
+            &'static [&'static str],
+            &'static [&'static str],
+            usize,
+        );
+        let cases: [Case; 7] = [
             (
                 &[],
                 &["10.1.0.1/24", "fd00::1/64"],

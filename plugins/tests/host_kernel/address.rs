@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
-use plugins::host::HostError;
 use plugins::host::rtnl::{AddressFlags, AddressOptions, AddressScope, RouteFilter};
+use plugins::host::{HostError, Sysctl};
 
 use super::support::{LONG, Needs, Pod, Sandbox, Tests};
 
@@ -36,6 +36,11 @@ pub(crate) fn add(tests: &mut Tests) {
         "address_ipv6_without_detection_is_usable_at_once",
         Needs::Root,
         usable_at_once,
+    );
+    tests.add(
+        "address_ipv6_where_it_is_switched_off_names_the_remedy",
+        Needs::Root,
+        switched_off,
     );
     tests.add(
         "address_ipv6_detection_is_waited_for",
@@ -248,4 +253,15 @@ fn bounded(sandbox: &Sandbox) {
         error.to_string(),
         "wait for duplicate address detection on eth0: still waiting after 50 ms"
     );
+}
+
+fn switched_off(sandbox: &Sandbox) {
+    let link = sandbox.bridge("br0");
+    Sysctl::ipv6_conf("br0", "disable_ipv6").write("1").unwrap();
+    let error = sandbox
+        .rtnl
+        .add_address(link, net("fd00:1::1/64"), NODAD)
+        .unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::EACCES), "{error}");
+    assert!(error.remedy().unwrap().contains("disable_ipv6"));
 }

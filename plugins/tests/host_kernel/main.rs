@@ -9,8 +9,10 @@ mod bridge;
 mod bridge_vlan;
 mod exchange;
 mod link;
+mod module;
 mod monitor;
 mod netns;
+mod qdisc;
 mod route;
 mod support;
 mod sysctl;
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
     address::add(&mut tests);
     route::add(&mut tests);
     monitor::add(&mut tests);
+    qdisc::add(&mut tests);
     sysctl::add(&mut tests);
+    module::add(&mut tests);
     libtest_mimic::run(&arguments, tests.into_trials()).exit_code()
 }

@@ -122,7 +122,8 @@ fn no_subscription_left(sandbox: &Sandbox) {
             .wait_until_forwarding(pair.host.index, LONG)
             .unwrap();
     }
-    // Had a subscription stayed, its messages would fill the socket's buffer and requests would fail.
+    // Had a subscription stayed, its messages would fill the socket's buffer and requests would
+    // fail.
     let other = Rtnl::new().unwrap();
     for round in 0..3000_u32 {
         let change = LinkChange {

@@ -128,7 +128,8 @@ impl Sandbox {
             .index
     }
 
-    /// The host's end of a pair as from [`Sandbox::veth`], whose other end does not matter; its index.
+    /// The host's end of a pair as from [`Sandbox::veth`], whose other end does not matter; its
+    /// index.
     pub(crate) fn lone_veth(&self, name: &str, master: Option<u32>) -> u32 {
         let pod = Pod::new();
         let pair = self.veth(name, master, &pod);
@@ -136,7 +137,8 @@ impl Sandbox {
         pair.host.index
     }
 
-    /// A pair whose host end, `name`, is up and a port of `master`, and whose other end, eth0, is down.
+    /// A pair whose host end, `name`, is up and a port of `master`, and whose other end, eth0, is
+    /// down.
     pub(crate) fn veth(&self, name: &str, master: Option<u32>, pod: &Pod) -> VethPair {
         self.rtnl
             .create_veth(&NewVeth {

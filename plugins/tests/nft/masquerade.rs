@@ -32,6 +32,10 @@ pub(crate) const CASES: &[Case] = &[
         died_meanwhile,
     ),
     case(
+        "a_container_restored_during_its_del_is_taken_out_at_the_end",
+        restored_during_del,
+    ),
+    case(
         "after_flush_table_the_next_add_restores_the_rules",
         flushed_table,
     ),
@@ -341,6 +345,28 @@ fn died_meanwhile() {
         assert_eq!(owners, ["podnet/a/eth0", "podnet/b/eth0"]);
         del("podnet", "a");
         del("podnet", "b");
+    });
+    assert_eq!(ruleset(&node), "");
+}
+
+fn restored_during_del() {
+    let node = Node::new();
+    node.run(|| {
+        let owner = |container| Owner {
+            network: "podnet",
+            container,
+            ifname: "eth0",
+        };
+        let still_there = || vec![member("a", &["10.1.0.2/24"]), member("b", &["10.2.0.3/24"])];
+        add("podnet", "a", &["10.1.0.2/24"]).unwrap();
+        let a = masquerade::begin_removal(owner("a")).unwrap();
+        let b = masquerade::begin_removal(owner("b")).unwrap();
+        add_with("podnet", "c", &["10.1.0.4/24"], &[], &still_there).unwrap();
+        assert_eq!(masquerade::list("podnet").unwrap().len(), 3);
+        a.finish().unwrap();
+        b.finish().unwrap();
+        assert_eq!(masquerade::list("podnet").unwrap().len(), 1);
+        del("podnet", "c");
     });
     assert_eq!(ruleset(&node), "");
 }

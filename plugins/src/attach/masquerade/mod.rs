@@ -19,6 +19,7 @@ mod rules;
 use ipnet::IpNet;
 
 use crate::host::HostError;
+use crate::host::nft::Nft;
 pub use owner::Owner;
 
 /// Who carries the rules out.
@@ -70,8 +71,7 @@ pub struct Kept {
 /// `living` is called only when a part of the network's rules had vanished, as after `nft flush ruleset`
 /// (and when there was none yet), and gives the containers that live on this network; they get back what
 /// they had. It is called a second time after the rules were made: a container that is gone by then is
-/// taken out again. So a DEL has to call [`remove`] after that by which `living` knows the container is
-/// gone, or it may come back.
+/// taken out again, and the DEL of one that goes later finds it in [`Removal::finish`].
 ///
 /// # Errors
 /// [`HostError::ProgramMissing`] when `nft` (or `iptables`) is needed and not installed; otherwise
@@ -83,14 +83,57 @@ pub fn ensure(wanted: &Masquerade<'_>, living: &dyn Fn() -> Vec<Member>) -> Resu
     }
 }
 
+/// A removal that has begun. See [`begin_removal`].
+#[must_use = "an element that a concurrent ADD restored stays behind without finish()"]
+pub struct Removal {
+    network: String,
+    comment: String,
+    nft: Nft,
+    taken: nftables::Taken,
+}
+
 /// Takes out everything that `owner` has, whichever backend made it, and the network's rules along with
-/// the last container. What is not there is no error.
+/// the last container. What is not there is no error, and neither netns nor prevResult is needed.
+///
+/// A DEL begins with this and ends with [`Removal::finish`]. The kernel frees what a transaction deleted
+/// after an RCU grace period (some 10 ms), and makes whoever closes a netfilter socket meanwhile wait
+/// (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c). Begun first, that time passes while the kernel
+/// unregisters the interface, which takes as long.
 ///
 /// # Errors
 /// What the kernel or the program says.
+pub fn begin_removal(owner: Owner<'_>) -> Result<Removal, HostError> {
+    let mut nft = Nft::open()?;
+    let comment = owner.comment();
+    let taken = nftables::remove(&mut nft, owner.network, &|found| found == comment)?;
+    Ok(Removal {
+        network: owner.network.to_owned(),
+        comment,
+        nft,
+        taken,
+    })
+}
+
+impl Removal {
+    /// Takes out what a concurrent [`ensure`] put back because the container seemed to be alive. To be
+    /// called when by all that `living` looks at it no longer is.
+    ///
+    /// # Errors
+    /// As [`begin_removal`].
+    pub fn finish(mut self) -> Result<(), HostError> {
+        if self.taken.is_empty() || nftables::is_back(&mut self.nft, &self.taken)? {
+            nftables::remove(&mut self.nft, &self.network, &|found| found == self.comment)?;
+        }
+        Ok(())
+    }
+}
+
+/// [`begin_removal`] and [`Removal::finish`] in one, for when the container is gone already.
+///
+/// # Errors
+/// As [`begin_removal`].
 pub fn remove(owner: Owner<'_>) -> Result<(), HostError> {
-    nftables::remove(owner.network, &|comment| comment == owner.comment())?;
-    Ok(())
+    begin_removal(owner)?.finish()
 }
 
 /// What masquerade keeps for the attachments of `network`.
@@ -118,9 +161,12 @@ pub fn gc(network: &str, valid: &[(&str, &str)]) -> Result<Vec<Kept>, HostError>
             .comment()
         })
         .collect();
-    nftables::remove(network, &|comment| {
-        !valid.iter().any(|owner| owner == comment)
-    })
+    let doomed = |comment: &str| !valid.iter().any(|owner| owner == comment);
+    let taken = nftables::remove(&mut Nft::open()?, network, &doomed)?;
+    Ok(taken
+        .iter()
+        .map(|(pool, element)| nftables::kept(pool, element))
+        .collect())
 }
 
 /// Compares what is there with what `wanted` says, and gives a sentence for each difference.

@@ -14,6 +14,9 @@ use crate::host::nft::{Batch, Element, Nft, ruleset};
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 10;
 
+/// How many elements one transaction deletes.
+const ELEMENTS_AT_ONCE: usize = 1000;
+
 /// The elements that an attachment has in each pool.
 type Wanted = BTreeMap<Pool, Vec<Element>>;
 
@@ -225,49 +228,75 @@ fn pools(nft: &mut Nft, network: &str) -> Result<Vec<Pool>, HostError> {
         .collect())
 }
 
+/// Elements that were taken out, each with its pool.
+pub(super) type Taken = Vec<(Pool, Element)>;
+
 /// Takes out the elements of `network` whose comment `condemned` says so of, and the rules of each pool
 /// that has none left. Gives what was taken out.
 pub(super) fn remove(
+    nft: &mut Nft,
     network: &str,
     condemned: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Kept>, HostError> {
-    let mut nft = Nft::open()?;
-    let pools = pools(&mut nft, network)?;
-    let mut removed = Vec::new();
-    for pool in &pools {
-        removed.extend(remove_from(&mut nft, pool, condemned)?);
+) -> Result<Taken, HostError> {
+    let mut taken = Taken::new();
+    for pool in pools(nft, network)? {
+        let elements = remove_from(nft, &pool, condemned)?;
+        taken.extend(elements.into_iter().map(|element| (pool.clone(), element)));
     }
-    Ok(removed)
+    Ok(taken)
+}
+
+/// Whether one of the elements has come back, under the same owner.
+pub(super) fn is_back(nft: &mut Nft, taken: &Taken) -> Result<bool, HostError> {
+    for (pool, element) in taken {
+        if nft.element(TABLE.object(&pool.name), element)?.as_ref() == Some(element) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn remove_from(
     nft: &mut Nft,
     pool: &Pool,
     condemned: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Kept>, HostError> {
+) -> Result<Vec<Element>, HostError> {
     let set = TABLE.object(&pool.name);
-    let mut attempt = 0;
-    let (doomed, all) = loop {
+    let (mut removed, mut attempt) = (Vec::new(), 0);
+    let was_empty = loop {
         attempt += 1;
         let mut elements = none_if_missing(nft.elements(set))?;
-        let all = elements.len();
+        let was_empty = elements.is_empty();
         elements.retain(|element| condemned(element.comment.as_deref().unwrap_or_default()));
-        if elements.is_empty() {
-            break (elements, all);
-        }
-        let mut batch = Batch::new();
-        batch.delete_elements(set, &elements);
-        match nft.commit(batch) {
-            Ok(()) => break (elements, all),
+        match take_out_all(nft, pool, elements, &mut removed) {
+            Ok(()) => break was_empty,
             // Another process took one of them out; look again which are left.
             Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
         }
     };
-    if !doomed.is_empty() || all == 0 {
+    if was_empty || !removed.is_empty() {
         dismantle_if_empty(nft, pool)?;
     }
-    Ok(doomed.iter().map(|element| kept(pool, element)).collect())
+    Ok(removed)
+}
+
+/// Takes out elements, so many at a time that a transaction fits into a socket's buffer.
+fn take_out_all(
+    nft: &mut Nft,
+    pool: &Pool,
+    mut elements: Vec<Element>,
+    removed: &mut Vec<Element>,
+) -> Result<(), HostError> {
+    while !elements.is_empty() {
+        let rest = elements.split_off(elements.len().min(ELEMENTS_AT_ONCE));
+        let mut batch = Batch::new();
+        batch.delete_elements(TABLE.object(&pool.name), &elements);
+        nft.commit(batch)?;
+        removed.append(&mut elements);
+        elements = rest;
+    }
+    Ok(())
 }
 
 /// Deletes a pool that has no element, and the table when it has nothing else.
@@ -352,7 +381,7 @@ pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
     Ok(differences)
 }
 
-fn kept(pool: &Pool, element: &Element) -> Kept {
+pub(super) fn kept(pool: &Pool, element: &Element) -> Kept {
     let address = element
         .as_address()
         .map_or_else(|| "?".to_owned(), |ip| ip.to_string());

@@ -23,7 +23,8 @@ pub struct Address {
     pub net: IpNet,
     /// How far it is valid; `Link` for fe80::/10.
     pub scope: AddressScope,
-    /// The kernel's flags. `Permanent` is missing from those that came from router advertisements or DHCP.
+    /// The kernel's flags. `Permanent` is missing from those that came from router advertisements
+    /// or DHCP.
     pub flags: AddressFlags,
     /// The broadcast address, IPv4 only.
     pub broadcast: Option<Ipv4Addr>,
@@ -67,8 +68,8 @@ impl Rtnl {
         Ok(addresses)
     }
 
-    /// Adds an address. An IPv4 one gets the last address of its prefix as its broadcast address, as with
-    /// `ip address add … brd +`, unless the prefix is a /31 or /32.
+    /// Adds an address. An IPv4 one gets the last address of its prefix as its broadcast address,
+    /// as with `ip address add … brd +`, unless the prefix is a /31 or /32.
     ///
     /// # Errors
     /// [`HostError::is_exists`] when the link has the address already.

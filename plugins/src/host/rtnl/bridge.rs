@@ -1,7 +1,7 @@
 //! Bridges and their ports.
 //!
-//! A bridge made here does not speak the spanning tree protocol, as is the kernel's default; a port then
-//! forwards as soon as it has a carrier, whatever `forward_delay` says (net/bridge/br_stp.c).
+//! A bridge made here does not speak the spanning tree protocol, as is the kernel's default; a port
+//! then forwards as soon as it has a carrier, whatever `forward_delay` says (net/bridge/br_stp.c).
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -11,17 +11,19 @@ use netlink_packet_route::link::{
 
 use super::super::error::HostError;
 use super::exchange::{Refusal, Rtnl};
-use super::link::{Link, LinkChange, Mac};
+use super::link::{Link, Mac};
+use super::link_change::LinkChange;
 
 /// A bridge to create.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NewBridge<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Its hardware address. One that is given at creation is never changed by the kernel when ports come
-    /// and go, nor by udev.
+    /// Its hardware address. One that is given at creation is never changed by the kernel when
+    /// ports come and go, nor by udev.
     pub mac: Option<Mac>,
-    /// Its MTU in bytes; without one it follows its ports, down to the smallest of theirs.
+    /// Its MTU in bytes until it has ports; then it follows the smallest of theirs. One that is set
+    /// by [`Rtnl::set_link`] stays (net/bridge/br_if.c, `br_mtu_auto_adjust`).
     pub mtu: Option<u32>,
     /// Whether it is up from the beginning. To set sysctls of its own before that, create it down.
     pub up: bool,
@@ -64,7 +66,8 @@ pub struct BridgeInfo {
     pub stp: bool,
 }
 
-/// A port's state in the spanning tree. Without the protocol a port is either disabled or forwarding.
+/// A port's state in the spanning tree. Without the protocol a port is either disabled or
+/// forwarding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PortState {
@@ -91,6 +94,8 @@ pub struct PortInfo {
     pub hairpin: bool,
     /// Whether it may not talk to other isolated ports.
     pub isolated: bool,
+    /// Whether only frames from addresses in the forwarding database may come in (Linux 5.18).
+    pub locked: bool,
     /// Whether addresses are learned from its traffic.
     pub learning: bool,
     /// Whether frames for unknown addresses are sent to it.
@@ -98,12 +103,15 @@ pub struct PortInfo {
 }
 
 /// What to change about a port. `None` leaves a property alone.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortChange {
     /// Whether frames may leave by the port they came in by.
     pub hairpin: Option<bool>,
     /// Whether it may not talk to other isolated ports.
     pub isolated: Option<bool>,
+    /// Whether only frames from addresses in the forwarding database may come in (Linux 5.18; older kernels
+    /// take no notice).
+    pub locked: Option<bool>,
     /// Whether addresses are learned from its traffic.
     pub learning: Option<bool>,
     /// Whether frames for unknown addresses are sent to it.
@@ -111,10 +119,12 @@ pub struct PortChange {
 }
 
 /// What to do when the kernel has no bridges.
-const NO_BRIDGE: &str = "Load the kernel's module bridge (CONFIG_BRIDGE): `modprobe bridge`, or install the distribution's full kernel.";
+const NO_BRIDGE: &str = "Load the kernel's module bridge (CONFIG_BRIDGE): `modprobe bridge`, or \
+    install the distribution's full kernel.";
 
 /// What to do when bridges can't filter VLANs.
-pub(super) const NO_VLAN_FILTERING: &str = "VLAN keys need a kernel built with CONFIG_BRIDGE_VLAN_FILTERING and CONFIG_VLAN_8021Q, as those of the distributions are.";
+pub(super) const NO_VLAN_FILTERING: &str = "VLAN keys need a kernel built with \
+    CONFIG_BRIDGE_VLAN_FILTERING and CONFIG_VLAN_8021Q, as those of the distributions are.";
 
 /// What to do when bridges can't call netfilter.
 const NO_NETFILTER: &str =
@@ -125,8 +135,8 @@ impl Rtnl {
     ///
     /// # Errors
     /// [`HostError::is_exists`] when a link of that name is there already, of whatever kind.
-    /// [`HostError::Unsupported`] when the kernel has no bridges, or when VLAN filtering or netfilter
-    /// calls were asked for and it was built without them; then nothing is left behind.
+    /// [`HostError::Unsupported`] when the kernel has no bridges, or when VLAN filtering or
+    /// netfilter calls were asked for and it was built without them; then nothing is left behind.
     pub fn create_bridge(&self, new: &NewBridge<'_>) -> Result<Link, HostError> {
         let operation = || format!("create bridge {}", new.name);
         let change = BridgeChange {
@@ -195,6 +205,7 @@ impl PortChange {
         let settings = [
             self.hairpin.map(InfoBridgePort::HairpinMode),
             self.isolated.map(InfoBridgePort::Isolated),
+            self.locked.map(InfoBridgePort::Locked),
             self.learning.map(InfoBridgePort::Learning),
             self.unicast_flood.map(InfoBridgePort::UnicastFlood),
         ];
@@ -279,6 +290,7 @@ impl From<Vec<InfoBridgePort>> for PortInfo {
                 InfoBridgePort::State(state) => info.state = PortState::from(state),
                 InfoBridgePort::HairpinMode(on) => info.hairpin = on,
                 InfoBridgePort::Isolated(on) => info.isolated = on,
+                InfoBridgePort::Locked(on) => info.locked = on,
                 InfoBridgePort::Learning(on) => info.learning = on,
                 InfoBridgePort::UnicastFlood(on) => info.unicast_flood = on,
                 _ => {}

@@ -85,9 +85,11 @@ impl Rtnl {
         )
     }
 
-    /// The VLANs of one port or bridge, in ascending order, consecutive ones of a kind in one range.
+    /// The VLANs of one port or bridge, in ascending order, consecutive ones of a kind in one
+    /// range.
     ///
-    /// The kernel's filter for one link came later than this request, so it lists those of all bridges.
+    /// The kernel's filter for one link came later than this request, so it lists those of all
+    /// bridges.
     pub fn bridge_vlans(&self, index: u32) -> Result<Vec<BridgeVlan>, HostError> {
         let mut request = LinkMessage::default();
         request.header.interface_family = AddressFamily::Bridge;
@@ -120,7 +122,8 @@ impl VlanOwner {
             Self::Port(index) => message.header.index = index,
             Self::Bridge(index) => {
                 message.header.index = index;
-                // The kernel's BRIDGE_FLAGS_SELF: this link, rather than the bridge it is a port of.
+                // The kernel's BRIDGE_FLAGS_SELF: this link, rather than the bridge it is a port
+                // of.
                 spec.push(AfSpecBridge::Flags(BridgeFlag::LowerDev));
             }
         }

@@ -1,7 +1,8 @@
 //! The socket: sending a request and taking in the answers.
 //!
-//! The event loop is the caller's own thread: a request is put into rtnetlink's queue, and the connection
-//! is driven until the answers are in. There is no task and no thread beside it, and dropping an [`Rtnl`] closes its socket at once.
+//! The event loop is the caller's own thread: a request is put into rtnetlink's queue, and the
+//! connection is driven until the answers are in. There is no task and no thread beside it, and
+//! dropping an [`Rtnl`] closes its socket at once.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -24,8 +25,9 @@ use tokio::runtime::{Builder, Runtime};
 use super::super::error::HostError;
 use super::super::netns::NetNs;
 
-/// The kernel answers before `sendto` returns, but a request may wait for others: all of them take one
-/// lock, and deleting a namespace full of links holds it for long. A lost answer must still end somewhere.
+/// The kernel answers before `sendto` returns, but a request may wait for others: all of them take
+/// one lock, and deleting a namespace full of links holds it for long. A lost answer must still end
+/// somewhere.
 const ANSWER_BOUND: Duration = Duration::from_secs(30);
 
 /// How often a listing is begun anew when objects come and go while it is made.
@@ -45,8 +47,8 @@ thread_local! {
 
 /// A route netlink socket of one network namespace.
 ///
-/// Handles are cheap: one socket each, one event loop for all handles of a thread. A handle stays on
-/// the thread that made it.
+/// Handles are cheap: one socket each, one event loop for all handles of a thread. A handle stays
+/// on the thread that made it.
 pub struct Rtnl {
     handle: RefCell<rtnetlink::Handle>,
     connection: RefCell<Connection>,
@@ -77,8 +79,8 @@ impl Rtnl {
         // The end of a listing says whether it failed.
         connection.set_forward_done(true);
         let socket = connection.socket_mut().socket_mut();
-        // These improve error messages and filters; requests do not depend on them, and a listing is
-        // filtered once more when it comes in.
+        // These improve error messages and filters; requests do not depend on them, and a listing
+        // is filtered once more when it comes in.
         for wanted in [
             socket.set_ext_ack(true),
             socket.set_cap_ack(true),
@@ -107,7 +109,8 @@ impl Rtnl {
         netns.enter(Self::new)?
     }
 
-    /// Makes a request that is acknowledged, and returns the messages that came before the acknowledgement.
+    /// Makes a request that is acknowledged, and returns the messages that came before the
+    /// acknowledgement.
     pub(super) fn ask(
         &self,
         request: RouteNetlinkMessage,
@@ -334,8 +337,8 @@ fn is_part_of_a_list(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
 /// What an `NLMSG_ERROR` says; none if it is an acknowledgement.
 fn refusal(header: &NetlinkHeader, error: &ErrorMessage) -> Option<Refusal> {
     let errno = errno_of(error.raw_code())?;
-    // The payload is the request's header, the rest of the request unless that was cut off, and then
-    // the attributes of the extended acknowledgement.
+    // The payload is the request's header, the rest of the request unless that was cut off, and
+    // then the attributes of the extended acknowledgement.
     let request = &error.header;
     let request_length = match request.first_chunk::<4>() {
         Some(length) if header.flags & NLM_F_CAPPED == 0 => u32::from_ne_bytes(*length) as usize,

@@ -1,6 +1,7 @@
 //! Waiting for the kernel, by its notifications instead of by sleeping.
 //!
-//! Each wait subscribes before it looks, so that nothing can happen unseen between the two, and is bounded.
+//! Each wait subscribes before it looks, so that nothing can happen unseen between the two, and is
+//! bounded.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,13 @@ use super::exchange::Rtnl;
 use super::link::Link;
 
 impl Rtnl {
-    /// Waits until a bridge port forwards frames, which takes a carrier: both ends of a veth must be up.
-    /// Returns the link as it is then. A link that is no port is waited for until it is operational.
+    /// Waits until a bridge port forwards frames, which takes a carrier: both ends of a veth must
+    /// be up. Returns the link as it is then. A link that is no port is waited for until it is
+    /// operational.
     ///
-    /// A port can be in the forwarding state for a moment before its lack of a carrier is noticed, and a link
-    /// with a carrier drops what is sent until that is noticed (net/core/link_watch.c), so a port must be operational too.
+    /// A port can be in the forwarding state for a moment before its lack of a carrier is noticed,
+    /// and a link with a carrier drops what is sent until that is noticed (net/core/link_watch.c),
+    /// so a port must be operational too.
     ///
     /// # Errors
     /// [`HostError::Timeout`]; [`HostError::LinkMissing`] when the link goes away meanwhile.
@@ -62,7 +65,8 @@ impl Rtnl {
         })
     }
 
-    /// Looks, and looks again after each notification about the link, until there is something to return.
+    /// Looks, and looks again after each notification about the link, until there is something to
+    /// return.
     fn wait<T>(
         &self,
         group: u32,

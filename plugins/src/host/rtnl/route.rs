@@ -33,11 +33,13 @@ pub enum Family {
 pub struct NewRoute {
     /// The destination; host bits are cleared.
     pub dst: IpNet,
-    /// The next router; none for a destination that is on the link. An IPv6 router may serve IPv4 too.
+    /// The next router; none for a destination that is on the link. An IPv6 router may serve IPv4
+    /// too.
     pub gateway: Option<IpAddr>,
     /// The index of the link it leaves by.
     pub oif: Option<u32>,
-    /// The scope, IPv4 only. Without one: `Universe` with a gateway, `Link` without, as iproute2 does.
+    /// The scope, IPv4 only. Without one: `Universe` with a gateway, `Link` without, as iproute2
+    /// does.
     pub scope: Option<RouteScope>,
     /// The MTU towards the destination in bytes.
     pub mtu: Option<u32>,
@@ -130,8 +132,8 @@ pub struct DefaultRoute {
     pub link: u32,
     /// The router.
     pub gateway: Option<IpAddr>,
-    /// Whether the kernel made it from a router advertisement. Such a route goes away when forwarding is
-    /// switched on, unless the link's `accept_ra` is 2.
+    /// Whether the kernel made it from a router advertisement. Such a route goes away when
+    /// forwarding is switched on, unless the link's `accept_ra` is 2.
     pub from_router_advertisement: bool,
 }
 
@@ -145,7 +147,8 @@ impl Rtnl {
             .map_err(|refusal| refusal.during(self.route_text("add", new)))
     }
 
-    /// Adds a route in place of the one to the same destination with the same priority, if there is one.
+    /// Adds a route in place of the one to the same destination with the same priority, if there is
+    /// one.
     pub fn replace_route(&self, new: &NewRoute) -> Result<(), HostError> {
         self.put_route(new, NLM_F_CREATE | NLM_F_REPLACE)
             .map_err(|refusal| refusal.during(self.route_text("replace", new)))
@@ -164,7 +167,8 @@ impl Rtnl {
         Ok(())
     }
 
-    /// Deletes the first route that is like this one in all that is set. Returns false when there is none.
+    /// Deletes the first route that is like this one in all that is set. Returns false when there
+    /// is none.
     pub fn delete_route(&self, route: &NewRoute) -> Result<bool, HostError> {
         let mut message = route.message();
         message.header.scope = route.scope.unwrap_or(RouteScope::NoWhere);
@@ -191,7 +195,8 @@ impl Rtnl {
         text
     }
 
-    /// The unicast routes that the filter lets through. The kernel does the filtering, except by destination.
+    /// The unicast routes that the filter lets through. The kernel does the filtering, except by
+    /// destination.
     pub fn routes(&self, filter: &RouteFilter) -> Result<Vec<Route>, HostError> {
         let families = match (filter.family, filter.dst) {
             (Some(family), _) => vec![family],
@@ -207,7 +212,8 @@ impl Rtnl {
                         filter.lets_through(route) && Family::of(route.dst) == family
                     }))
                 }
-                // A table that no route was ever put into does not exist, nor does a link that is gone.
+                // A table that no route was ever put into does not exist, nor does a link that is
+                // gone.
                 Err(refusal) if matches!(refusal.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {}
                 Err(refusal) => return Err(refusal.during("list routes")),
             }

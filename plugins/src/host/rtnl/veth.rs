@@ -1,9 +1,10 @@
 //! Pairs of virtual Ethernet links.
 //!
-//! One request makes the whole pair: the peer is born in its own namespace with its name, and the host's
-//! end comes named, enslaved and up. The peer can't be brought up by that request (the kernel answers
-//! `ENOTCONN`, because its other end is not there yet), and is brought up by [`Rtnl::set_link`] in its
-//! namespace. Nor does the kernel look at an alias in it (net/core/rtnetlink.c, `rtnl_create_link`).
+//! One request makes the whole pair: the peer is born in its own namespace with its name, and the
+//! host's end comes named, enslaved and up. The peer can't be brought up by that request (the
+//! kernel answers `ENOTCONN`, because its other end is not there yet), and is brought up by
+//! [`Rtnl::set_link`] in its namespace. Nor does the kernel look at an alias in it
+//! (net/core/rtnetlink.c, `rtnl_create_link`).
 
 use std::os::fd::AsRawFd;
 
@@ -15,7 +16,8 @@ use nix::errno::Errno;
 use super::super::error::HostError;
 use super::super::netns::NetNs;
 use super::exchange::{Refusal, Rtnl};
-use super::link::{Link, LinkChange, Mac};
+use super::link::{Link, Mac};
+use super::link_change::LinkChange;
 
 /// One end of a pair to create.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,12 +35,14 @@ pub struct VethEnd<'a> {
 pub struct NewVeth<'a> {
     /// The end in the namespace of the [`Rtnl`].
     pub host: VethEnd<'a>,
-    /// The alias of the host's end, up to 255 bytes. It costs a second request, which also brings the link
-    /// up; a caller that has to follow up with [`Rtnl::set_link`] anyway does better to give it there.
+    /// The alias of the host's end, up to 255 bytes. It costs a second request, which also brings
+    /// the link up; a caller that has to follow up with [`Rtnl::set_link`] anyway does better to
+    /// give it there.
     pub alias: Option<&'a str>,
     /// The index of the bridge that the host's end becomes a port of; none for a routed pair.
     pub master: Option<u32>,
-    /// Whether the host's end is up from the beginning. To set sysctls of its own before that, create it down.
+    /// Whether the host's end is up from the beginning. To set sysctls of its own before that,
+    /// create it down.
     pub up: bool,
     /// The other end.
     pub peer: VethEnd<'a>,
@@ -56,7 +60,8 @@ pub struct VethPair {
 }
 
 /// What to do when the kernel has no veth.
-const NO_VETH: &str = "Load the kernel's module veth (CONFIG_VETH): `modprobe veth`, or install the distribution's full kernel.";
+const NO_VETH: &str = "Load the kernel's module veth (CONFIG_VETH): `modprobe veth`, or install \
+    the distribution's full kernel.";
 
 impl Rtnl {
     /// Creates a pair, all or nothing.
@@ -96,7 +101,8 @@ impl Rtnl {
         Ok(())
     }
 
-    /// The error of a pair that was not created. The kernel does not say which of the names is taken.
+    /// The error of a pair that was not created. The kernel does not say which of the names is
+    /// taken.
     fn veth_error(&self, refusal: Refusal, new: &NewVeth<'_>) -> HostError {
         let host = format!("create veth {}", new.host.name);
         let netns = new.peer_netns.path().display();

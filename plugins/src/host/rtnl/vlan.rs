@@ -26,7 +26,8 @@ pub struct NewVlan<'a> {
 }
 
 /// What to do when the kernel has no VLANs.
-const NO_VLAN: &str = "Load the kernel's module 8021q (CONFIG_VLAN_8021Q): `modprobe 8021q`, or install the distribution's full kernel.";
+const NO_VLAN: &str = "Load the kernel's module 8021q (CONFIG_VLAN_8021Q): `modprobe 8021q`, or \
+    install the distribution's full kernel.";
 
 impl Rtnl {
     /// Creates a VLAN device and returns it.
