@@ -274,6 +274,13 @@ fn failures() -> Vec<Failure> {
             "/run/netns",
         ),
         failure(
+            "the host itself",
+            nothing,
+            json!({}),
+            "/proc/self/ns/net",
+            "/proc/self/ns/net",
+        ),
+        failure(
             "another kind of namespace",
             nothing,
             json!({}),

@@ -41,7 +41,7 @@ pub enum Error {
     },
     /// No address of a range set is free.
     #[error(
-        "allocate an address: all of {total} are used ({used}) in range set {set} ({ranges}) of {}",
+        "allocate an address: {used} of {total} are used in range set {set} ({ranges}) of {}",
         directory.display()
     )]
     Exhausted {
@@ -149,6 +149,9 @@ fn io_remedy(path: &Path, source: &io::Error) -> String {
         Some(Errno::ENOTDIR | Errno::ELOOP | Errno::EEXIST) => {
             "dataDir and the network's directory in it must be directories, and nothing in it a symbolic link"
                 .into()
+        }
+        Some(Errno::EXDEV) => {
+            "the network's directory must be on the same file system as dataDir".into()
         }
         Some(Errno::EACCES | Errno::EPERM) => "the plugin must run as root".into(),
         _ => String::new(),

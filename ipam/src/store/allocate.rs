@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use cni_conf::request::AttachmentId;
 
-use super::dir::Dir;
+use super::dir::{self, Dir};
 use super::record::{self, Origin, Record};
 use super::session::{NEW, Session};
 use crate::error::Error;
@@ -33,6 +33,7 @@ pub struct Want<'a> {
 struct Last {
     name: String,
     file: Option<File>,
+    len: usize,
     address: Option<IpAddr>,
 }
 
@@ -183,6 +184,7 @@ impl Last {
         Self {
             name,
             file,
+            len: text.len(),
             address,
         }
     }
@@ -195,7 +197,6 @@ impl Last {
         let text = record::address_name(address);
         let _ = file
             .rewind()
-            .and_then(|()| file.set_len(0))
-            .and_then(|()| file.write_all(text.as_bytes()));
+            .and_then(|()| dir::overwrite(file, text.as_bytes(), self.len));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -202,4 +202,16 @@ impl Dir {
     ) -> impl FnOnce(io::Error) -> Error + use<> {
         Error::io(operation, self.path_of(name))
     }
+}
+
+/// Replaces the content of a small file, which has `old` bytes now, beginning where the file is open for writing.
+///
+/// The file is not emptied first: for that, file systems give up its block and start to write the new one at once
+/// (auto_da_alloc of ext4).
+pub(super) fn overwrite(file: &mut File, content: &[u8], old: usize) -> io::Result<()> {
+    file.write_all(content)?;
+    if content.len() < old {
+        file.set_len(content.len() as u64)?;
+    }
+    Ok(())
 }

@@ -4,7 +4,22 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use super::record::Suspect;
+use cni_conf::names::NetworkName;
+
+use super::record::{Origin, Owner};
+
+/// A container of which only the records know: what a [`Liveness`] is asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Suspect<'a> {
+    /// Name of the network.
+    pub network: &'a NetworkName,
+    /// Who holds the addresses.
+    pub owner: &'a Owner,
+    /// Where they came from.
+    pub origin: &'a Origin,
+    /// True if that was before the last start of the machine.
+    pub earlier_boot: bool,
+}
 
 /// What only a caller with access to the kernel's network interfaces can tell.
 ///
@@ -75,7 +90,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::store::record::{Namespace, Origin, Owner};
+    use crate::store::record::Namespace;
 
     fn standing(inode: Option<(u64, u64)>, earlier_boot: bool) -> bool {
         let network = "net".try_into().unwrap();

@@ -43,10 +43,10 @@ use self::dir::Dir;
 use crate::error::Error;
 
 pub use self::allocate::Want;
-pub use self::liveness::{Liveness, ProcLiveness};
+pub use self::liveness::{Liveness, ProcLiveness, Suspect};
 pub use self::lock::Holder;
 pub use self::reclaim::{Holding, Usage};
-pub use self::record::{Namespace, Origin, Owner, Suspect};
+pub use self::record::{Namespace, Origin, Owner};
 pub use self::session::Session;
 
 /// The reference plugin's default for `dataDir`.

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use cni_conf::request::AttachmentId;
 
 use super::allocate::Want;
-use super::record::{self, Origin, Owner, Record, Suspect};
+use super::liveness::Suspect;
+use super::record::{self, Origin, Owner, Record};
 use super::session::Session;
 use crate::error::Error;
 use crate::ranges::RangeSet;

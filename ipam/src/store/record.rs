@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use serde::{Deserialize, Serialize};
 
@@ -284,19 +283,6 @@ pub(super) fn parse_address_name(name: &str) -> Option<IpAddr> {
 /// Name of the file with the address that was last given out of the range set with this index.
 pub(super) fn last_reserved_name(set: usize) -> String {
     format!("last_reserved_ip.{set}")
-}
-
-/// A container of which only the records know: what [`Liveness`] is asked about.
-#[derive(Debug, Clone, Copy)]
-pub struct Suspect<'a> {
-    /// Name of the network.
-    pub network: &'a NetworkName,
-    /// Who holds the addresses.
-    pub owner: &'a Owner,
-    /// Where they came from.
-    pub origin: &'a Origin,
-    /// True if that was before the last start of the machine.
-    pub earlier_boot: bool,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cni_conf::request::AttachmentId;
 
 use super::Store;
-use super::dir::{Dir, Modified};
+use super::dir::{self, Dir, Modified};
 use super::lock::Lock;
 use super::record::{self, Index, Owner, Record};
 use crate::error::Error;
@@ -25,6 +25,8 @@ pub struct Session<'a> {
     pub(super) own: Option<Dir>,
     /// The boot that the index names.
     pub(super) boot: Option<String>,
+    /// Length of the file `index` in bytes.
+    index_len: usize,
     /// The truth as the address files tell it, while the records can't be believed.
     scan: Option<Scan>,
     /// True if something has changed since the directory was last stamped.
@@ -49,8 +51,9 @@ impl<'a> Session<'a> {
     ) -> Result<Self, Error> {
         let index = own
             .as_ref()
-            .and_then(|own| own.read(Index::NAME).ok().flatten())
-            .and_then(|content| Index::parse(&content));
+            .and_then(|own| own.read(Index::NAME).ok().flatten());
+        let index_len = index.as_ref().map_or(0, Vec::len);
+        let index = index.and_then(|content| Index::parse(&content));
         let modified = addresses.modified().ok();
         let believable = index
             .as_ref()
@@ -60,6 +63,7 @@ impl<'a> Session<'a> {
             addresses,
             own,
             boot: index.and_then(|index| index.boot),
+            index_len,
             scan: None,
             changed: false,
             _lock: lock,
@@ -302,9 +306,9 @@ impl<'a> Session<'a> {
         if let Ok(content) = content
             && self.addresses.set_modified(modified).is_ok()
             && let Ok(mut file) = own.open_file(Index::NAME)
-            && file.write_all(&content).is_ok()
-            && file.set_len(content.len() as u64).is_ok()
+            && dir::overwrite(&mut file, &content, self.index_len).is_ok()
         {
+            self.index_len = content.len();
             self.changed = false;
         }
     }
@@ -323,11 +327,11 @@ impl<'a> Session<'a> {
 struct Garbage;
 
 /// A modification time that no other change comes by: now, with random nanoseconds. A clock tick of the kernel hits
-/// the same value once in 10^9 times.
+/// the same value once in 10^9 times. They always have nine digits, so that the index keeps its length.
 fn fresh_stamp() -> Modified {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let random = RandomState::new().hash_one(now) % 1_000_000_000;
+    let random = RandomState::new().hash_one(now) % 900_000_000 + 100_000_000;
     (now.as_secs().cast_signed(), random.cast_signed())
 }

@@ -7,14 +7,14 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::link;
 use super::plan::{self, Plan};
-use crate::attach::container::Container;
+use crate::attach::container::{Container, if_there};
 use crate::attach::ipam::Ipam;
 use crate::attach::mac;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange, PortChange, VethPair};
+use crate::host::{Rtnl, Sysctl};
 
 /// How often a bridge that vanishes between two steps is made again.
 const BRIDGE_ATTEMPTS: u32 = 3;
@@ -123,6 +123,8 @@ impl Add {
     /// The port's settings, both ends up, addresses and routes. When this returns, the bridge forwards.
     fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
         let (settings, port) = (&self.settings, connected.pair.host.index);
+        // A port needs no address of its own, and nobody has to wait for its link-local one.
+        if_there(Sysctl::ipv6_conf(&connected.pair.host.name, "addr_gen_mode").ensure("1"))?;
         link::set_vlans(&self.host, port, &settings.vlans)?;
         if settings.mac_spoof_check {
             self.host.add_static_fdb(port, connected.mac.bytes())?;

@@ -63,6 +63,10 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     if !bridge.up {
         // Before it is up: containers must not tell the host its routes (CVE-2020-10749).
         if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
+        if !settings.dad {
+            // So that its link-local address can be used at once, like the others.
+            if_there(Sysctl::ipv6_conf(name, "accept_dad").ensure("0"))?;
+        }
     }
     let change = LinkChange {
         up: Some(true),

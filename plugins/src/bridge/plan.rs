@@ -59,6 +59,7 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
             ensure_default_route(&mut layer3.routes, gateway);
         }
     }
+    drop_doubles(&mut layer3);
     Ok(Plan { layer3, gateways })
 }
 
@@ -76,6 +77,30 @@ fn ensure_default_route(routes: &mut Vec<Route>, gateway: IpAddr) {
         }
         None => routes.push(Route::new(dst, Some(gateway))),
     }
+}
+
+/// A route that is asked for twice is one route.
+fn drop_doubles(layer3: &mut Layer3) {
+    let key = |route: &Route| {
+        (
+            route.dst.trunc(),
+            layer3.gateway_for(route),
+            route.table,
+            route.priority,
+        )
+    };
+    let mut seen = Vec::with_capacity(layer3.routes.len());
+    let keep: Vec<bool> = layer3
+        .routes
+        .iter()
+        .map(|route| {
+            let new = !seen.contains(&key(route));
+            seen.push(key(route));
+            new
+        })
+        .collect();
+    let mut keep = keep.into_iter();
+    layer3.routes.retain(|_| keep.next().unwrap_or(true));
 }
 
 /// The first address behind the subnet's own.
@@ -225,6 +250,23 @@ mod tests {
             routes(&plan),
             [("0.0.0.0/0".into(), Some("10.1.0.1".into())), v6]
         );
+    }
+
+    #[test]
+    fn the_same_route_twice_is_one() {
+        let asked = [
+            ("0.0.0.0/0", None),
+            ("192.0.2.0/24", None),
+            ("192.0.2.9/24", Some("10.1.0.1")),
+            ("192.0.2.0/24", Some("10.1.0.9")),
+        ];
+        let plan = plan(
+            &settings(json!({"isGateway": true})),
+            &leased(&[("10.1.0.2/24", None)], &asked),
+        )
+        .unwrap();
+        let dsts: Vec<String> = routes(&plan).into_iter().map(|(dst, _)| dst).collect();
+        assert_eq!(dsts, ["0.0.0.0/0", "192.0.2.0/24", "192.0.2.0/24"]);
     }
 
     #[test]
