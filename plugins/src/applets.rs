@@ -22,6 +22,10 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::loopback::Loopback,
     },
     Applet {
+        name: "portmap",
+        plugin: &crate::portmap::Portmap,
+    },
+    Applet {
         name: "host-local",
         plugin: &crate::attach::ipam::HOST_LOCAL,
     },

@@ -9,4 +9,5 @@ pub mod bridge;
 pub mod cli;
 pub mod host;
 pub mod loopback;
+pub mod portmap;
 pub mod process;

@@ -1,7 +1,9 @@
 //! Steps that several plugins share: who owns what, delegation to IPAM, configuring a container's interface,
 //! comparing it with a result, and undoing.
 
+pub mod chained;
 pub mod check;
+pub mod comment;
 pub mod container;
 pub mod errors;
 pub mod forward;
@@ -10,5 +12,6 @@ pub mod liveness;
 pub mod mac;
 pub mod masquerade;
 pub mod owner;
+pub mod table;
 pub mod undo;
 pub mod veth;
