@@ -1,16 +1,18 @@
 //! Masquerade with nftables: what the rules look like, what traffic sees, and that nothing stays.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
 
+use cni_conf::names::NetworkName;
+use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
-use plugins::attach::masquerade::{self, Backend, Masquerade, Member, Owner};
+use plugins::attach::masquerade::{self, Backend, Kept, Masquerade, Member};
+use plugins::attach::owner::Owner;
 use plugins::host::HostError;
 
 use crate::Case;
 use crate::node::Node;
+use crate::scene::Scene;
 
 pub(crate) const CASES: &[Case] = &[
     case("the_ruleset_reads_like_documentation", golden),
@@ -77,12 +79,39 @@ const fn case(name: &'static str, run: fn()) -> Case {
     }
 }
 
+pub(crate) fn owner(network: &str, container: &str) -> Owner {
+    Owner {
+        network: network.try_into().unwrap(),
+        container: container.try_into().unwrap(),
+        ifname: "eth0".try_into().unwrap(),
+    }
+}
+
+fn named(network: &str) -> NetworkName {
+    network.try_into().unwrap()
+}
+
+pub(crate) fn list(network: &str) -> Vec<Kept> {
+    masquerade::list(&named(network)).unwrap()
+}
+
+pub(crate) fn gc(network: &str, valid: &[(&str, &str)]) -> Vec<Kept> {
+    let valid: Vec<AttachmentId> = valid
+        .iter()
+        .map(|(container, ifname)| AttachmentId {
+            container: (*container).try_into().unwrap(),
+            ifname: (*ifname).try_into().unwrap(),
+        })
+        .collect();
+    masquerade::gc(&named(network), &valid).unwrap()
+}
+
 fn nets(list: &[&str]) -> Vec<IpNet> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 /// `ensure` for a container of network `network`, with nobody else alive.
-fn add(network: &str, container: &str, addresses: &[&str]) -> Result<(), HostError> {
+pub(crate) fn add(network: &str, container: &str, addresses: &[&str]) -> Result<(), HostError> {
     add_with(network, container, addresses, &[], &Vec::new)
 }
 
@@ -94,11 +123,7 @@ fn add_with(
     living: &dyn Fn() -> Vec<Member>,
 ) -> Result<(), HostError> {
     let wanted = Masquerade {
-        owner: Owner {
-            network,
-            container,
-            ifname: "eth0",
-        },
+        owner: &owner(network, container),
         addresses: &nets(addresses),
         non_masquerade: &nets(non_masquerade),
         backend: Backend::Nftables,
@@ -107,12 +132,7 @@ fn add_with(
 }
 
 fn del(network: &str, container: &str) {
-    masquerade::remove(Owner {
-        network,
-        container,
-        ifname: "eth0",
-    })
-    .unwrap();
+    masquerade::remove(&owner(network, container)).unwrap();
 }
 
 fn ruleset(node: &Node) -> String {
@@ -165,82 +185,10 @@ fn constant_rules() {
             let (v4, v6) = (format!("10.1.1.{n}/16"), format!("fd00:1::1:{n}/64"));
             add("podnet", &format!("c{n}"), &[&v4, &v6]).unwrap();
         }
-        assert_eq!(masquerade::list("podnet").unwrap().len(), 400);
+        assert_eq!(list("podnet").len(), 400);
     });
     assert_eq!(rules(&node), before);
     assert_eq!(before.len(), 6);
-}
-
-/// A router with a pod behind it and an outside in front of it that has no route back.
-struct Scene {
-    host: Node,
-    pod: Node,
-    neighbour: Node,
-    outside: Node,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (host, pod, neighbour, outside) = (Node::new(), Node::new(), Node::new(), Node::new());
-        host.sh("ip link add br0 type bridge; ip link set br0 up
-            ip addr add 10.1.0.1/24 dev br0; ip addr add fd00:1::1/64 dev br0 nodad
-            echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
-        for (node, name, last) in [(&pod, "pod", 5), (&neighbour, "near", 6)] {
-            host.sh(&format!(
-                "ip link add {name} type veth peer name eth0 netns {}; ip link set {name} master br0 up",
-                node.netns()
-            ));
-            node.sh(&format!(
-                "ip addr add 10.1.0.{last}/24 dev eth0; ip addr add fd00:1::{last}/64 dev eth0 nodad
-                 ip link set eth0 up; ip route add default via 10.1.0.1; ip route add default via fd00:1::1"
-            ));
-        }
-        host.sh(&format!(
-            "ip link add up0 type veth peer name eth0 netns {}; ip link set up0 up
-             ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad
-             ip route add 198.51.100.0/24 via 192.0.2.2",
-            outside.netns()
-        ));
-        outside.sh(
-            "ip addr add 192.0.2.2/24 dev eth0; ip addr add 2001:db8::2/64 dev eth0 nodad
-            ip addr add 198.51.100.2/24 dev eth0; ip link set eth0 up
-            ip route add 10.1.0.0/24 via 192.0.2.1; ip route add fd00:1::/64 via 2001:db8::1",
-        );
-        Self {
-            host,
-            pod,
-            neighbour,
-            outside,
-        }
-    }
-
-    /// The source that `server` sees of a packet from the pod to `to`, which is an address of `server`.
-    fn seen_by(&self, server: &Node, to: &str) -> IpAddr {
-        let to: IpAddr = to.parse().unwrap();
-        let socket = server.run(move || UdpSocket::bind(SocketAddr::new(to, 7000)).unwrap());
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        self.pod.run(move || {
-            let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
-                .parse()
-                .unwrap();
-            UdpSocket::bind(any)
-                .unwrap()
-                .send_to(b"hello", SocketAddr::new(to, 7000))
-                .unwrap();
-        });
-        let (_, from) = socket.recv_from(&mut [0; 64]).expect("the packet arrives");
-        from.ip()
-    }
-
-    fn assert_seen(&self, server: &Node, to: &str, from: &str) {
-        assert_eq!(
-            self.seen_by(server, to),
-            from.parse::<IpAddr>().unwrap(),
-            "towards {to}"
-        );
-    }
 }
 
 fn traffic() {
@@ -276,8 +224,7 @@ fn bridged() {
 
 fn member(container: &str, addresses: &[&str]) -> Member {
     Member {
-        container: container.into(),
-        ifname: "eth0".into(),
+        owner: owner("podnet", container),
         addresses: nets(addresses),
     }
 }
@@ -300,11 +247,7 @@ fn flushed() {
             ]
         };
         add_with("podnet", "c", &["10.1.0.4/24"], &[], &living).unwrap();
-        let owners: Vec<String> = masquerade::list("podnet")
-            .unwrap()
-            .into_iter()
-            .map(|kept| kept.owner)
-            .collect();
+        let owners: Vec<String> = list("podnet").into_iter().map(|kept| kept.owner).collect();
         let mut sorted = owners.clone();
         sorted.sort();
         assert_eq!(
@@ -336,11 +279,7 @@ fn died_meanwhile() {
             members
         };
         add_with("podnet", "a", &["10.1.0.2/24"], &[], &living).unwrap();
-        let mut owners: Vec<String> = masquerade::list("podnet")
-            .unwrap()
-            .into_iter()
-            .map(|kept| kept.owner)
-            .collect();
+        let mut owners: Vec<String> = list("podnet").into_iter().map(|kept| kept.owner).collect();
         owners.sort();
         assert_eq!(owners, ["podnet/a/eth0", "podnet/b/eth0"]);
         del("podnet", "a");
@@ -352,20 +291,15 @@ fn died_meanwhile() {
 fn restored_during_del() {
     let node = Node::new();
     node.run(|| {
-        let owner = |container| Owner {
-            network: "podnet",
-            container,
-            ifname: "eth0",
-        };
         let still_there = || vec![member("a", &["10.1.0.2/24"]), member("b", &["10.2.0.3/24"])];
         add("podnet", "a", &["10.1.0.2/24"]).unwrap();
-        let a = masquerade::begin_removal(owner("a")).unwrap();
-        let b = masquerade::begin_removal(owner("b")).unwrap();
+        let a = masquerade::begin_removal(&owner("podnet", "a")).unwrap();
+        let b = masquerade::begin_removal(&owner("podnet", "b")).unwrap();
         add_with("podnet", "c", &["10.1.0.4/24"], &[], &still_there).unwrap();
-        assert_eq!(masquerade::list("podnet").unwrap().len(), 3);
+        assert_eq!(list("podnet").len(), 3);
         a.finish().unwrap();
         b.finish().unwrap();
-        assert_eq!(masquerade::list("podnet").unwrap().len(), 1);
+        assert_eq!(list("podnet").len(), 1);
         del("podnet", "c");
     });
     assert_eq!(ruleset(&node), "");
@@ -382,7 +316,7 @@ fn flushed_table() {
 }
 
 /// Runs `work(n)` for each n in a process-like fashion: a thread of its own in the same namespace.
-fn at_once(node: &Node, count: u32, work: fn(u32)) {
+pub(crate) fn at_once(node: &Node, count: u32, work: fn(u32)) {
     node.run(move || {
         let start = Arc::new(Barrier::new(count as usize));
         let threads: Vec<_> = (0..count)
@@ -413,7 +347,7 @@ fn simultaneous() {
         }
         // Three subnets of three rules each; those of the first kind are named after their subnet.
         assert_eq!(counted.values().sum::<i32>(), 9, "{counted:?}");
-        assert_eq!(node.run(|| masquerade::list("podnet").unwrap().len()), 32);
+        assert_eq!(node.run(|| list("podnet").len()), 32);
     }
 }
 
@@ -425,7 +359,7 @@ fn last_leaves() {
         add("podnet", "a", &["10.1.0.2/24", "fd00::2/64"]).unwrap();
         add("podnet", "b", &["10.1.0.3/24"]).unwrap();
         del("podnet", "a");
-        assert_eq!(masquerade::list("podnet").unwrap().len(), 1);
+        assert_eq!(list("podnet").len(), 1);
         del("podnet", "b");
         del("podnet", "b");
         del("podnet", "never");
@@ -460,11 +394,7 @@ fn storm() {
             let v6 = format!("fd00::{n}/64");
             add(network, &container, &[&format!("10.1.0.{}/24", n + 2), &v6]).unwrap();
             let wanted = Masquerade {
-                owner: Owner {
-                    network,
-                    container: &container,
-                    ifname: "eth0",
-                },
+                owner: &owner(network, &container),
                 addresses: &nets(&[&format!("10.1.0.{}/24", n + 2), &v6]),
                 non_masquerade: &[],
                 backend: Backend::Nftables,
@@ -524,7 +454,7 @@ fn changes_hands() {
         add("podnet", "former", &["10.1.0.5/24"]).unwrap();
         add("podnet", "later", &["10.1.0.5/24"]).unwrap();
         del("podnet", "former");
-        let kept = masquerade::list("podnet").unwrap();
+        let kept = list("podnet");
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0].owner, "podnet/later/eth0");
     });
@@ -549,14 +479,14 @@ fn collected() {
             add("podnet", container, &[address]).unwrap();
         }
         add("other", "a", &["10.3.0.2/24"]).unwrap();
-        let removed = masquerade::gc("podnet", &[("a", "eth0"), ("c", "eth1")]).unwrap();
+        let removed = gc("podnet", &[("a", "eth0"), ("c", "eth1")]);
         let mut owners: Vec<_> = removed.iter().map(|kept| kept.owner.as_str()).collect();
         owners.sort_unstable();
         assert_eq!(owners, ["podnet/b/eth0", "podnet/c/eth0"]);
-        assert_eq!(masquerade::list("podnet").unwrap().len(), 1);
-        assert_eq!(masquerade::list("other").unwrap().len(), 1);
-        assert_eq!(masquerade::gc("podnet", &[]).unwrap().len(), 1);
-        assert_eq!(masquerade::gc("podnet", &[]).unwrap(), []);
+        assert_eq!(list("podnet").len(), 1);
+        assert_eq!(list("other").len(), 1);
+        assert_eq!(gc("podnet", &[]).len(), 1);
+        assert_eq!(gc("podnet", &[]), []);
         del("other", "a");
     });
     assert_eq!(ruleset(&node), "");
@@ -567,11 +497,7 @@ fn checked() {
     let check = || {
         let addresses = nets(&["10.1.0.5/24"]);
         masquerade::check(&Masquerade {
-            owner: Owner {
-                network: "podnet",
-                container: "a",
-                ifname: "eth0",
-            },
+            owner: &owner("podnet", "a"),
             addresses: &addresses,
             non_masquerade: &[],
             backend: Backend::Nftables,
@@ -584,13 +510,13 @@ fn checked() {
         assert_eq!(check(), Vec::<String>::new());
     });
     node.sh("nft flush table inet trestle");
-    let differences = node.run(move || check());
+    let differences = node.run(check);
     assert!(
         differences[0].contains("rules of network podnet"),
         "{differences:?}"
     );
     node.sh("nft flush set inet trestle masq/podnet/10.1.0.0-24");
-    let differences = node.run(move || check());
+    let differences = node.run(check);
     assert!(
         differences[1].contains("10.1.0.5 is not masqueraded"),
         "{differences:?}"

@@ -12,15 +12,18 @@
 //!
 //! All functions work on the network namespace that the calling thread is in.
 
+mod comment;
+mod iptables;
 mod nftables;
-mod owner;
 mod rules;
 
+use cni_conf::names::NetworkName;
+use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
 
+use crate::attach::owner::Owner;
 use crate::host::HostError;
 use crate::host::nft::Nft;
-pub use owner::Owner;
 
 /// Who carries the rules out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,7 +39,7 @@ pub enum Backend {
 #[derive(Debug, Clone, Copy)]
 pub struct Masquerade<'a> {
     /// Whose addresses they are.
-    pub owner: Owner<'a>,
+    pub owner: &'a Owner,
     /// The container's addresses with the prefix lengths IPAM gave them, which make the own subnet.
     pub addresses: &'a [IpNet],
     /// Prefixes that see the container's own address (`nonMasqueradeCIDRs`), of either family.
@@ -48,10 +51,8 @@ pub struct Masquerade<'a> {
 /// A container that lives on the network, for when the firewall has forgotten it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// The container's ID.
-    pub container: String,
-    /// The interface's name in the container.
-    pub ifname: String,
+    /// Its attachment to this network.
+    pub owner: Owner,
     /// Its addresses with prefix lengths.
     pub addresses: Vec<IpNet>,
 }
@@ -59,7 +60,7 @@ pub struct Member {
 /// Something that masquerade keeps for an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Whose it is, as [`Owner::comment`] spells it.
+    /// Whose it is: `network/containerID/ifname`, hashed from where it gets too long.
     pub owner: String,
     /// What it is, in words: `nft element 10.1.0.5 in inet trestle masq/podnet/10.1.0.0-24`.
     pub what: String,
@@ -79,14 +80,14 @@ pub struct Kept {
 pub fn ensure(wanted: &Masquerade<'_>, living: &dyn Fn() -> Vec<Member>) -> Result<(), HostError> {
     match wanted.backend {
         Backend::Nftables => nftables::ensure(wanted, living),
-        Backend::Iptables => Ok(()),
+        Backend::Iptables => iptables::ensure(wanted),
     }
 }
 
 /// A removal that has begun. See [`begin_removal`].
 #[must_use = "an element that a concurrent ADD restored stays behind without finish()"]
 pub struct Removal {
-    network: String,
+    network: NetworkName,
     comment: String,
     nft: Nft,
     taken: nftables::Taken,
@@ -102,12 +103,15 @@ pub struct Removal {
 ///
 /// # Errors
 /// What the kernel or the program says.
-pub fn begin_removal(owner: Owner<'_>) -> Result<Removal, HostError> {
+pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
     let mut nft = Nft::open()?;
-    let comment = owner.comment();
-    let taken = nftables::remove(&mut nft, owner.network, &|found| found == comment)?;
+    let comment = comment::of(owner);
+    let taken = nftables::remove(&mut nft, &owner.network, &|found| found == comment)?;
+    if taken.is_empty() {
+        iptables::remove(&mut nft, owner)?;
+    }
     Ok(Removal {
-        network: owner.network.to_owned(),
+        network: owner.network.clone(),
         comment,
         nft,
         taken,
@@ -132,7 +136,7 @@ impl Removal {
 ///
 /// # Errors
 /// As [`begin_removal`].
-pub fn remove(owner: Owner<'_>) -> Result<(), HostError> {
+pub fn remove(owner: &Owner) -> Result<(), HostError> {
     begin_removal(owner)?.finish()
 }
 
@@ -140,33 +144,31 @@ pub fn remove(owner: Owner<'_>) -> Result<(), HostError> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn list(network: &str) -> Result<Vec<Kept>, HostError> {
-    nftables::list(network)
+pub fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
+    let mut kept = nftables::list(network)?;
+    kept.extend(iptables::list(&mut Nft::open()?, network)?);
+    Ok(kept)
 }
 
-/// Takes out what belongs to `network` but to none of the `valid` attachments (container ID and interface
-/// name), and gives what was taken out.
+/// Takes out what belongs to `network` but to none of the `valid` attachments, and gives what was taken
+/// out.
 ///
 /// # Errors
 /// What the kernel or the program says.
-pub fn gc(network: &str, valid: &[(&str, &str)]) -> Result<Vec<Kept>, HostError> {
+pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, HostError> {
     let valid: Vec<String> = valid
         .iter()
-        .map(|&(container, ifname)| {
-            Owner {
-                network,
-                container,
-                ifname,
-            }
-            .comment()
-        })
+        .map(|id| comment::of(&Owner::new(network, id)))
         .collect();
     let doomed = |comment: &str| !valid.iter().any(|owner| owner == comment);
-    let taken = nftables::remove(&mut Nft::open()?, network, &doomed)?;
-    Ok(taken
+    let mut nft = Nft::open()?;
+    let taken = nftables::remove(&mut nft, network, &doomed)?;
+    let mut removed: Vec<Kept> = taken
         .iter()
         .map(|(pool, element)| nftables::kept(pool, element))
-        .collect())
+        .collect();
+    removed.extend(iptables::gc(&mut nft, network, &valid)?);
+    Ok(removed)
 }
 
 /// Compares what is there with what `wanted` says, and gives a sentence for each difference.
@@ -176,6 +178,6 @@ pub fn gc(network: &str, valid: &[(&str, &str)]) -> Result<Vec<Kept>, HostError>
 pub fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
     match wanted.backend {
         Backend::Nftables => nftables::check(wanted),
-        Backend::Iptables => Ok(Vec::new()),
+        Backend::Iptables => iptables::check(wanted),
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::rules::{self, Entry, Pool, TABLE};
-use super::{Kept, Masquerade, Member, Owner};
+use super::{Kept, Masquerade, Member, comment};
+use crate::attach::owner::Owner;
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, ruleset};
 
@@ -63,11 +65,13 @@ fn missing_rules(wanted: &Masquerade<'_>) -> HostError {
     }
 }
 
-fn by_pool(owner: Owner<'_>, addresses: &[IpNet]) -> Wanted {
+fn by_pool(owner: &Owner, addresses: &[IpNet]) -> Wanted {
     let mut wanted = Wanted::new();
     for address in addresses {
-        let element = Element::address(address.addr(), owner.comment());
-        let elements = wanted.entry(Pool::of(owner.network, *address)).or_default();
+        let element = Element::address(address.addr(), comment::of(owner));
+        let elements = wanted
+            .entry(Pool::of(&owner.network, *address))
+            .or_default();
         if !elements.contains(&element) {
             elements.push(element);
         }
@@ -91,7 +95,7 @@ fn is_current(
 
 fn has_rules(nft: &mut Nft, wanted: &Masquerade<'_>, pool: &Pool) -> Result<bool, HostError> {
     let rules = nft.rules(TABLE.object(&pool.name))?;
-    let seal = pool.seal(wanted.owner.network, wanted.non_masquerade);
+    let seal = pool.seal(&wanted.owner.network, wanted.non_masquerade);
     Ok(rules.len() == pool.rule_count(wanted.non_masquerade)
         && rules.last().and_then(|rule| rule.comment.as_ref()) == Some(&seal))
 }
@@ -132,7 +136,7 @@ fn install(
     wanted: &Masquerade<'_>,
     living: &dyn Fn() -> Vec<Member>,
 ) -> Result<(), HostError> {
-    let network = wanted.owner.network;
+    let network = &wanted.owner.network;
     let present = pools(nft, network)?;
     let own = entries(wanted.owner, wanted.addresses);
     let forgotten = own.iter().any(|entry| !present.contains(&entry.pool));
@@ -169,26 +173,24 @@ fn install(
 }
 
 /// The addresses of the network's living containers, each once.
-fn members(network: &str, living: &dyn Fn() -> Vec<Member>) -> Vec<Entry> {
+fn members(network: &NetworkName, living: &dyn Fn() -> Vec<Member>) -> Vec<Entry> {
     let mut by_address = BTreeMap::new();
-    for member in living() {
-        let owner = Owner {
-            network,
-            container: &member.container,
-            ifname: &member.ifname,
-        };
-        for entry in entries(owner, &member.addresses) {
+    for member in living()
+        .into_iter()
+        .filter(|member| member.owner.network == *network)
+    {
+        for entry in entries(&member.owner, &member.addresses) {
             by_address.entry(entry.address).or_insert(entry);
         }
     }
     by_address.into_values().collect()
 }
 
-fn entries(owner: Owner<'_>, addresses: &[IpNet]) -> Vec<Entry> {
+fn entries(owner: &Owner, addresses: &[IpNet]) -> Vec<Entry> {
     let entry = |address: &IpNet| Entry {
-        pool: Pool::of(owner.network, *address),
+        pool: Pool::of(&owner.network, *address),
         address: address.addr(),
-        comment: owner.comment(),
+        comment: comment::of(owner),
     };
     let mut entries: Vec<Entry> = Vec::new();
     for address in addresses {
@@ -220,7 +222,7 @@ fn take_out(nft: &mut Nft, entries: &[Entry]) -> Result<(), HostError> {
 }
 
 /// The pools of a network, by the sets that exist.
-fn pools(nft: &mut Nft, network: &str) -> Result<Vec<Pool>, HostError> {
+fn pools(nft: &mut Nft, network: &NetworkName) -> Result<Vec<Pool>, HostError> {
     let sets = nft.sets(TABLE)?;
     Ok(sets
         .iter()
@@ -235,7 +237,7 @@ pub(super) type Taken = Vec<(Pool, Element)>;
 /// that has none left. Gives what was taken out.
 pub(super) fn remove(
     nft: &mut Nft,
-    network: &str,
+    network: &NetworkName,
     condemned: &dyn Fn(&str) -> bool,
 ) -> Result<Taken, HostError> {
     let mut taken = Taken::new();
@@ -340,7 +342,7 @@ fn dismantle_if_empty(nft: &mut Nft, pool: &Pool) -> Result<(), HostError> {
 }
 
 /// See [`super::list`].
-pub(super) fn list(network: &str) -> Result<Vec<Kept>, HostError> {
+pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
     let mut nft = Nft::open()?;
     let mut found = Vec::new();
     for pool in pools(&mut nft, network)? {
