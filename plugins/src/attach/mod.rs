@@ -13,6 +13,7 @@ pub mod ipam;
 pub mod liveness;
 pub mod mac;
 pub mod masquerade;
+pub mod nat_table;
 pub mod owner;
 pub mod table;
 pub mod undo;
