@@ -139,6 +139,8 @@ impl<'de> Deserializer<'de> for Node<'de> {
     ) -> Result<V::Value, FieldError> {
         match self.0 {
             Value::Object(map) => visitor.visit_map(Entries::of_struct(map, fields)),
+            // serde would take an array for the fields in their order.
+            Value::Array(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &"an object")),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -398,5 +400,6 @@ mod tests {
                 .contains("65536")
         );
         assert!(read(json!("x")).is_err());
+        assert!(read(json!([80])).is_err());
     }
 }

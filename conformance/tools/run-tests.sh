@@ -14,7 +14,7 @@ status=${PIPESTATUS[0]}
 echo
 reasons=$(sed -n 's/^test \[skipped: \(.*\)\] .*ignored$/\1/p' "$log" | sort | uniq -c)
 [ -z "$reasons" ] || printf 'Skipped because of:\n%s\n' "$reasons"
-failures=$(sed -n 's/^test \(.*[^ ]\) *\.\.\. FAILED$/  \1/p' "$log" | sort)
+failures=$(sed -n 's/^test *\(.*[^ ]\) *\.\.\. FAILED$/  \1/p' "$log" | sort)
 [ -z "$failures" ] || printf 'Failed:\n%s\n' "$failures"
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
      END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$log" >target/test.summary

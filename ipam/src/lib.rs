@@ -1,1 +1,14 @@
-//! Address management for CNI: the `host-local` and `static` plugins.
+//! IP address management: which address an attachment gets, and where that is written down.
+//!
+//! [`ranges`] is arithmetic without I/O, [`store`] is the state on the disk, and the plugins put the two together.
+
+mod conf;
+mod error;
+mod host_local;
+pub mod ranges;
+mod static_ipam;
+pub mod store;
+
+pub use error::Error;
+pub use host_local::HostLocal;
+pub use static_ipam::Static;

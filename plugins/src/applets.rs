@@ -21,6 +21,14 @@ pub const ALL: &[Applet] = &[
         name: "loopback",
         plugin: &crate::loopback::Loopback,
     },
+    Applet {
+        name: "host-local",
+        plugin: &crate::attach::ipam::HOST_LOCAL,
+    },
+    Applet {
+        name: "static",
+        plugin: &ipam::Static,
+    },
 ];
 
 /// The plugin of exactly this name.

@@ -97,7 +97,7 @@ impl Container {
     }
 
     fn add_route(&self, link: u32, route: &Route, layer3: &Layer3) -> Result<(), Error> {
-        let gateway = route.gw.or_else(|| layer3.gateway_for(route));
+        let gateway = layer3.gateway_for(route);
         let new = NewRoute {
             gateway,
             oif: Some(link),
@@ -136,7 +136,11 @@ impl Layer3 {
         self.ips.iter().any(|ip| ip.address.addr().is_ipv4())
     }
 
-    fn gateway_for(&self, route: &Route) -> Option<IpAddr> {
+    /// Where a route leads: to its own gateway, else to the first one of its family.
+    pub fn gateway_for(&self, route: &Route) -> Option<IpAddr> {
+        if route.gw.is_some() {
+            return route.gw;
+        }
         let ipv4 = route.dst.addr().is_ipv4();
         self.ips
             .iter()

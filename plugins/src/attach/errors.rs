@@ -11,6 +11,7 @@ impl From<HostError> for Error {
             | HostError::NotANetNs { .. }
             | HostError::NetNsOpen { .. } => Code::InvalidEnvironment,
             HostError::Unsupported { .. } => Code::KernelFeature,
+            HostError::ProgramMissing { .. } => Code::MissingTool,
             HostError::Invalid { .. } => Code::InvalidConfig,
             HostError::DuplicateAddress { .. } => Code::Conflict,
             HostError::Timeout { .. } | HostError::DumpInterrupted { .. } => Code::TryAgainLater,
@@ -19,6 +20,7 @@ impl From<HostError> for Error {
             | HostError::Protocol { .. }
             | HostError::NetNsEnter { .. }
             | HostError::LinkMissing { .. }
+            | HostError::ProgramFailed { .. }
             | HostError::Sysctl { .. } => Code::Kernel,
         };
         let msg = match code {

@@ -13,11 +13,14 @@ use cni_conf::dispatch::{self, Plugin};
 use cni_conf::error::{Code, Error};
 use cni_conf::json;
 use cni_conf::names::PluginName;
-use cni_conf::request::{Attachment, Call, Request};
+use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::liveness::KernelLiveness;
 
 /// The `ipam` section of a configuration, as far as the delegating plugin reads it.
 #[derive(Debug, Default, Deserialize)]
@@ -54,9 +57,14 @@ enum Place {
     There(PathBuf),
 }
 
+/// The plugin `host-local`, with the kernel's view of which containers live.
+pub static HOST_LOCAL: ipam::HostLocal = ipam::HostLocal::new(&KernelLiveness);
+
 /// The IPAM plugins of this binary.
 fn built_in(name: &PluginName) -> Option<&'static dyn Plugin> {
     match name.as_str() {
+        "host-local" => Some(&HOST_LOCAL),
+        "static" => Some(&ipam::Static),
         _ => None,
     }
 }
@@ -211,6 +219,20 @@ pub fn forward(request: &Request, conf: &IpamConf, call: Call) -> Result<(), Err
     match conf.plugin()? {
         Some(name) => Ipam::find(request, name)?.forward(call),
         None => Ok(()),
+    }
+}
+
+/// Who holds which addresses of a network, as far as our own `host-local` gave them.
+pub fn holdings(request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Wire {
+        ipam: IpamConf,
+    }
+    let Wire { ipam } = json::from_value(&request.conf)?;
+    match ipam.plugin.as_deref() {
+        Some("host-local") => HOST_LOCAL.holdings(request),
+        _ => Ok(Vec::new()),
     }
 }
 

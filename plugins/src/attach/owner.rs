@@ -7,8 +7,12 @@
 use cni_conf::names::{ContainerId, IfName, NetworkName};
 use cni_conf::request::{Attachment, AttachmentId, Request};
 
-/// Longest alias in bytes (the kernel's `IFALIASZ` is 256 with the terminating zero).
-const ALIAS_MAX: usize = 255;
+/// Longest alias in bytes: one less than the kernel allows, since netlink libraries send a terminating zero along and the
+/// kernel counts it (`dev_set_alias` in net/core/dev.c).
+const ALIAS_MAX: usize = 254;
+
+/// Longest network name in bytes that always stands in full in an alias.
+const READABLE_NETWORK_MAX: usize = 200;
 
 const PREFIX: &str = "trestle:";
 
@@ -43,18 +47,21 @@ impl Owner {
         format!("{}/{}/{}", self.network, self.container, self.ifname)
     }
 
-    /// The alias of the host's veth end: `trestle:NETWORK/CONTAINERID/IFNAME`, or, where that would not fit the
-    /// kernel's 255 bytes, hashes of network and attachment in their place.
+    /// The alias of the host's veth end: `trestle:NETWORK/CONTAINERID/IFNAME`.
+    ///
+    /// Where that would not fit the kernel, it is cut and ends in `~` and a hash of the whole; a network's
+    /// name that leaves no room for that is hashed itself.
     pub fn alias(&self) -> String {
         let alias = format!("{PREFIX}{}", self.path());
         if alias.len() <= ALIAS_MAX {
             return alias;
         }
-        format!(
-            "{}{:016x}",
-            Self::hashed_prefix(&self.network),
-            fnv1a(self.path().as_bytes())
-        )
+        let hash = fnv1a(self.path().as_bytes());
+        if self.network.as_str().len() <= READABLE_NETWORK_MAX {
+            // All of it is ASCII: network and container by their pattern, and the interface's name is cut off.
+            return format!("{}~{hash:016x}", &alias[..ALIAS_MAX - 17]);
+        }
+        format!("{}{hash:016x}", Self::hashed_prefix(&self.network))
     }
 
     /// True if `alias` belongs to some attachment to some network.
@@ -132,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_belong_to_one_network_even_when_they_are_hashed() {
+    fn aliases_belong_to_one_network_even_when_they_are_cut() {
         let (net, other) = (
             NetworkName::try_from("net").unwrap(),
             NetworkName::try_from("net2").unwrap(),
@@ -142,7 +149,12 @@ mod tests {
             network: "n".repeat(240).try_into().unwrap(),
             ..long.clone()
         };
+        assert!(long.alias().len() <= ALIAS_MAX && long.alias().starts_with("trestle:net/xxx"));
         assert!(longer.alias().len() <= ALIAS_MAX && longer.alias().starts_with("trestle:~"));
+        assert_ne!(
+            long.alias(),
+            owner("net", &format!("{}y", "x".repeat(239))).alias()
+        );
         for own in [owner("net", "c1"), long] {
             assert!(Owner::alias_is_of(&net, &own.alias()));
             assert!(!Owner::alias_is_of(&other, &own.alias()));

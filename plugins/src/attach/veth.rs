@@ -8,7 +8,7 @@ use cni_conf::request::AttachmentId;
 use super::container::{Container, if_there};
 use super::mac;
 use super::owner::Owner;
-use crate::host::rtnl::{Link, NewVeth, VethEnd, VethPair};
+use crate::host::rtnl::{Link, LinkChange, NewVeth, PortChange, VethEnd, VethPair};
 use crate::host::{Rtnl, Sysctl};
 
 /// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
@@ -67,7 +67,7 @@ fn create_as(
             mac: Some(mac::of_host_end(pair.owner).bytes()),
             mtu: pair.mtu,
         },
-        alias: Some(alias),
+        alias: None,
         master: pair.master,
         up: false,
         peer: VethEnd {
@@ -91,7 +91,7 @@ fn create_as(
             .require_free(pair.owner.ifname.as_str())
             .and(Err(error.into())),
         // Left over from an ADD that was killed, in a namespace that somebody still holds.
-        Some(link) if link.alias.as_deref() == Some(alias) => {
+        Some(link) if is_of(&link, alias) => {
             pair.container.require_free(pair.owner.ifname.as_str())?;
             host.delete_link(link.index)?;
             Ok(Some(host.create_veth(&new)?))
@@ -100,17 +100,41 @@ fn create_as(
     }
 }
 
+/// Brings the host's end up, as a bridge port with these settings if it is one. In the same request it gets the alias
+/// that tells whose it is; the kernel takes none when a link is created.
+pub fn bring_up(
+    host: &Rtnl,
+    link: u32,
+    owner: &Owner,
+    port: Option<PortChange>,
+) -> Result<(), Error> {
+    let alias = owner.alias();
+    let change = LinkChange {
+        up: Some(true),
+        alias: Some(&alias),
+        port,
+        ..LinkChange::default()
+    };
+    Ok(host.set_link(link, &change)?)
+}
+
 /// The host's end, if there is one.
 pub fn find(host: &Rtnl, owner: &Owner) -> Result<Option<Link>, Error> {
     let alias = owner.alias();
     for attempt in 0..NAMES {
         if let Some(link) = host.link_by_name(&owner.host_ifname(attempt))?
-            && link.alias.as_deref() == Some(&alias)
+            && is_of(&link, &alias)
         {
             return Ok(Some(link));
         }
     }
     Ok(None)
+}
+
+/// True if a link with one of the owner's names is the owner's: by its alias, or because an ADD was killed before
+/// there was one.
+fn is_of(link: &Link, alias: &str) -> bool {
+    link.kind.as_deref() == Some(KIND) && link.alias.as_deref().is_none_or(|found| found == alias)
 }
 
 /// Deletes the pair by its host end. Returns false if there is none.

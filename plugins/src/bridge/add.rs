@@ -7,14 +7,14 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::link;
 use super::plan::{self, Plan};
-use crate::attach::container::Container;
+use crate::attach::container::{Container, if_there};
 use crate::attach::ipam::Ipam;
-use crate::attach::mac;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::host::Rtnl;
+use crate::attach::{mac, masq};
 use crate::host::rtnl::{Link, LinkChange, PortChange, VethPair};
+use crate::host::{Rtnl, Sysctl};
 
 /// How often a bridge that vanishes between two steps is made again.
 const BRIDGE_ATTEMPTS: u32 = 3;
@@ -47,6 +47,10 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         };
         let plan = plan::plan(&add.settings, &leased)?;
         let connected = add.connect(&plan, undo)?;
+        if let Some(masquerade) = &add.settings.masquerade {
+            undo.push(|| masq::remove(&add.owner));
+            masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
+        }
         add.bring_up(&plan, &connected)?;
         add.result(leased, plan, connected)
     })
@@ -123,20 +127,20 @@ impl Add {
     /// The port's settings, both ends up, addresses and routes. When this returns, the bridge forwards.
     fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
         let (settings, port) = (&self.settings, connected.pair.host.index);
+        // A port needs no address of its own, and nobody has to wait for its link-local one.
+        if_there(Sysctl::ipv6_conf(&connected.pair.host.name, "addr_gen_mode").ensure("1"))?;
         link::set_vlans(&self.host, port, &settings.vlans)?;
-        let change = PortChange {
+        if settings.mac_spoof_check {
+            self.host.add_static_fdb(port, connected.mac.bytes())?;
+        }
+        let ports = PortChange {
             hairpin: settings.hairpin.then_some(true),
             isolated: settings.isolated.then_some(true),
+            locked: settings.mac_spoof_check.then_some(true),
             ..PortChange::default()
         };
-        if settings.hairpin || settings.isolated {
-            self.host.set_bridge_port(port, &change)?;
-        }
-        let up = LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        self.host.set_link(port, &up)?;
+        let port_change = (ports != PortChange::default()).then_some(ports);
+        veth::bring_up(&self.host, port, &self.owner, port_change)?;
         if settings.container_down {
             return Ok(());
         }
@@ -145,7 +149,13 @@ impl Add {
             self.container
                 .configure(inside, self.owner.ifname.as_str(), &plan.layer3)?;
         } else {
-            self.container.rtnl.set_link(inside, &up)?;
+            self.container.rtnl.set_link(
+                inside,
+                &LinkChange {
+                    up: Some(true),
+                    ..LinkChange::default()
+                },
+            )?;
         }
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;

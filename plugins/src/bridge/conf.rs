@@ -9,6 +9,7 @@ use cni_conf::result::Dns;
 use serde::Deserialize;
 
 use crate::attach::ipam::IpamConf;
+use crate::attach::masq;
 
 /// The bridge that a configuration without `bridge` means.
 const DEFAULT_BRIDGE: &str = "cni0";
@@ -112,6 +113,8 @@ pub(super) struct Settings {
     pub(super) container_down: bool,
     pub(super) dns: Dns,
     pub(super) ipam: IpamConf,
+    /// How the containers are masqueraded, if they are.
+    pub(super) masquerade: Option<masq::Settings>,
     /// The MAC address that somebody asked for.
     pub(super) mac: Option<MacAddr>,
 }
@@ -154,6 +157,7 @@ impl Settings {
             container_down: wire.disable_container_interface,
             dns: wire.dns,
             ipam: wire.ipam,
+            masquerade: masq::Settings::read(request)?,
             mac,
         };
         settings.validate()?;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::attach::container::Container;
 use crate::attach::ipam::{self, Ipam, IpamConf};
+use crate::attach::masq;
 use crate::attach::owner::Owner;
 use crate::attach::veth;
 use crate::host::Rtnl;
@@ -25,12 +26,14 @@ pub(super) fn del(request: &Request, attachment: &Attachment) -> Result<(), Erro
         .ipam
         .plugin()
         .and_then(|name| name.map(|name| Ipam::find(request, name)).transpose());
+    let interface = remove_interface(attachment, &owner);
+    let masquerade = masq::remove(&owner);
     // An address may be given to another container only when this one can't use it any more.
-    remove_interface(attachment, &owner)?;
-    match ipam? {
+    let address = interface.and_then(|()| match ipam? {
         Some(ipam) => ipam.del(attachment),
         None => Ok(()),
-    }
+    });
+    Error::join([address, masquerade].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
 }
 
 fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error> {
@@ -51,6 +54,7 @@ pub(super) fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error>
         Ok(host) => veth::collect(&host, &request.network, valid),
         Err(error) => vec![error.into()],
     };
+    errors.extend(masq::collect(&request.network, valid).err());
     errors.extend(ipam::forward(request, &conf.ipam, Call::Gc(Some(valid.to_vec()))).err());
     Error::join(errors).map_or(Ok(()), Err)
 }

@@ -63,10 +63,16 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     if !bridge.up {
         // Before it is up: containers must not tell the host its routes (CVE-2020-10749).
         if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
+        if !settings.dad {
+            // So that its link-local address can be used at once, like the others.
+            if_there(Sysctl::ipv6_conf(name, "accept_dad").ensure("0"))?;
+        }
     }
     let change = LinkChange {
         up: Some(true),
         promisc: promisc.then_some(true),
+        // One that is given at creation is lost when the first port joins (net/bridge/br_if.c, br_mtu_auto_adjust).
+        mtu: if bridge.up { None } else { settings.mtu },
         ..LinkChange::default()
     };
     host.set_link(bridge.index, &change)?;
@@ -82,7 +88,6 @@ fn create(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     let new = NewBridge {
         name,
         mac: Some(mac::random()?.bytes()),
-        mtu: settings.mtu,
         vlan_filtering: settings.vlans.any(),
         ..NewBridge::default()
     };

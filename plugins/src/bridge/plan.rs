@@ -59,6 +59,7 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
             ensure_default_route(&mut layer3.routes, gateway);
         }
     }
+    drop_doubles(&mut layer3);
     Ok(Plan { layer3, gateways })
 }
 
@@ -76,6 +77,30 @@ fn ensure_default_route(routes: &mut Vec<Route>, gateway: IpAddr) {
         }
         None => routes.push(Route::new(dst, Some(gateway))),
     }
+}
+
+/// A route that is asked for twice is one route.
+fn drop_doubles(layer3: &mut Layer3) {
+    let key = |route: &Route| {
+        (
+            route.dst.trunc(),
+            layer3.gateway_for(route),
+            route.table,
+            route.priority,
+        )
+    };
+    let mut seen = Vec::with_capacity(layer3.routes.len());
+    let keep: Vec<bool> = layer3
+        .routes
+        .iter()
+        .map(|route| {
+            let new = !seen.contains(&key(route));
+            seen.push(key(route));
+            new
+        })
+        .collect();
+    let mut keep = keep.into_iter();
+    layer3.routes.retain(|_| keep.next().unwrap_or(true));
 }
 
 /// The first address behind the subnet's own.
@@ -228,6 +253,23 @@ mod tests {
     }
 
     #[test]
+    fn the_same_route_twice_is_one() {
+        let asked = [
+            ("0.0.0.0/0", None),
+            ("192.0.2.0/24", None),
+            ("192.0.2.9/24", Some("10.1.0.1")),
+            ("192.0.2.0/24", Some("10.1.0.9")),
+        ];
+        let plan = plan(
+            &settings(json!({"isGateway": true})),
+            &leased(&[("10.1.0.2/24", None)], &asked),
+        )
+        .unwrap();
+        let dsts: Vec<String> = routes(&plan).into_iter().map(|(dst, _)| dst).collect();
+        assert_eq!(dsts, ["0.0.0.0/0", "192.0.2.0/24", "192.0.2.0/24"]);
+    }
+
+    #[test]
     fn a_default_route_in_another_table_does_not_count() {
         let mut leased = leased(&[("10.1.0.2/24", None)], &[("0.0.0.0/0", None)]);
         leased.routes[0].table = Some(100);
@@ -268,7 +310,13 @@ mod tests {
                 .map(|text| text.parse().unwrap())
                 .collect::<Vec<IpNet>>()
         };
-        let cases: [(&[&str], &[&str], &[&str], usize); 7] = [
+        type Case = (
+            &'static [&'static str],
+            &'static [&'static str],
+            &'static [&'static str],
+            usize,
+        );
+        let cases: [Case; 7] = [
             (
                 &[],
                 &["10.1.0.1/24", "fd00::1/64"],

@@ -1,8 +1,8 @@
 //! What can go wrong between this crate and the kernel.
 //!
-//! Every message names the operation, the object and the cause, in that order:
-//! `add address 10.1.0.2/24 to eth0: File exists (Address already assigned)`. The text in parentheses is
-//! the kernel's own (extended acknowledgement). What a person can do about it is apart, in
+//! Every message names the operation, the object and the cause, in that order: `add address
+//! 10.1.0.2/24 to eth0: File exists (Address already assigned)`. The text in parentheses is the
+//! kernel's own (extended acknowledgement). What a person can do about it is apart, in
 //! [`HostError::remedy`], so that callers can report it in a field of its own.
 
 use std::io;
@@ -31,7 +31,8 @@ pub enum HostError {
         found: &'static str,
     },
 
-    /// The network namespace exists, but may not be opened, or the system refused for another reason.
+    /// The network namespace exists, but may not be opened, or the system refused for another
+    /// reason.
     #[error("open network namespace {}: {}", path.display(), os_text(source))]
     NetNsOpen {
         /// The path as it was given.
@@ -69,7 +70,8 @@ pub enum HostError {
         source: io::Error,
     },
 
-    /// The kernel's answer to a netlink request did not come, was cut off, or could not be understood.
+    /// The kernel's answer to a netlink request did not come, was cut off, or could not be
+    /// understood.
     #[error("{operation}: {problem}")]
     Protocol {
         /// Operation and object.
@@ -132,6 +134,28 @@ pub enum HostError {
         problem: &'static str,
     },
 
+    /// A program that is needed is not installed.
+    #[error("{operation}: {program} not found")]
+    ProgramMissing {
+        /// What it was needed for.
+        operation: String,
+        /// The program's name.
+        program: &'static str,
+        /// Which package to install.
+        remedy: &'static str,
+    },
+
+    /// A program that was run reported failure.
+    #[error("{operation}: {program} failed: {complaint}")]
+    ProgramFailed {
+        /// What it was run for.
+        operation: String,
+        /// The program's name.
+        program: &'static str,
+        /// What it wrote to standard error.
+        complaint: String,
+    },
+
     /// A sysctl could not be read or written.
     #[error("{action} sysctl {name}: {}", os_text(source))]
     Sysctl {
@@ -180,14 +204,23 @@ impl HostError {
     /// What a person can do about it, where that is known. One or two sentences.
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
-            Self::Unsupported { remedy, .. } => Some(remedy),
+            Self::Unsupported { remedy, .. } | Self::ProgramMissing { remedy, .. } => Some(remedy),
             Self::NetNsMissing { .. } => {
                 Some("The container's network namespace is gone or was never made.")
             }
             Self::NotANetNs { .. } => Some(
-                "Give the path of a network namespace, such as /run/netns/NAME or /proc/PID/ns/net.",
+                "Give the path of a network namespace, such as /run/netns/NAME or \
+                 /proc/PID/ns/net.",
             ),
             Self::Sysctl { source, .. } => sysctl_remedy(source),
+            // The only use that route netlink has for this number.
+            Self::Netlink {
+                errno: Errno::EACCES,
+                ..
+            } => Some(
+                "IPv6 is switched off here: set net.ipv6.conf.all.disable_ipv6 and that of the \
+                 interface to 0.",
+            ),
             _ => match self.errno() {
                 Some(Errno::EPERM | Errno::EACCES) => {
                     Some("Run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN.")
@@ -202,10 +235,12 @@ impl HostError {
 fn sysctl_remedy(source: &io::Error) -> Option<&'static str> {
     match source.raw_os_error().map(Errno::from_raw)? {
         Errno::EROFS => Some(
-            "/proc/sys is mounted read-only here, as in an unprivileged container: run on the host, or set the value there.",
+            "/proc/sys is mounted read-only here, as in an unprivileged container: run on the \
+             host, or set the value there.",
         ),
         Errno::ENOENT => Some(
-            "The kernel has no such setting: the interface does not exist, or the module or protocol (IPv6?) is not loaded.",
+            "The kernel has no such setting: the interface does not exist, or the module or \
+             protocol (IPv6?) is not loaded.",
         ),
         Errno::EACCES | Errno::EPERM => {
             Some("Run as root; some settings can only be changed in the host's user namespace.")

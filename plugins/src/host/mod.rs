@@ -1,15 +1,19 @@
-//! The kernel's side: network namespaces, links, addresses, routes and sysctls.
+//! The kernel's side: network namespaces, links, addresses, routes, sysctls and modules.
 //!
-//! Nothing here knows of CNI. Everything else in this crate talks to the kernel through this module,
-//! which offers a blocking interface and is the only place with `unsafe` code or an async runtime.
+//! Nothing here knows of CNI. Everything else in this crate talks to the kernel through this
+//! module, which offers a blocking interface and is the only place with `unsafe` code or an async
+//! runtime.
 //!
-//! A [`netns::NetNs`] names a namespace and can be entered; an [`rtnl::Rtnl`] is a route netlink socket
-//! that belongs to the namespace it was opened in, wherever the thread goes afterwards; a
-//! [`sysctl::Sysctl`] is read and written in the namespace the calling thread is in.
-//! All failures are [`error::HostError`]s that say operation, object and cause, and often a remedy.
+//! A [`netns::NetNs`] names a namespace and can be entered; an [`rtnl::Rtnl`] is a route netlink
+//! socket that belongs to the namespace it was opened in, wherever the thread goes afterwards; a
+//! [`sysctl::Sysctl`] is read and written in the namespace the calling thread is in. All failures
+//! are [`error::HostError`]s that say operation, object and cause, and often a remedy.
 
 pub mod error;
+pub mod module;
 pub mod netns;
+pub mod nft;
+pub mod program;
 pub mod rtnl;
 pub mod sysctl;
 

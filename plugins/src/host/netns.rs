@@ -1,8 +1,9 @@
 //! Network namespaces: opening, comparing and entering them.
 //!
-//! A namespace is held by an open file of nsfs, so it stays alive for as long as its [`NetNs`] does.
-//! `setns(2)` with `CLONE_NEWNET` moves the calling thread only; for that reason everything here goes
-//! through `/proc/thread-self` and is sound in a program with several threads. See namespaces(7).
+//! A namespace is held by an open file of nsfs, so it stays alive for as long as its [`NetNs`]
+//! does. `setns(2)` with `CLONE_NEWNET` moves the calling thread only; for that reason everything
+//! here goes through `/proc/thread-self` and is sound in a program with several threads. See
+//! namespaces(7).
 
 use std::fs::File;
 use std::io;
@@ -39,9 +40,10 @@ impl NetNs {
     /// Opens the namespace at `path`, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
     ///
     /// # Errors
-    /// [`HostError::NetNsMissing`] when there is nothing; [`HostError::NotANetNs`] when there is something
-    /// else, such as the empty file that is left when a bind mount is gone, or a namespace of another
-    /// kind; [`HostError::NetNsOpen`] for everything else, lacking permission among it.
+    /// [`HostError::NetNsMissing`] when there is nothing; [`HostError::NotANetNs`] when there is
+    /// something else, such as the empty file that is left when a bind mount is gone, or a
+    /// namespace of another kind; [`HostError::NetNsOpen`] for everything else, lacking permission
+    /// among it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, HostError> {
         let path = path.as_ref();
         let refused = |source: io::Error| match source.kind() {
@@ -148,8 +150,8 @@ impl NetNs {
     /// Runs `work` with the calling thread inside this namespace, and returns what it returned.
     ///
     /// The thread goes back to where it was when `work` ends, by a panic too. Where the way back is
-    /// barred, the process is aborted: nothing may go on in a namespace it did not choose. Threads that
-    /// `work` starts stay in this namespace. Sockets that `work` opens belong to it for good.
+    /// barred, the process is aborted: nothing may go on in a namespace it did not choose. Threads
+    /// that `work` starts stay in this namespace. Sockets that `work` opens belong to it for good.
     ///
     /// # Errors
     /// When the namespace can't be entered; then `work` is not run.
@@ -219,8 +221,9 @@ fn namespace_type(file: &File) -> Result<libc::c_int, Errno> {
 fn socket_cookie(socket: BorrowedFd<'_>) -> Result<u64, Errno> {
     let mut cookie = 0_u64;
     let mut length = size_of_val(&cookie) as libc::socklen_t;
-    // SAFETY: both pointers are to live, properly aligned variables; `length` is the size of `cookie`,
-    // so the kernel writes no more than that; the descriptor is open for the duration of the call.
+    // SAFETY: both pointers are to live, properly aligned variables; `length` is the size of
+    // `cookie`, so the kernel writes no more than that; the descriptor is open for the duration of
+    // the call.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

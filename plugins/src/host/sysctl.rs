@@ -1,8 +1,9 @@
 //! Network sysctls: files under `/proc/sys/net`.
 //!
-//! The kernel shows each thread the settings of the namespace that it is in (net/sysctl_net.c), so to
-//! reach those of a container, call this inside [`NetNs::enter`](super::netns::NetNs::enter).
-//! A name is kept as a list of segments, never as a dotted string: an interface may be called `eth0.10`.
+//! The kernel shows each thread the settings of the namespace that it is in (net/sysctl_net.c), so
+//! to reach those of a container, call this inside [`NetNs::enter`](super::netns::NetNs::enter). A
+//! name is kept as a list of segments, never as a dotted string: an interface may be called
+//! `eth0.10`.
 
 use std::fmt;
 use std::fs;
@@ -52,10 +53,11 @@ impl Sysctl {
         }
     }
 
-    /// A name as people write it: `net.ipv4.conf.eth0.arp_notify` or `net/ipv4/conf/eth0.10/arp_notify`.
+    /// A name as people write it: `net.ipv4.conf.eth0.arp_notify` or
+    /// `net/ipv4/conf/eth0.10/arp_notify`.
     ///
-    /// As in sysctl(8), whichever of `.` and `/` comes first separates the segments, and where that is
-    /// the dot, a `/` stands for a dot inside a segment.
+    /// As in sysctl(8), whichever of `.` and `/` comes first separates the segments, and where that
+    /// is the dot, a `/` stands for a dot inside a segment.
     ///
     /// # Errors
     /// [`HostError::Invalid`] when the name does not begin with `net` or has an empty segment, `.`

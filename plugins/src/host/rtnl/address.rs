@@ -1,9 +1,14 @@
 //! IP addresses of links.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 pub use netlink_packet_route::address::{AddressFlags, AddressScope};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 
 use super::super::error::HostError;
 use super::exchange::Rtnl;
@@ -18,7 +23,8 @@ pub struct Address {
     pub net: IpNet,
     /// How far it is valid; `Link` for fe80::/10.
     pub scope: AddressScope,
-    /// The kernel's flags. `Permanent` is missing from those that came from router advertisements or DHCP.
+    /// The kernel's flags. `Permanent` is missing from those that came from router advertisements
+    /// or DHCP.
     pub flags: AddressFlags,
     /// The broadcast address, IPv4 only.
     pub broadcast: Option<Ipv4Addr>,
@@ -49,11 +55,21 @@ pub struct AddressOptions {
 impl Rtnl {
     /// The addresses of a link, both families. The kernel does the filtering.
     pub fn addresses(&self, link: u32) -> Result<Vec<Address>, HostError> {
-        unimplemented!("{link}")
+        let mut request = AddressMessage::default();
+        request.header.index = link;
+        let answers = self
+            .dump(&RouteNetlinkMessage::GetAddress(request))
+            .map_err(|refusal| {
+                refusal.during(format!("list addresses of {}", self.describe(link)))
+            })?;
+        let mut addresses: Vec<_> = answers.into_iter().filter_map(into_address).collect();
+        // Without strict checking the kernel lists those of all links.
+        addresses.retain(|address| address.link == link);
+        Ok(addresses)
     }
 
-    /// Adds an address. An IPv4 one gets the last address of its prefix as its broadcast address, as with
-    /// `ip address add … brd +`, unless the prefix is a /31 or /32.
+    /// Adds an address. An IPv4 one gets the last address of its prefix as its broadcast address,
+    /// as with `ip address add … brd +`, unless the prefix is a /31 or /32.
     ///
     /// # Errors
     /// [`HostError::is_exists`] when the link has the address already.
@@ -63,11 +79,91 @@ impl Rtnl {
         net: IpNet,
         options: AddressOptions,
     ) -> Result<(), HostError> {
-        unimplemented!("{link}{net}{options:?}")
+        let mut message = message(link, net);
+        let mut flags = AddressFlags::empty();
+        flags.set(AddressFlags::Nodad, options.nodad && net.addr().is_ipv6());
+        flags.set(AddressFlags::Noprefixroute, options.noprefixroute);
+        if !flags.is_empty() {
+            message.attributes.push(AddressAttribute::Flags(flags));
+        }
+        message.header.scope = scope(net.addr());
+        if let IpNet::V4(net) = net
+            && net.prefix_len() < 31
+        {
+            message
+                .attributes
+                .push(AddressAttribute::Broadcast(net.broadcast()));
+        }
+        self.ask(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .map_err(|refusal| {
+            refusal.during(format!("add address {net} to {}", self.describe(link)))
+        })?;
+        Ok(())
     }
 
-    /// Removes an address. Returns false when the link does not have it.
+    /// Removes an address. Returns false when the link does not have it, or is not there itself.
     pub fn delete_address(&self, link: u32, net: IpNet) -> Result<bool, HostError> {
-        unimplemented!("{link}{net}")
+        match self.ask(RouteNetlinkMessage::DelAddress(message(link, net)), 0) {
+            Ok(_) => Ok(true),
+            Err(refusal) => {
+                match refusal.errno() {
+                    Some(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(false),
+                    _ => Err(refusal
+                        .during(format!("remove address {net} from {}", self.describe(link)))),
+                }
+            }
+        }
     }
+}
+
+fn message(link: u32, net: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = link;
+    message.header.prefix_len = net.prefix_len();
+    message.header.family = match net {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.attributes.push(AddressAttribute::Local(net.addr()));
+    message
+        .attributes
+        .push(AddressAttribute::Address(net.addr()));
+    message
+}
+
+/// How far an address is valid: loopback addresses on this host only. For IPv6 the kernel decides.
+fn scope(address: IpAddr) -> AddressScope {
+    match address {
+        IpAddr::V4(address) if address.is_loopback() => AddressScope::Host,
+        _ => AddressScope::Universe,
+    }
+}
+
+fn into_address(message: RouteNetlinkMessage) -> Option<Address> {
+    let RouteNetlinkMessage::NewAddress(message) = message else {
+        return None;
+    };
+    let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+    let (mut local, mut address, mut broadcast) = (None, None, None);
+    for attribute in message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(ip),
+            AddressAttribute::Address(ip) => address = Some(ip),
+            AddressAttribute::Broadcast(ip) => broadcast = Some(ip),
+            AddressAttribute::Flags(all) => flags = all,
+            _ => {}
+        }
+    }
+    // With a peer address (pointopoint), `Address` is the peer's.
+    let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+    Some(Address {
+        link: message.header.index,
+        net,
+        scope: message.header.scope,
+        flags,
+        broadcast,
+    })
 }

@@ -2,8 +2,15 @@
 
 use std::ops::RangeInclusive;
 
+use netlink_packet_route::link::{
+    AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask,
+    LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
 use super::super::error::HostError;
-use super::exchange::Rtnl;
+use super::bridge::NO_VLAN_FILTERING;
+use super::exchange::{Refusal, Rtnl};
 
 /// Consecutive VLANs of one port, or of the bridge itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,25 +34,144 @@ pub enum VlanOwner {
 
 impl Rtnl {
     /// Lets VLANs through; what is there already stays. One request for all of them.
+    ///
+    /// # Errors
+    /// [`HostError::Unsupported`] when the kernel's bridges don't filter VLANs.
     pub fn add_bridge_vlans(
         &self,
         owner: VlanOwner,
         vlans: &[BridgeVlan],
     ) -> Result<(), HostError> {
-        unimplemented!("{owner:?}{vlans:?}")
+        self.ask(RouteNetlinkMessage::SetLink(owner.message(vlans)), 0)
+            .map_err(|refusal| self.vlan_error(refusal, owner, "let through", vlans))?;
+        Ok(())
     }
 
-    /// Takes VLANs away. One request for all of them.
+    /// Takes VLANs away. One request for all of them. Those that are not there are no error.
+    ///
+    /// # Errors
+    /// [`HostError::Unsupported`] when the kernel's bridges don't filter VLANs.
     pub fn delete_bridge_vlans(
         &self,
         owner: VlanOwner,
         vids: &[RangeInclusive<u16>],
     ) -> Result<(), HostError> {
-        unimplemented!("{owner:?}{vids:?}")
+        let plain = |vids: &RangeInclusive<u16>| BridgeVlan {
+            vids: vids.clone(),
+            pvid: false,
+            untagged: false,
+        };
+        let vlans: Vec<_> = vids.iter().map(plain).collect();
+        self.ask(RouteNetlinkMessage::DelLink(owner.message(&vlans)), 0)
+            .map_err(|refusal| self.vlan_error(refusal, owner, "take away", &vlans))?;
+        Ok(())
     }
 
-    /// The VLANs of one port or bridge, in ascending order, consecutive ones of a kind in one range.
+    fn vlan_error(
+        &self,
+        refusal: Refusal,
+        owner: VlanOwner,
+        verb: &str,
+        vlans: &[BridgeVlan],
+    ) -> HostError {
+        let ranges: Vec<_> = vlans.iter().map(range_text).collect();
+        let owner = match owner {
+            VlanOwner::Port(index) => format!("bridge port {}", self.describe(index)),
+            VlanOwner::Bridge(index) => format!("bridge {}", self.describe(index)),
+        };
+        refusal.during_or_unsupported(
+            format!("{verb} VLAN {} on {owner}", ranges.join(", ")),
+            NO_VLAN_FILTERING,
+        )
+    }
+
+    /// The VLANs of one port or bridge, in ascending order, consecutive ones of a kind in one
+    /// range.
+    ///
+    /// The kernel's filter for one link came later than this request, so it lists those of all
+    /// bridges.
     pub fn bridge_vlans(&self, index: u32) -> Result<Vec<BridgeVlan>, HostError> {
-        unimplemented!("{index}")
+        let mut request = LinkMessage::default();
+        request.header.interface_family = AddressFamily::Bridge;
+        request.attributes.push(LinkAttribute::ExtMask(vec![
+            LinkExtentMask::BrvlanCompressed,
+        ]));
+        let answers = self
+            .dump(&RouteNetlinkMessage::GetLink(request))
+            .map_err(|refusal| refusal.during(format!("list VLANs of {}", self.describe(index))))?;
+        let specs = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(link) if link.header.index == index => Some(link),
+            _ => None,
+        });
+        let mut vlans = Vec::new();
+        for attribute in specs.flat_map(|link| link.attributes) {
+            if let LinkAttribute::AfSpecBridge(spec) = attribute {
+                take_ranges(spec, &mut vlans);
+            }
+        }
+        Ok(vlans)
+    }
+}
+
+impl VlanOwner {
+    fn message(self, vlans: &[BridgeVlan]) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.interface_family = AddressFamily::Bridge;
+        let mut spec = Vec::new();
+        match self {
+            Self::Port(index) => message.header.index = index,
+            Self::Bridge(index) => {
+                message.header.index = index;
+                // The kernel's BRIDGE_FLAGS_SELF: this link, rather than the bridge it is a port
+                // of.
+                spec.push(AfSpecBridge::Flags(BridgeFlag::LowerDev));
+            }
+        }
+        spec.extend(vlans.iter().flat_map(BridgeVlan::entries));
+        message.attributes.push(LinkAttribute::AfSpecBridge(spec));
+        message
+    }
+}
+
+impl BridgeVlan {
+    /// One entry for a single VLAN, two for a range.
+    fn entries(&self) -> Vec<AfSpecBridge> {
+        let mut flags = BridgeVlanInfoFlags::empty();
+        flags.set(BridgeVlanInfoFlags::Pvid, self.pvid);
+        flags.set(BridgeVlanInfoFlags::Untagged, self.untagged);
+        let entry = |flags, vid| AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid });
+        let (first, last) = (*self.vids.start(), *self.vids.end());
+        if first == last {
+            return vec![entry(flags, first)];
+        }
+        vec![
+            entry(flags | BridgeVlanInfoFlags::RangeBegin, first),
+            entry(flags | BridgeVlanInfoFlags::RangeEnd, last),
+        ]
+    }
+}
+
+fn take_ranges(spec: Vec<AfSpecBridge>, vlans: &mut Vec<BridgeVlan>) {
+    let mut begin = None;
+    for entry in spec {
+        let AfSpecBridge::VlanInfo(info) = entry else {
+            continue;
+        };
+        if info.flags.contains(BridgeVlanInfoFlags::RangeBegin) {
+            begin = Some(info.vid);
+            continue;
+        }
+        vlans.push(BridgeVlan {
+            vids: begin.take().unwrap_or(info.vid)..=info.vid,
+            pvid: info.flags.contains(BridgeVlanInfoFlags::Pvid),
+            untagged: info.flags.contains(BridgeVlanInfoFlags::Untagged),
+        });
+    }
+}
+
+fn range_text(vlan: &BridgeVlan) -> String {
+    match (vlan.vids.start(), vlan.vids.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
     }
 }

@@ -1,9 +1,16 @@
-//! Links of every kind: finding, changing and deleting them.
+//! Links of every kind: finding and deleting them.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage, State,
+};
+use nix::errno::Errno;
 
 use super::super::error::HostError;
-use super::super::netns::NetNs;
 use super::bridge::{BridgeInfo, PortInfo};
-use super::exchange::Rtnl;
+use super::exchange::{Refusal, Rtnl};
 
 /// A hardware address, in network order.
 pub type Mac = [u8; 6];
@@ -30,8 +37,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether it is operational: up, with a carrier, and not dormant (`IF_OPER_UP`). False for links
-    /// whose driver does not tell, `lo` among them.
+    /// Whether it is operational: up, with a carrier, and not dormant (`IF_OPER_UP`). False for
+    /// links whose driver does not tell, `lo` among them.
     pub running: bool,
     /// Whether it was asked to receive frames for all hardware addresses (`IFF_PROMISC`).
     pub promisc: bool,
@@ -46,7 +53,8 @@ pub struct Link {
     /// The index of the link it stands on: a veth's peer, a VLAN's parent. It is an index in the
     /// namespace that `link_netnsid` tells of, if that is set.
     pub link: Option<u32>,
-    /// The namespace of `link`, as the number that this namespace knows it by, if it is another one.
+    /// The namespace of `link`, as the number that this namespace knows it by, if it is another
+    /// one.
     pub link_netnsid: Option<i32>,
     /// The length of its transmit queue in packets.
     pub tx_queue_len: u32,
@@ -58,76 +66,237 @@ pub struct Link {
     pub vlan_id: Option<u16>,
 }
 
-/// What to change about a link. `None` leaves a property alone.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LinkChange<'a> {
-    /// Bring it up or down.
-    pub up: Option<bool>,
-    /// The MTU in bytes.
-    pub mtu: Option<u32>,
-    /// The hardware address.
-    pub mac: Option<Mac>,
-    /// Receive frames for all hardware addresses.
-    pub promisc: Option<bool>,
-    /// Receive all multicast frames.
-    pub allmulti: Option<bool>,
-    /// The length of the transmit queue in packets.
-    pub tx_queue_len: Option<u32>,
-    /// The free text attached to it, up to 255 bytes; an empty one removes it.
-    pub alias: Option<&'a str>,
-    /// A new name. Most kernels want the link to be down for it.
-    pub name: Option<&'a str>,
-    /// The index of the bridge to make it a port of; 0 releases it from the one it is on.
-    pub master: Option<u32>,
-    /// Move it into this namespace, where it keeps its index if that is free there.
-    pub netns: Option<&'a NetNs>,
-}
-
 impl Rtnl {
     /// The link of this name, or none. A name longer than 15 bytes is no link's.
     pub fn link_by_name(&self, name: &str) -> Result<Option<Link>, HostError> {
-        unimplemented!("{name}")
+        if !is_possible_name(name) {
+            return Ok(None);
+        }
+        let mut request = without_statistics();
+        request
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        self.find_link(request)
+            .map_err(|refusal| refusal.during(format!("look up link {name}")))
     }
 
     /// The link with this index, or none.
     pub fn link_by_index(&self, index: u32) -> Result<Option<Link>, HostError> {
-        unimplemented!("{index}")
+        // To the kernel, 0 would be the absence of an index.
+        if index == 0 {
+            return Ok(None);
+        }
+        let mut request = without_statistics();
+        request.header.index = index;
+        self.find_link(request)
+            .map_err(|refusal| refusal.during(format!("look up link with index {index}")))
+    }
+
+    fn find_link(&self, request: LinkMessage) -> Result<Option<Link>, Refusal> {
+        match self.ask(RouteNetlinkMessage::GetLink(request), 0) {
+            Ok(answers) => Ok(first_link(answers)),
+            Err(refusal) if refusal.errno() == Some(Errno::ENODEV) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The name of a link for an error message. Asked for only once there is an error.
+    pub(super) fn describe(&self, index: u32) -> String {
+        match self.link_by_index(index) {
+            Ok(Some(link)) => link.name,
+            _ => format!("link with index {index}"),
+        }
     }
 
     /// All links of the namespace.
     pub fn links(&self) -> Result<Vec<Link>, HostError> {
-        unimplemented!()
+        self.list_links(without_statistics())
+            .map_err(|refusal| refusal.during("list links"))
     }
 
     /// All links of one kind, such as `veth`. The kernel does the filtering.
     pub fn links_of_kind(&self, kind: &str) -> Result<Vec<Link>, HostError> {
-        unimplemented!("{kind}")
+        let mut request = without_statistics();
+        request
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
+                kind_from_name(kind),
+            )]));
+        let mut links = self
+            .list_links(request)
+            .map_err(|refusal| refusal.during(format!("list links of kind {kind}")))?;
+        // A kind that the kernel does not know (yet) filters nothing.
+        links.retain(|link| link.kind.as_deref() == Some(kind));
+        Ok(links)
     }
 
     /// All links of one kind whose alias begins with `prefix`: how GC finds what this project made.
     pub fn links_with_alias(&self, kind: &str, prefix: &str) -> Result<Vec<Link>, HostError> {
-        unimplemented!("{kind}{prefix}")
+        let mut links = self.links_of_kind(kind)?;
+        links.retain(|link| {
+            link.alias
+                .as_deref()
+                .is_some_and(|alias| alias.starts_with(prefix))
+        });
+        Ok(links)
     }
 
     /// The ports of a bridge. The kernel does the filtering.
     pub fn bridge_ports(&self, bridge: u32) -> Result<Vec<Link>, HostError> {
-        unimplemented!("{bridge}")
+        let mut request = without_statistics();
+        request.attributes.push(LinkAttribute::Controller(bridge));
+        let mut links = self.list_links(request).map_err(|refusal| {
+            refusal.during(format!("list ports of {}", self.describe(bridge)))
+        })?;
+        links.retain(|link| link.master == Some(bridge));
+        Ok(links)
     }
 
-    /// Changes a link, everything in one request.
-    ///
-    /// The kernel applies the changes one by one and stops at the first that fails.
-    pub fn set_link(&self, index: u32, change: &LinkChange<'_>) -> Result<(), HostError> {
-        unimplemented!("{index}{change:?}")
+    fn list_links(&self, request: LinkMessage) -> Result<Vec<Link>, Refusal> {
+        let answers = self.dump(&RouteNetlinkMessage::GetLink(request))?;
+        Ok(answers.into_iter().filter_map(into_link).collect())
     }
 
     /// Deletes a link. Returns false when there was none. The other end of a veth goes with it.
     pub fn delete_link(&self, index: u32) -> Result<bool, HostError> {
-        unimplemented!("{index}")
+        // To the kernel, 0 would be the absence of an index.
+        if index == 0 {
+            return Ok(false);
+        }
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        self.remove_link(request)
+            .map_err(|refusal| refusal.during(format!("delete {}", self.describe(index))))
     }
 
     /// Deletes the link of this name. Returns false when there was none.
     pub fn delete_link_by_name(&self, name: &str) -> Result<bool, HostError> {
-        unimplemented!("{name}")
+        if !is_possible_name(name) {
+            return Ok(false);
+        }
+        let mut request = LinkMessage::default();
+        request
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        self.remove_link(request)
+            .map_err(|refusal| refusal.during(format!("delete link {name}")))
+    }
+
+    fn remove_link(&self, request: LinkMessage) -> Result<bool, Refusal> {
+        match self.ask(RouteNetlinkMessage::DelLink(request), 0) {
+            Ok(_) => Ok(true),
+            Err(refusal) if refusal.errno() == Some(Errno::ENODEV) => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Creates a link and returns it as the kernel tells of it.
+    ///
+    /// Since Linux 6.2 the answer to the request itself can tell (`NLM_F_ECHO`); before that, it
+    /// takes a second request. The answer is made before the link becomes a port of its master.
+    pub(super) fn new_link(&self, name: &str, request: LinkMessage) -> Result<Link, Refusal> {
+        let answers = self.ask(
+            RouteNetlinkMessage::NewLink(request),
+            NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO,
+        )?;
+        if let Some(link) = first_link(answers) {
+            return Ok(link);
+        }
+        let mut request = without_statistics();
+        request
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
+        let gone = Refusal::Refused {
+            errno: Errno::ENODEV,
+            detail: None,
+        };
+        self.find_link(request)?.ok_or(gone)
+    }
+}
+
+/// A request about a link that spares the kernel (and this process) its counters.
+fn without_statistics() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}
+
+fn is_possible_name(name: &str) -> bool {
+    (1..=NAME_MAX).contains(&name.len()) && !name.contains('\0')
+}
+
+fn kind_from_name(kind: &str) -> InfoKind {
+    match kind {
+        "veth" => InfoKind::Veth,
+        "bridge" => InfoKind::Bridge,
+        "vlan" => InfoKind::Vlan,
+        "ifb" => InfoKind::Ifb,
+        other => InfoKind::Other(other.to_owned()),
+    }
+}
+
+fn first_link(answers: Vec<RouteNetlinkMessage>) -> Option<Link> {
+    answers.into_iter().find_map(into_link)
+}
+
+fn into_link(message: RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::from(message)),
+        _ => None,
+    }
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            up: flags.contains(LinkFlags::Up),
+            promisc: flags.contains(LinkFlags::Promisc),
+            allmulti: flags.contains(LinkFlags::Allmulti),
+            loopback: flags.contains(LinkFlags::Loopback),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::OperState(state) => link.running = state == State::Up,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Link(index) => link.link = Some(index),
+                LinkAttribute::LinkNetNsId(id) => link.link_netnsid = Some(id),
+                LinkAttribute::TxQueueLen(length) => link.tx_queue_len = length,
+                LinkAttribute::LinkInfo(infos) => link.take_infos(infos),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl Link {
+    fn take_infos(&mut self, infos: Vec<LinkInfo>) {
+        for info in infos {
+            match info {
+                LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
+                LinkInfo::Data(InfoData::Bridge(settings)) => {
+                    self.bridge = Some(BridgeInfo::from(settings));
+                }
+                LinkInfo::Data(InfoData::Vlan(settings)) => {
+                    self.vlan_id = settings.into_iter().find_map(|setting| match setting {
+                        InfoVlan::Id(id) => Some(id),
+                        _ => None,
+                    });
+                }
+                LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
+                    self.port = Some(PortInfo::from(settings));
+                }
+                _ => {}
+            }
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Route netlink: links, bridges, addresses and routes, by blocking calls.
 //!
 //! An [`Rtnl`] is one socket, and a netlink socket belongs for good to the network namespace it was
-//! opened in (netlink(7)); a thread can thus hold one for the host and one for a container and use both
-//! from where it is. Each operation is one request and one answer. Objects are asked for by name or
-//! index, or listed with a filter that the kernel applies.
+//! opened in (netlink(7)); a thread can thus hold one for the host and one for a container and use
+//! both from where it is. Each operation is one request and one answer. Objects are asked for by
+//! name or index, or listed with a filter that the kernel applies.
 //!
 //! Requests that need a privilege need it in the user namespace that owns the network namespace.
 
@@ -11,8 +11,11 @@ mod address;
 mod bridge;
 mod bridge_vlan;
 mod exchange;
+mod fdb;
 mod link;
+mod link_change;
 mod monitor;
+mod qdisc;
 mod route;
 mod veth;
 mod vlan;
@@ -21,7 +24,9 @@ pub use address::{Address, AddressFlags, AddressOptions, AddressScope};
 pub use bridge::{BridgeChange, BridgeInfo, NewBridge, PortChange, PortInfo, PortState};
 pub use bridge_vlan::{BridgeVlan, VlanOwner};
 pub use exchange::Rtnl;
-pub use link::{ALIAS_MAX, Link, LinkChange, Mac, NAME_MAX};
+pub use link::{ALIAS_MAX, Link, Mac, NAME_MAX};
+pub use link_change::LinkChange;
+pub use qdisc::TokenBucket;
 pub use route::{
     DefaultRoute, Family, NewRoute, Route, RouteFilter, RouteProtocol, RouteScope, TABLE_MAIN,
 };

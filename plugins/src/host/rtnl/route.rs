@@ -5,8 +5,16 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 pub use netlink_packet_route::route::{RouteProtocol, RouteScope};
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType,
+    RouteVia,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+
 use super::super::error::HostError;
-use super::exchange::Rtnl;
+use super::exchange::{Refusal, Rtnl};
 
 /// The routing table that routes go to unless told otherwise: `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;
@@ -25,11 +33,13 @@ pub enum Family {
 pub struct NewRoute {
     /// The destination; host bits are cleared.
     pub dst: IpNet,
-    /// The next router; none for a destination that is on the link. An IPv6 router may serve IPv4 too.
+    /// The next router; none for a destination that is on the link. An IPv6 router may serve IPv4
+    /// too.
     pub gateway: Option<IpAddr>,
     /// The index of the link it leaves by.
     pub oif: Option<u32>,
-    /// The scope, IPv4 only. Without one: `Universe` with a gateway, `Link` without, as iproute2 does.
+    /// The scope, IPv4 only. Without one: `Universe` with a gateway, `Link` without, as iproute2
+    /// does.
     pub scope: Option<RouteScope>,
     /// The MTU towards the destination in bytes.
     pub mtu: Option<u32>,
@@ -122,8 +132,8 @@ pub struct DefaultRoute {
     pub link: u32,
     /// The router.
     pub gateway: Option<IpAddr>,
-    /// Whether the kernel made it from a router advertisement. Such a route goes away when forwarding is
-    /// switched on, unless the link's `accept_ra` is 2.
+    /// Whether the kernel made it from a router advertisement. Such a route goes away when
+    /// forwarding is switched on, unless the link's `accept_ra` is 2.
     pub from_router_advertisement: bool,
 }
 
@@ -131,29 +141,275 @@ impl Rtnl {
     /// Adds a route.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when there is one to the same destination with the same priority (IPv4), or
-    /// the very same one (IPv6).
+    /// [`HostError::is_exists`] when there is one to the same destination with the same priority.
     pub fn add_route(&self, new: &NewRoute) -> Result<(), HostError> {
-        unimplemented!("{new:?}")
+        self.put_route(new, NLM_F_CREATE | NLM_F_EXCL)
+            .map_err(|refusal| refusal.during(self.route_text("add", new)))
     }
 
-    /// Adds a route in place of the one to the same destination with the same priority, if there is one.
+    /// Adds a route in place of the one to the same destination with the same priority, if there is
+    /// one.
     pub fn replace_route(&self, new: &NewRoute) -> Result<(), HostError> {
-        unimplemented!("{new:?}")
+        self.put_route(new, NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(|refusal| refusal.during(self.route_text("replace", new)))
     }
 
-    /// Deletes the first route that is like this one in all that is set. Returns false when there is none.
+    fn put_route(&self, new: &NewRoute, flags: u16) -> Result<(), Refusal> {
+        let mut message = new.message();
+        // As iproute2 and the Go netlink library mark theirs.
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = new.scope.unwrap_or(match (new.dst, new.gateway) {
+            (IpNet::V4(_), None) => RouteScope::Link,
+            _ => RouteScope::Universe,
+        });
+        self.ask(RouteNetlinkMessage::NewRoute(message), flags)?;
+        Ok(())
+    }
+
+    /// Deletes the first route that is like this one in all that is set. Returns false when there
+    /// is none.
     pub fn delete_route(&self, route: &NewRoute) -> Result<bool, HostError> {
-        unimplemented!("{route:?}")
+        let mut message = route.message();
+        message.header.scope = route.scope.unwrap_or(RouteScope::NoWhere);
+        match self.ask(RouteNetlinkMessage::DelRoute(message), 0) {
+            Ok(_) => Ok(true),
+            Err(refusal) => match refusal.errno() {
+                Some(Errno::ESRCH | Errno::ENOENT | Errno::ENODEV) => Ok(false),
+                _ => Err(refusal.during(self.route_text("delete", route))),
+            },
+        }
     }
 
-    /// The unicast routes that the filter lets through. The kernel does the filtering, except by destination.
+    fn route_text(&self, verb: &str, route: &NewRoute) -> String {
+        let mut text = format!("{verb} route {}", route.dst.trunc());
+        if let Some(gateway) = route.gateway {
+            text += &format!(" via {gateway}");
+        }
+        if let Some(oif) = route.oif {
+            text += &format!(" dev {}", self.describe(oif));
+        }
+        if let Some(table) = route.table {
+            text += &format!(" table {table}");
+        }
+        text
+    }
+
+    /// The unicast routes that the filter lets through. The kernel does the filtering, except by
+    /// destination.
     pub fn routes(&self, filter: &RouteFilter) -> Result<Vec<Route>, HostError> {
-        unimplemented!("{filter:?}")
+        let families = match (filter.family, filter.dst) {
+            (Some(family), _) => vec![family],
+            (None, Some(IpNet::V4(_))) => vec![Family::V4],
+            (None, Some(IpNet::V6(_))) => vec![Family::V6],
+            (None, None) => vec![Family::V4, Family::V6],
+        };
+        let mut routes = Vec::new();
+        for family in families {
+            match self.dump(&RouteNetlinkMessage::GetRoute(filter.message(family))) {
+                Ok(answers) => {
+                    routes.extend(answers.into_iter().filter_map(into_route).filter(|route| {
+                        filter.lets_through(route) && Family::of(route.dst) == family
+                    }))
+                }
+                // A table that no route was ever put into does not exist, nor does a link that is
+                // gone.
+                Err(refusal) if matches!(refusal.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {}
+                Err(refusal) => return Err(refusal.during("list routes")),
+            }
+        }
+        Ok(routes)
     }
 
     /// The links that default routes of the main table leave by, one entry for each.
     pub fn default_routes(&self, family: Family) -> Result<Vec<DefaultRoute>, HostError> {
-        unimplemented!("{family:?}")
+        let filter = RouteFilter {
+            family: Some(family),
+            ..RouteFilter::default()
+        };
+        let mut defaults = Vec::new();
+        for route in self.routes(&filter)? {
+            if route.dst.prefix_len() != 0 {
+                continue;
+            }
+            let links = route.oif.into_iter().chain(route.more_oifs);
+            defaults.extend(links.map(|link| DefaultRoute {
+                link,
+                gateway: route.gateway,
+                from_router_advertisement: route.protocol == RouteProtocol::Ra,
+            }));
+        }
+        Ok(defaults)
+    }
+}
+
+impl Family {
+    fn of(net: IpNet) -> Self {
+        match net {
+            IpNet::V4(_) => Self::V4,
+            IpNet::V6(_) => Self::V6,
+        }
+    }
+
+    fn into_netlink(self) -> AddressFamily {
+        match self {
+            Self::V4 => AddressFamily::Inet,
+            Self::V6 => AddressFamily::Inet6,
+        }
+    }
+}
+
+impl NewRoute {
+    fn message(&self) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = Family::of(self.dst).into_netlink();
+        message.header.destination_prefix_length = self.dst.prefix_len();
+        if self.onlink {
+            message.header.flags.insert(RouteFlags::Onlink);
+        }
+        let attributes = &mut message.attributes;
+        if self.dst.prefix_len() > 0 {
+            attributes.push(RouteAttribute::Destination(self.dst.network().into()));
+        }
+        attributes.extend(self.gateway.map(|gateway| match (self.dst, gateway) {
+            (IpNet::V4(_), IpAddr::V6(router)) => RouteAttribute::Via(RouteVia::Inet6(router)),
+            _ => RouteAttribute::Gateway(gateway.into()),
+        }));
+        attributes.extend(self.oif.map(RouteAttribute::Oif));
+        attributes.extend(self.priority.map(RouteAttribute::Priority));
+        attributes.extend(
+            self.src
+                .map(|source| RouteAttribute::PrefSource(source.into())),
+        );
+        let metrics = [
+            self.mtu.map(RouteMetric::Mtu),
+            self.advmss.map(RouteMetric::Advmss),
+        ];
+        if metrics.iter().any(Option::is_some) {
+            attributes.push(RouteAttribute::Metrics(
+                metrics.into_iter().flatten().collect(),
+            ));
+        }
+        put_table(&mut message, self.table.unwrap_or(TABLE_MAIN));
+        message
+    }
+}
+
+/// The header has one byte for the table; numbers that don't fit have an attribute.
+fn put_table(message: &mut RouteMessage, table: u32) {
+    match u8::try_from(table) {
+        Ok(table) => message.header.table = table,
+        Err(_) => {
+            message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+            message.attributes.push(RouteAttribute::Table(table));
+        }
+    }
+}
+
+impl RouteFilter {
+    fn message(&self, family: Family) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family.into_netlink();
+        message.header.kind = RouteType::Unicast;
+        if let Some(table) = self.table {
+            put_table(&mut message, table);
+        }
+        message.attributes.extend(self.oif.map(RouteAttribute::Oif));
+        message
+    }
+
+    /// Older kernels and requests that are not checked strictly list more than was asked for.
+    fn lets_through(&self, route: &Route) -> bool {
+        let leaves_by = |link| route.oif == Some(link) || route.more_oifs.contains(&link);
+        self.table.is_none_or(|table| route.table == table)
+            && self.oif.is_none_or(leaves_by)
+            && self.dst.is_none_or(|dst| route.dst == dst.trunc())
+    }
+}
+
+fn into_route(message: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(RouteMessage {
+        header, attributes, ..
+    }) = message
+    else {
+        return None;
+    };
+    if header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let anywhere = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let mut route = Route {
+        dst: IpNet::new(anywhere, header.destination_prefix_length).ok()?,
+        gateway: None,
+        oif: None,
+        more_oifs: Vec::new(),
+        scope: header.scope,
+        protocol: header.protocol,
+        table: header.table.into(),
+        priority: 0,
+        mtu: None,
+        advmss: None,
+        src: None,
+    };
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => {
+                route.dst =
+                    IpNet::new(into_ip(&address)?, header.destination_prefix_length).ok()?;
+            }
+            RouteAttribute::Table(table) => route.table = table,
+            RouteAttribute::Priority(priority) => route.priority = priority,
+            RouteAttribute::PrefSource(address) => route.src = into_ip(&address),
+            RouteAttribute::Metrics(metrics) => route.take_metrics(&metrics),
+            RouteAttribute::MultiPath(hops) => {
+                for hop in hops {
+                    route.take_hop(&[RouteAttribute::Oif(hop.interface_index)]);
+                    route.take_hop(&hop.attributes);
+                }
+            }
+            other => route.take_hop(&[other]),
+        }
+    }
+    Some(route)
+}
+
+impl Route {
+    /// Takes in what belongs to a next hop: the first router, and the links of all.
+    fn take_hop(&mut self, attributes: &[RouteAttribute]) {
+        for attribute in attributes {
+            match attribute {
+                RouteAttribute::Oif(link) if self.oif.is_none() => self.oif = Some(*link),
+                RouteAttribute::Oif(link) => self.more_oifs.push(*link),
+                RouteAttribute::Gateway(address) => {
+                    self.gateway = self.gateway.or_else(|| into_ip(address));
+                }
+                RouteAttribute::Via(RouteVia::Inet6(router)) => {
+                    self.gateway = self.gateway.or(Some((*router).into()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn take_metrics(&mut self, metrics: &[RouteMetric]) {
+        for metric in metrics {
+            match metric {
+                RouteMetric::Mtu(bytes) => self.mtu = Some(*bytes),
+                RouteMetric::Advmss(bytes) => self.advmss = Some(*bytes),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn into_ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
     }
 }

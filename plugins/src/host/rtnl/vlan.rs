@@ -1,5 +1,9 @@
 //! VLAN devices.
 
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+
 use super::super::error::HostError;
 use super::exchange::Rtnl;
 use super::link::{Link, Mac};
@@ -21,12 +25,38 @@ pub struct NewVlan<'a> {
     pub up: bool,
 }
 
+/// What to do when the kernel has no VLANs.
+const NO_VLAN: &str = "Load the kernel's module 8021q (CONFIG_VLAN_8021Q): `modprobe 8021q`, or \
+    install the distribution's full kernel.";
+
 impl Rtnl {
     /// Creates a VLAN device and returns it.
     ///
     /// # Errors
-    /// [`HostError::is_exists`]; [`HostError::Unsupported`] when the kernel has no VLANs.
+    /// [`HostError::is_exists`] when the name is taken or the parent has that VLAN already;
+    /// [`HostError::Unsupported`] when the kernel has no VLANs.
     pub fn create_vlan(&self, new: &NewVlan<'_>) -> Result<Link, HostError> {
-        unimplemented!("{new:?}")
+        let mut message = LinkMessage::default();
+        if new.up {
+            message.header.flags.insert(LinkFlags::Up);
+            message.header.change_mask.insert(LinkFlags::Up);
+        }
+        message
+            .attributes
+            .push(LinkAttribute::IfName(new.name.to_owned()));
+        message.attributes.push(LinkAttribute::Link(new.parent));
+        message
+            .attributes
+            .extend(new.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        message.attributes.extend(new.mtu.map(LinkAttribute::Mtu));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vlan),
+            LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(new.vid)])),
+        ]));
+        self.new_link(new.name, message).map_err(|refusal| {
+            let parent = self.describe(new.parent);
+            let operation = format!("create VLAN device {} ({} on {parent})", new.name, new.vid);
+            refusal.during_or_unsupported(operation, NO_VLAN)
+        })
     }
 }

@@ -1,0 +1,193 @@
+//! The plugin `host-local`: addresses out of ranges, with the state in files on this host.
+//!
+//! Configuration and state are those of the reference plugin of the same name; see [`crate::store`] for what is
+//! done differently and why.
+
+mod conf;
+mod resolv;
+
+use std::net::IpAddr;
+
+use cni_conf::dispatch::Plugin;
+use cni_conf::error::{Code, Error};
+use cni_conf::request::{Attachment, AttachmentId, Request};
+use cni_conf::result::{CniResult, Dns, IpConfig};
+use ipnet::IpNet;
+
+use self::conf::{Place, Settings};
+use crate::ranges::RangeSet;
+use crate::store::{Holding, Liveness, Origin, ProcLiveness, Store, Want};
+
+/// The plugin `host-local`.
+#[derive(Clone, Copy)]
+pub struct HostLocal {
+    liveness: &'static dyn Liveness,
+}
+
+impl HostLocal {
+    /// The plugin with a way to tell whether a container is still there.
+    pub const fn new(liveness: &'static dyn Liveness) -> Self {
+        Self { liveness }
+    }
+
+    /// Who holds which addresses, with the prefix lengths of their ranges. Addresses outside the configuration's
+    /// ranges, and those of files that name no interface, are left out. Reads every address file.
+    pub fn holdings(&self, request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
+        let settings = Settings::read(request)?;
+        let store = self.store(request, &settings.place);
+        let holdings = match store.lock_existing()? {
+            Some(session) => session.holdings()?,
+            None => Vec::new(),
+        };
+        let attachment = |holding: Holding| {
+            let owner = holding.owner?;
+            let id = AttachmentId {
+                container: owner.container.try_into().ok()?,
+                ifname: owner.ifname?.try_into().ok()?,
+            };
+            let net = |address: &IpAddr| {
+                let mut configs = settings
+                    .sets
+                    .iter()
+                    .filter_map(|set| ip_config(set, *address));
+                configs.next().map(|ip| ip.address)
+            };
+            Some((id, holding.addresses.iter().filter_map(net).collect()))
+        };
+        Ok(holdings.into_iter().filter_map(attachment).collect())
+    }
+
+    fn store(&self, request: &Request, place: &Place) -> Store<'static> {
+        Store::new(&place.data_dir, &request.network, self.liveness).with_reclaim(place.reclaim)
+    }
+}
+
+impl Default for HostLocal {
+    /// The plugin that looks at /proc for whether a container is still there.
+    fn default() -> Self {
+        Self::new(&ProcLiveness)
+    }
+}
+
+impl Plugin for HostLocal {
+    fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
+        let settings = Settings::read(request)?;
+        let requested = settings.assign(attachment)?;
+        let dns = match &settings.resolv_conf {
+            Some(path) => resolv::read(path)?,
+            None => Dns::default(),
+        };
+        let wants: Vec<Want<'_>> = settings
+            .sets
+            .iter()
+            .zip(requested)
+            .enumerate()
+            .map(|(index, (set, requested))| Want {
+                index,
+                set,
+                requested,
+            })
+            .collect();
+        let origin = Origin::now(attachment.netns.as_deref(), self.liveness);
+        let store = self.store(request, &settings.place);
+        let addresses = store.lock()?.reserve(&attachment.id(), origin, &wants)?;
+        let ips = settings.sets.iter().zip(&addresses);
+        Ok(CniResult {
+            ips: ips
+                .filter_map(|(set, address)| ip_config(set, *address))
+                .collect(),
+            routes: settings.routes,
+            dns,
+            ..CniResult::default()
+        })
+    }
+
+    fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        let store = self.store(request, &Place::read(request)?);
+        if let Some(mut session) = store.lock_existing()? {
+            session.release(&attachment.id())?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        let settings = Settings::read(request)?;
+        let store = self.store(request, &settings.place);
+        let held = match store.lock_existing()? {
+            Some(mut session) => session.held_by(&attachment.id())?,
+            None => Vec::new(),
+        };
+        let result = request.prev_result.iter().flat_map(|result| &result.ips);
+        // Addresses outside the ranges are another plugin's of the same list.
+        let missing = result.map(|ip| ip.address.addr()).find(|address| {
+            settings.sets.iter().any(|set| set.offers(*address)) && !held.contains(address)
+        });
+        let missing = match missing {
+            Some(address) => address.to_string(),
+            None if held.is_empty() => "any address".into(),
+            None => return Ok(()),
+        };
+        Err(Error::new(
+            Code::CheckFailed,
+            format!(
+                "check {} of container {}: it does not hold {missing} in {}",
+                attachment.ifname,
+                attachment.container,
+                store.directory().display()
+            ),
+        )
+        .with_details("run DEL and ADD for this container"))
+    }
+
+    fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
+        let store = self.store(request, &Place::read(request)?);
+        if let Some(mut session) = store.lock_existing()? {
+            session.retain(valid)?;
+        }
+        Ok(())
+    }
+
+    fn status(&self, request: &Request) -> Result<(), Error> {
+        let settings = Settings::read(request)?;
+        let store = self.store(request, &settings.place);
+        store.check_writable().map_err(not_available)?;
+        let Some(session) = store.lock_existing()? else {
+            return Ok(());
+        };
+        for (index, set) in settings.sets.iter().enumerate() {
+            let usage = session.usage(set)?;
+            if usage.used >= usage.total {
+                return Err(not_available(crate::Error::Exhausted {
+                    set: index,
+                    ranges: set.to_string(),
+                    used: usage.used,
+                    total: usage.total,
+                    directory: store.directory(),
+                    reclaim: settings.place.reclaim,
+                }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the result says about an address. Always `Some`: the address comes out of the set.
+fn ip_config(set: &RangeSet, address: IpAddr) -> Option<IpConfig> {
+    let range = set.range_of(address)?;
+    Some(IpConfig {
+        interface: None,
+        address: IpNet::new(address, range.subnet().prefix_len()).ok()?,
+        gateway: Some(range.gateway()),
+    })
+}
+
+/// An error as STATUS reports it: whatever it is, ADD can't be served.
+fn not_available(error: crate::Error) -> Error {
+    Error {
+        code: Code::NotAvailable,
+        ..error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

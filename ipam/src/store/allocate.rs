@@ -1,0 +1,202 @@
+//! Giving addresses to an attachment.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::net::IpAddr;
+
+use cni_conf::request::AttachmentId;
+
+use super::dir::{self, Dir};
+use super::record::{self, Origin, Record};
+use super::session::{NEW, Session};
+use crate::error::Error;
+use crate::ranges::RangeSet;
+
+/// How many addresses are tried one by one before the whole directory is listed.
+const PROBES: usize = 32;
+
+/// One address that an attachment is to get.
+#[derive(Debug, Clone, Copy)]
+pub struct Want<'a> {
+    /// Index of the range set in the configuration; round-robin is kept up per index.
+    pub index: usize,
+    /// Where the address comes from.
+    pub set: &'a RangeSet,
+    /// Exactly this address, which the set offers.
+    pub requested: Option<IpAddr>,
+}
+
+/// The file with the address that was last given out of a set.
+///
+/// Losing the place in the round is no reason to fail, so errors about this file are passed over.
+struct Last {
+    name: String,
+    file: Option<File>,
+    len: usize,
+    address: Option<IpAddr>,
+}
+
+impl Session<'_> {
+    /// Gives an attachment one address for each want, in their order, or none at all.
+    ///
+    /// Addresses of an earlier boot are taken back first, and if no address is free those of containers that
+    /// are gone. `origin` is what is remembered for doing the same with these addresses one day.
+    pub fn reserve(
+        &mut self,
+        id: &AttachmentId,
+        origin: Option<Origin>,
+        wants: &[Want<'_>],
+    ) -> Result<Vec<IpAddr>, Error> {
+        self.reclaim_after_boot(origin.as_ref())?;
+        let held = self.held_by(id)?;
+        if !held.is_empty() {
+            return Err(Error::Duplicate {
+                owner: id.into(),
+                addresses: held,
+            });
+        }
+        let mut lasts: Vec<Last> = wants
+            .iter()
+            .map(|want| Last::read(&self.addresses, want.index))
+            .collect();
+        let mut chosen = self.choose_all(wants, &lasts);
+        if matches!(chosen, Err(Error::Exhausted { .. } | Error::Taken { .. }))
+            && self.reclaim_dead(wants)?
+        {
+            chosen = self.choose_all(wants, &lasts);
+        }
+        let record = Record {
+            owner: id.into(),
+            addresses: chosen?,
+            origin,
+        };
+        if let Err(error) = self.write_all(&record) {
+            self.undo(record);
+            return Err(error);
+        }
+        for (last, address) in lasts.iter_mut().zip(&record.addresses) {
+            last.write(&self.addresses, *address);
+        }
+        self.stamp();
+        Ok(record.addresses)
+    }
+
+    fn choose_all(&self, wants: &[Want<'_>], lasts: &[Last]) -> Result<Vec<IpAddr>, Error> {
+        wants
+            .iter()
+            .zip(lasts)
+            .map(|(want, last)| self.choose(want, last.address))
+            .collect()
+    }
+
+    /// An address that is free, for one want.
+    fn choose(&self, want: &Want<'_>, last: Option<IpAddr>) -> Result<IpAddr, Error> {
+        if let Some(address) = want.requested {
+            return if self.addresses.has(&record::address_name(address))? {
+                Err(Error::Taken {
+                    address,
+                    owner: self.owner_of(address),
+                })
+            } else {
+                Ok(address)
+            };
+        }
+        for address in want.set.walk(last).take(PROBES) {
+            if !self.addresses.has(&record::address_name(address))? {
+                return Ok(address);
+            }
+        }
+        let used = self.used(want.set)?;
+        want.set
+            .first_free(last, &used)
+            .ok_or_else(|| Error::Exhausted {
+                set: want.index,
+                ranges: want.set.to_string(),
+                used: used.len() as u128,
+                total: want.set.capacity(),
+                directory: self.store.directory(),
+                reclaim: self.store.reclaim,
+            })
+    }
+
+    /// The addresses of a set that have a file.
+    pub(super) fn used(&self, set: &RangeSet) -> Result<HashSet<IpAddr>, Error> {
+        let names = self.addresses.names()?;
+        Ok(names
+            .iter()
+            .filter_map(|name| record::parse_address_name(name))
+            .filter(|address| set.offers(*address))
+            .collect())
+    }
+
+    /// Writes the record and then the address files, each of which appears with all its content.
+    ///
+    /// All addresses of an attachment have the same content, so they are names of one file.
+    fn write_all(&mut self, record: &Record) -> Result<(), Error> {
+        let sync = !self.store.reclaim || record.origin.is_none();
+        self.write_record(record, sync)?;
+        let Some(own) = &self.own else { return Ok(()) };
+        let mut file = own.replace_file(NEW)?;
+        let linked = file
+            .write_all(record.owner.content().as_bytes())
+            .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
+            .map_err(own.error("write", NEW))
+            .and_then(|()| {
+                self.changed = true;
+                record.addresses.iter().try_for_each(|address| {
+                    own.link(NEW, &self.addresses, &record::address_name(*address))
+                })
+            });
+        let removed = own.remove(NEW);
+        linked?;
+        removed?;
+        if sync {
+            own.sync()?;
+            self.addresses.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a failed [`Session::write_all`] has made. What can't be removed either is found by the next
+    /// rebuild, since nothing has been stamped.
+    fn undo(&mut self, record: Record) {
+        let name = record.owner.file_name();
+        if let Some(made) = self.confirm(record) {
+            let _ = self.drop_record(&made);
+        } else if let Some(own) = &self.own {
+            let _ = own.remove(&name);
+        }
+    }
+}
+
+impl Last {
+    fn read(dir: &Dir, set: usize) -> Self {
+        let name = record::last_reserved_name(set);
+        let mut file = dir.open_for_update(&name).ok();
+        let mut text = String::new();
+        let read = file
+            .as_mut()
+            .map(|file| file.take(64).read_to_string(&mut text));
+        let address = matches!(read, Some(Ok(_)))
+            .then(|| text.trim().parse().ok())
+            .flatten();
+        Self {
+            name,
+            file,
+            len: text.len(),
+            address,
+        }
+    }
+
+    fn write(&mut self, dir: &Dir, address: IpAddr) {
+        if self.file.is_none() {
+            self.file = dir.open_file(&self.name).ok();
+        }
+        let Some(file) = &mut self.file else { return };
+        let text = record::address_name(address);
+        let _ = file
+            .rewind()
+            .and_then(|()| dir::overwrite(file, text.as_bytes(), self.len));
+    }
+}

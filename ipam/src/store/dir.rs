@@ -1,0 +1,217 @@
+//! A directory that is held open, and the few operations the store needs in it.
+//!
+//! Every name is looked up relative to the open directory and never through a symbolic link, so nothing that is
+//! planted in it leads out of it. Opening does not block on a FIFO.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir as Listing;
+use nix::errno::Errno;
+use nix::fcntl::{self, AtFlags, OFlag};
+use nix::sys::stat::{self, Mode, SFlag};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{self, UnlinkatFlags};
+
+use crate::error::Error;
+
+/// Largest state file that is read, in bytes; ours and Go's are far smaller.
+const READ_MAX: u64 = 16 << 10;
+
+/// A modification time: seconds and nanoseconds.
+pub(super) type Modified = (i64, i64);
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Opens a directory by its path, whose components may be symbolic links; `None` if there is none.
+    pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        match fcntl::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self {
+                fd,
+                path: path.to_owned(),
+            })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(Error::io("open directory", path)(errno.into())),
+        }
+    }
+
+    /// Opens a directory in this one; `None` if there is none.
+    pub(super) fn find(&self, name: &str) -> Result<Option<Self>, Error> {
+        match self.open_at(name, OFlag::O_DIRECTORY | OFlag::O_RDONLY) {
+            Ok(fd) => Ok(Some(Self {
+                fd,
+                path: self.path.join(name),
+            })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(self.error("open directory", name)(errno.into())),
+        }
+    }
+
+    /// Opens a directory in this one and makes it (mode 0755) if it is missing.
+    pub(super) fn ensure(&self, name: &str) -> Result<Self, Error> {
+        loop {
+            if let Some(dir) = self.find(name)? {
+                return Ok(dir);
+            }
+            match stat::mkdirat(&self.fd, name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(self.error("create directory", name)(errno.into())),
+            }
+        }
+    }
+
+    fn open_at(&self, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+        let always = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        fcntl::openat(
+            &self.fd,
+            name,
+            flags | always,
+            Mode::from_bits_truncate(0o600),
+        )
+    }
+
+    /// Opens a file for reading and writing and makes it (mode 0600) if it is missing.
+    pub(super) fn open_file(&self, name: &str) -> Result<File, Errno> {
+        self.open_at(name, OFlag::O_RDWR | OFlag::O_CREAT)
+            .map(File::from)
+    }
+
+    /// Opens an existing file for reading.
+    pub(super) fn open_existing(&self, name: &str) -> Result<File, Errno> {
+        self.open_at(name, OFlag::O_RDONLY).map(File::from)
+    }
+
+    /// Opens an existing file for reading and writing.
+    pub(super) fn open_for_update(&self, name: &str) -> Result<File, Errno> {
+        self.open_at(name, OFlag::O_RDWR).map(File::from)
+    }
+
+    /// Makes a file (mode 0600) in the place of any that is there, and opens it for writing.
+    pub(super) fn replace_file(&self, name: &str) -> Result<File, Error> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        loop {
+            match self.open_at(name, flags) {
+                Ok(fd) => return Ok(File::from(fd)),
+                Err(Errno::EEXIST) => self.remove(name)?,
+                Err(errno) => return Err(self.error("create", name)(errno.into())),
+            };
+        }
+    }
+
+    /// The content of a file; `None` if there is none.
+    pub(super) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.open_existing(name) {
+            Err(Errno::ENOENT) => return Ok(None),
+            opened => opened?,
+        };
+        let mut content = Vec::with_capacity(512);
+        file.take(READ_MAX).read_to_end(&mut content)?;
+        Ok(Some(content))
+    }
+
+    /// True if something, of whatever kind, has this name.
+    pub(super) fn has(&self, name: &str) -> Result<bool, Error> {
+        match stat::fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(self.error("look for", name)(errno.into())),
+        }
+    }
+
+    /// True if the name is that of a regular file without content.
+    pub(super) fn is_empty_file(&self, name: &str) -> bool {
+        stat::fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
+                && stat.st_size == 0
+        })
+    }
+
+    /// Gives a file of this directory a second name in another one. Fails if the name is taken.
+    pub(super) fn link(&self, name: &str, to: &Self, new: &str) -> Result<(), Error> {
+        unistd::linkat(&self.fd, name, &to.fd, new, AtFlags::empty())
+            .map_err(|errno| to.error("create", new)(errno.into()))
+    }
+
+    /// Removes a file; false if there was none.
+    pub(super) fn remove(&self, name: &str) -> Result<bool, Error> {
+        match unistd::unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(self.error("remove", name)(errno.into())),
+        }
+    }
+
+    /// The names in this directory that are UTF-8, in no order.
+    pub(super) fn names(&self) -> Result<Vec<String>, Error> {
+        let failed = |errno: Errno| Error::io("list", &self.path)(errno.into());
+        let mut listing = Listing::openat(
+            &self.fd,
+            ".",
+            OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(failed)?;
+        let mut names = Vec::new();
+        for entry in listing.iter() {
+            if let Ok(name) = entry.map_err(failed)?.file_name().to_str()
+                && !matches!(name, "." | "..")
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// When an entry was last made or removed in this directory, or what [`Dir::set_modified`] said since.
+    pub(super) fn modified(&self) -> io::Result<Modified> {
+        let stat = stat::fstat(&self.fd)?;
+        Ok((stat.st_mtime, stat.st_mtime_nsec))
+    }
+
+    /// Sets the modification time.
+    pub(super) fn set_modified(&self, (seconds, nanoseconds): Modified) -> io::Result<()> {
+        let modified = TimeSpec::new(seconds, nanoseconds);
+        Ok(stat::futimens(&self.fd, &TimeSpec::UTIME_OMIT, &modified)?)
+    }
+
+    /// Waits until the entries made so far are on the disk.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        unistd::fsync(&self.fd).map_err(|errno| Error::io("sync", &self.path)(errno.into()))
+    }
+
+    /// Path of an entry, for messages.
+    pub(super) fn path_of(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.path.join(name.as_ref())
+    }
+
+    /// Wraps the error of an operation on an entry.
+    pub(super) fn error(
+        &self,
+        operation: &'static str,
+        name: &str,
+    ) -> impl FnOnce(io::Error) -> Error + use<> {
+        Error::io(operation, self.path_of(name))
+    }
+}
+
+/// Replaces the content of a small file, which has `old` bytes now, beginning where the file is open for writing.
+///
+/// The file is not emptied first: for that, file systems give up its block and start to write the new one at once
+/// (auto_da_alloc of ext4).
+pub(super) fn overwrite(file: &mut File, content: &[u8], old: usize) -> io::Result<()> {
+    file.write_all(content)?;
+    if content.len() < old {
+        file.set_len(content.len() as u64)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Where it is written down who holds which address.
+//!
+//! # On disk
+//!
+//! `<dataDir>/<network>/` is the reference plugin's format and nothing else, so that either program can take over from
+//! the other at any time: a file per address that says whose it is, `last_reserved_ip.N` per range set, and `lock`.
+//! `<dataDir>/.trestle/<network>/` is ours (no network's name begins with a dot): a record per attachment with its
+//! addresses and where they came from, and `index`, which says whether the records can be believed. Both are on one
+//! file system, so that a file made here can be linked there.
+//!
+//! # How ADD and DEL avoid reading every address file
+//!
+//! The records answer what an attachment holds. They are right as long as nobody else has changed the
+//! network's directory, and the kernel tells that: making or removing an entry sets the directory's modification
+//! time. After each change of ours, still under the lock, that time is set to a value that nobody else would
+//! come by (its nanoseconds are random) and noted in `index`. If the two differ, somebody else was there, or a
+//! process of ours died in the middle: then the records are made again from the address files. The address files
+//! are the truth; a record is compared with them before it is acted on, and garbage in a record means a rebuild, never
+//! a failure.
+//!
+//! # What a crash leaves
+//!
+//! An address file is written elsewhere and then linked, so it appears complete or not at all. The record is written
+//! before, so an address that a process of ours gave always has one. After a loss of power no container is left,
+//! and the boot in the record frees what it held, so nothing waits for the disk; where addresses outlive a boot
+//! (`"reclaim": false`), files and directories are synced before ADD returns.
+
+mod allocate;
+mod dir;
+mod liveness;
+mod lock;
+mod reclaim;
+mod record;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cni_conf::names::NetworkName;
+use nix::unistd::{self, AccessFlags};
+
+use self::dir::Dir;
+use crate::error::Error;
+
+pub use self::allocate::Want;
+pub use self::liveness::{Liveness, ProcLiveness, Suspect};
+pub use self::lock::Holder;
+pub use self::reclaim::{Holding, Usage};
+pub use self::record::{Namespace, Origin, Owner};
+pub use self::session::Session;
+
+/// The reference plugin's default for `dataDir`.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// Name of our own directory in `dataDir`.
+const OWN: &str = ".trestle";
+
+/// How long a process waits for the lock of a network. Runtimes give up on a plugin after about two minutes.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// The state of one network.
+#[derive(Clone)]
+pub struct Store<'a> {
+    data_dir: PathBuf,
+    network: NetworkName,
+    reclaim: bool,
+    lock_limit: Duration,
+    liveness: &'a dyn Liveness,
+}
+
+impl<'a> Store<'a> {
+    /// The state of `network` in `data_dir`. Nothing is touched yet.
+    pub fn new(data_dir: &Path, network: &NetworkName, liveness: &'a dyn Liveness) -> Self {
+        Self {
+            data_dir: data_dir.to_owned(),
+            network: network.clone(),
+            reclaim: true,
+            lock_limit: LOCK_LIMIT,
+            liveness,
+        }
+    }
+
+    /// Says whether addresses of containers that are gone are taken back. They are unless told otherwise.
+    #[must_use]
+    pub fn with_reclaim(mut self, reclaim: bool) -> Self {
+        self.reclaim = reclaim;
+        self
+    }
+
+    /// Sets how long the lock is waited for, instead of a minute.
+    #[must_use]
+    pub fn with_lock_limit(mut self, limit: Duration) -> Self {
+        self.lock_limit = limit;
+        self
+    }
+
+    /// The directory with the address files.
+    pub fn directory(&self) -> PathBuf {
+        self.data_dir.join(self.network.as_str())
+    }
+
+    /// Locks the state and makes its directories if they are missing.
+    pub fn lock(&self) -> Result<Session<'_>, Error> {
+        loop {
+            let Some(data) = Dir::open(&self.data_dir)? else {
+                std::fs::create_dir_all(&self.data_dir)
+                    .map_err(Error::io("create directory", &self.data_dir))?;
+                continue;
+            };
+            let addresses = data.ensure(self.network.as_str())?;
+            if let Some(lock) = lock::acquire(&addresses, self.lock_limit)? {
+                let own = data.ensure(OWN)?.ensure(self.network.as_str())?;
+                return Session::open(self, lock, addresses, Some(own));
+            }
+        }
+    }
+
+    /// Locks the state if there is any. Our own directory need not be writable for this.
+    pub fn lock_existing(&self) -> Result<Option<Session<'_>>, Error> {
+        // Where `dataDir` is something else than a directory, nothing can be held.
+        let Some(data) = (if self.data_dir.is_dir() {
+            Dir::open(&self.data_dir)?
+        } else {
+            None
+        }) else {
+            return Ok(None);
+        };
+        let Some(addresses) = data.find(self.network.as_str())? else {
+            return Ok(None);
+        };
+        let Some(lock) = lock::acquire(&addresses, self.lock_limit)? else {
+            return Ok(None);
+        };
+        let own = data
+            .ensure(OWN)
+            .and_then(|own| own.ensure(self.network.as_str()))
+            .ok();
+        Session::open(self, lock, addresses, own).map(Some)
+    }
+
+    /// Finds out whether the state can be written, without making anything that was not there.
+    pub fn check_writable(&self) -> Result<(), Error> {
+        if self.directory().is_dir() {
+            return self.lock()?.check_writable();
+        }
+        let mut ancestor = self.data_dir.as_path();
+        while !ancestor.exists() {
+            ancestor = ancestor.parent().unwrap_or(Path::new("/"));
+        }
+        if !ancestor.is_dir() {
+            let source = std::io::Error::from(nix::errno::Errno::ENOTDIR);
+            return Err(Error::io("open directory", ancestor)(source));
+        }
+        unistd::access(ancestor, AccessFlags::W_OK | AccessFlags::X_OK)
+            .map_err(|errno| Error::io("write to", ancestor)(errno.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

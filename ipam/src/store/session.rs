@@ -1,0 +1,337 @@
+//! The state of a network while its lock is held: finding, rebuilding and stamping.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cni_conf::request::AttachmentId;
+
+use super::Store;
+use super::dir::{self, Dir, Modified};
+use super::lock::Lock;
+use super::record::{self, Index, Owner, Record};
+use crate::error::Error;
+
+/// Name of the file that an address's file is linked from.
+pub(super) const NEW: &str = "new";
+
+/// The locked state of a network. The lock goes when this is dropped.
+pub struct Session<'a> {
+    pub(super) store: &'a Store<'a>,
+    pub(super) addresses: Dir,
+    /// Our own directory. Only DEL and GC do without it, when it can't be made.
+    pub(super) own: Option<Dir>,
+    /// The boot that the index names.
+    pub(super) boot: Option<String>,
+    /// Length of the file `index` in bytes.
+    index_len: usize,
+    /// The truth as the address files tell it, while the records can't be believed.
+    scan: Option<Scan>,
+    /// True if something has changed since the directory was last stamped.
+    pub(super) changed: bool,
+    _lock: Lock,
+}
+
+/// What all the address files say.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    pub(super) held: BTreeMap<Owner, Vec<IpAddr>>,
+    /// Addresses whose files do not tell an owner.
+    pub(super) unowned: Vec<IpAddr>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn open(
+        store: &'a Store<'a>,
+        lock: Lock,
+        addresses: Dir,
+        own: Option<Dir>,
+    ) -> Result<Self, Error> {
+        let index = own
+            .as_ref()
+            .and_then(|own| own.read(Index::NAME).ok().flatten());
+        let index_len = index.as_ref().map_or(0, Vec::len);
+        let index = index.and_then(|content| Index::parse(&content));
+        let modified = addresses.modified().ok();
+        let believable = index
+            .as_ref()
+            .is_some_and(|index| Some(index.modified) == modified);
+        let mut session = Self {
+            store,
+            addresses,
+            own,
+            boot: index.and_then(|index| index.boot),
+            index_len,
+            scan: None,
+            changed: false,
+            _lock: lock,
+        };
+        if !believable {
+            session.rebuild()?;
+        }
+        Ok(session)
+    }
+
+    /// The addresses that an attachment holds.
+    pub fn held_by(&mut self, id: &AttachmentId) -> Result<Vec<IpAddr>, Error> {
+        Ok(self
+            .find(id)?
+            .map(|record| record.addresses)
+            .unwrap_or_default())
+    }
+
+    /// What an attachment holds, under its own name or, in the old format, its container's.
+    pub(super) fn find(&mut self, id: &AttachmentId) -> Result<Option<Record>, Error> {
+        let owner = Owner::from(id);
+        match self.find_owner(&owner)? {
+            Some(record) => Ok(Some(record)),
+            None => self.find_owner(&owner.any_interface()),
+        }
+    }
+
+    fn find_owner(&mut self, owner: &Owner) -> Result<Option<Record>, Error> {
+        if self.scan.is_none() {
+            match self.read_record(owner) {
+                Ok(record) => return Ok(record.and_then(|record| self.confirm(record))),
+                Err(Garbage) => self.rebuild()?,
+            }
+        }
+        let Some(scan) = &self.scan else {
+            return self.read_rebuilt(owner);
+        };
+        Ok(scan.held.get(owner).map(|addresses| Record {
+            owner: owner.clone(),
+            addresses: addresses.clone(),
+            origin: None,
+        }))
+    }
+
+    fn read_rebuilt(&self, owner: &Owner) -> Result<Option<Record>, Error> {
+        Ok(self
+            .read_record(owner)
+            .ok()
+            .flatten()
+            .and_then(|record| self.confirm(record)))
+    }
+
+    fn read_record(&self, owner: &Owner) -> Result<Option<Record>, Garbage> {
+        let name = owner.file_name();
+        let Some(own) = &self.own else {
+            return Ok(None);
+        };
+        let Some(content) = own.read(&name).map_err(|_| Garbage)? else {
+            return Ok(None);
+        };
+        let record = Record::parse(&content).ok_or(Garbage)?;
+        if record.owner == *owner {
+            Ok(Some(record))
+        } else {
+            Err(Garbage)
+        }
+    }
+
+    /// The record with only those addresses whose files say the same; `None` if there is none.
+    pub(super) fn confirm(&self, mut record: Record) -> Option<Record> {
+        let owner = &record.owner;
+        record
+            .addresses
+            .retain(|address| self.owner_of(*address).as_ref() == Some(owner));
+        (!record.addresses.is_empty()).then_some(record)
+    }
+
+    /// Who holds an address, as its file says.
+    pub(super) fn owner_of(&self, address: IpAddr) -> Option<Owner> {
+        let content = self.addresses.read(&record::address_name(address)).ok()??;
+        Owner::parse(&content)
+    }
+
+    /// Every record, in no order.
+    pub(super) fn records(&self) -> Result<Vec<Record>, Error> {
+        let Some(own) = &self.own else {
+            return Ok(Vec::new());
+        };
+        let names = own
+            .names()?
+            .into_iter()
+            .filter(|name| Owner::is_record_name(name));
+        Ok(names
+            .filter_map(|name| Record::parse(&own.read(&name).ok()??))
+            .collect())
+    }
+
+    /// Writes a record in the place of any that the owner has.
+    pub(super) fn write_record(&self, record: &Record, sync: bool) -> Result<(), Error> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let name = record.owner.file_name();
+        let content = record
+            .content()
+            .map_err(|error| own.error("encode", &name)(error.into()))?;
+        let mut file = own.replace_file(&name)?;
+        let written = file
+            .write_all(&content)
+            .and_then(|()| if sync { file.sync_all() } else { Ok(()) });
+        written.map_err(own.error("write", &name))
+    }
+
+    /// Gives back the addresses of a record and removes it. Carries on after an error and returns the first.
+    pub(super) fn drop_record(&mut self, record: &Record) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for address in &record.addresses {
+            let removed = self.addresses.remove(&record::address_name(*address));
+            self.changed = true;
+            outcome = outcome.and(removed.map(drop));
+        }
+        if outcome.is_ok() {
+            if let Some(own) = &self.own {
+                // A record without addresses is not believed, so a failure here does no harm.
+                let _ = own.remove(&record.owner.file_name());
+            }
+            if let Some(scan) = &mut self.scan {
+                scan.held.remove(&record.owner);
+            }
+        }
+        outcome
+    }
+
+    /// Gives back what an attachment holds. Nothing held is no error. Returns the addresses.
+    pub fn release(&mut self, id: &AttachmentId) -> Result<Vec<IpAddr>, Error> {
+        let Some(record) = self.find(id)? else {
+            // An ADD that died early may have left a record without addresses.
+            if let Some(own) = &self.own {
+                let _ = own.remove(&Owner::from(id).file_name());
+            }
+            return Ok(Vec::new());
+        };
+        self.drop_record(&record)?;
+        self.stamp();
+        Ok(record.addresses)
+    }
+
+    /// Makes the records again from the address files. Files without content are debris of a crash and go.
+    pub(super) fn rebuild(&mut self) -> Result<(), Error> {
+        let scan = self.scan_addresses()?;
+        self.changed = true;
+        let rewritten = self
+            .own
+            .as_ref()
+            .map(|own| self.rewrite_records(own, &scan));
+        if let Some(Ok(())) = rewritten {
+            self.scan = None;
+            self.stamp();
+        } else {
+            // The next process tries again; this one works with what it has read.
+            self.scan = Some(scan);
+        }
+        Ok(())
+    }
+
+    /// Reads every address file.
+    pub(super) fn scan_addresses(&self) -> Result<Scan, Error> {
+        let mut scan = Scan::default();
+        for name in self.addresses.names()? {
+            let Some(address) = record::parse_address_name(&name) else {
+                continue;
+            };
+            let content = self.addresses.read(&name).ok().flatten();
+            match content.as_deref().and_then(Owner::parse) {
+                Some(owner) => scan.held.entry(owner).or_default().push(address),
+                None if self.addresses.is_empty_file(&name) => {
+                    self.addresses.remove(&name)?;
+                }
+                None => scan.unowned.push(address),
+            }
+        }
+        scan.held
+            .values_mut()
+            .for_each(|addresses| addresses.sort());
+        Ok(scan)
+    }
+
+    /// Removes records that the address files contradict, and writes those that are missing.
+    ///
+    /// A record's origin is kept if the record knows every address that its owner holds: otherwise another
+    /// program has given addresses to the same owner since.
+    fn rewrite_records(&self, own: &Dir, scan: &Scan) -> Result<(), Error> {
+        own.remove(NEW)?;
+        let mut origins = BTreeMap::new();
+        for name in own.names()? {
+            if !Owner::is_record_name(&name) {
+                continue;
+            }
+            let record = own
+                .read(&name)
+                .ok()
+                .flatten()
+                .and_then(|text| Record::parse(&text));
+            let known = record.filter(|record| record.owner.file_name() == name);
+            match known.and_then(|record| Some((scan.held.get(&record.owner)?, record))) {
+                Some((held, record)) if held.iter().all(|a| record.addresses.contains(a)) => {
+                    origins.insert(record.owner.clone(), record);
+                }
+                _ => {
+                    own.remove(&name)?;
+                }
+            }
+        }
+        for (owner, held) in &scan.held {
+            let known = origins.remove(owner);
+            if known
+                .as_ref()
+                .is_some_and(|record| record.addresses.len() == held.len())
+            {
+                continue;
+            }
+            let origin = known.and_then(|record| record.origin);
+            let record = Record {
+                owner: owner.clone(),
+                addresses: held.clone(),
+                origin,
+            };
+            self.write_record(&record, false)?;
+        }
+        Ok(())
+    }
+
+    /// Marks the directory as changed by us last. Until that is done the next process rebuilds the records, so
+    /// failures need no report.
+    pub(super) fn stamp(&mut self) {
+        if !self.changed || self.scan.is_some() {
+            return;
+        }
+        let Some(own) = &self.own else { return };
+        let modified = fresh_stamp();
+        let content = serde_json::to_vec(&Index::new(modified, self.boot.clone()));
+        if let Ok(content) = content
+            && self.addresses.set_modified(modified).is_ok()
+            && let Ok(mut file) = own.open_file(Index::NAME)
+            && dir::overwrite(&mut file, &content, self.index_len).is_ok()
+        {
+            self.index_len = content.len();
+            self.changed = false;
+        }
+    }
+
+    /// Tries to write a file, without touching the addresses.
+    pub(super) fn check_writable(&self) -> Result<(), Error> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let mut file = own.replace_file(NEW)?;
+        let written = file.write_all(b"test").map_err(own.error("write", NEW));
+        own.remove(NEW)?;
+        written
+    }
+}
+
+/// A record that can't be read as one.
+struct Garbage;
+
+/// A modification time that no other change comes by: now, with random nanoseconds. A clock tick of the kernel hits
+/// the same value once in 10^9 times. They always have nine digits, so that the index keeps its length.
+fn fresh_stamp() -> Modified {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let random = RandomState::new().hash_one(now) % 900_000_000 + 100_000_000;
+    (now.as_secs().cast_signed(), random.cast_signed())
+}

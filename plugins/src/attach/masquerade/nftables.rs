@@ -1,0 +1,377 @@
+//! Masquerade by nftables: elements by netlink, rules by `nft` when they are missing or out of date.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+use super::rules::{self, Entry, Pool, TABLE};
+use super::{Kept, Masquerade, Member, Owner};
+use crate::host::HostError;
+use crate::host::nft::{Batch, Element, Nft, ruleset};
+
+/// How often a change that another process crossed is tried again.
+const ATTEMPTS: u32 = 10;
+
+/// The elements that an attachment has in each pool.
+type Wanted = BTreeMap<Pool, Vec<Element>>;
+
+/// See [`super::ensure`].
+pub(super) fn ensure(
+    wanted: &Masquerade<'_>,
+    living: &dyn Fn() -> Vec<Member>,
+) -> Result<(), HostError> {
+    let elements = by_pool(wanted.owner, wanted.addresses);
+    let mut nft = Nft::open()?;
+    let mut fresh = false;
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let outcome = match fresh || is_current(&mut nft, wanted, &elements)? {
+            true => put(&mut nft, &elements),
+            false => Err(missing_rules(wanted)),
+        };
+        let error = match outcome {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if attempt == ATTEMPTS {
+            return Err(error);
+        }
+        if error.is_missing() {
+            install(&mut nft, wanted, living)?;
+            fresh = true;
+        } else if !error.is_exists() {
+            return Err(error);
+        }
+    }
+}
+
+/// The way to say that rules are to be installed, and the error if that never helps.
+fn missing_rules(wanted: &Masquerade<'_>) -> HostError {
+    HostError::Netlink {
+        operation: format!(
+            "find the masquerade rules of network {}",
+            wanted.owner.network
+        ),
+        errno: Errno::ENOENT,
+        detail: None,
+    }
+}
+
+fn by_pool(owner: Owner<'_>, addresses: &[IpNet]) -> Wanted {
+    let mut wanted = Wanted::new();
+    for address in addresses {
+        let element = Element::address(address.addr(), owner.comment());
+        let elements = wanted.entry(Pool::of(owner.network, *address)).or_default();
+        if !elements.contains(&element) {
+            elements.push(element);
+        }
+    }
+    wanted
+}
+
+/// Whether the chain of each pool is there with the rules of this configuration.
+fn is_current(
+    nft: &mut Nft,
+    wanted: &Masquerade<'_>,
+    elements: &Wanted,
+) -> Result<bool, HostError> {
+    for pool in elements.keys() {
+        if !has_rules(nft, wanted, pool)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn has_rules(nft: &mut Nft, wanted: &Masquerade<'_>, pool: &Pool) -> Result<bool, HostError> {
+    let rules = nft.rules(TABLE.object(&pool.name))?;
+    let seal = pool.seal(wanted.owner.network, wanted.non_masquerade);
+    Ok(rules.len() == pool.rule_count(wanted.non_masquerade)
+        && rules.last().and_then(|rule| rule.comment.as_ref()) == Some(&seal))
+}
+
+/// Puts the elements into their sets in one transaction, taking the place of those of other owners.
+///
+/// IPAM gave the address to this container, so whoever had it before is gone, and its DEL, late as it
+/// may be, must not find the element any more.
+fn put(nft: &mut Nft, wanted: &Wanted) -> Result<(), HostError> {
+    let mut batch = Batch::new();
+    for (pool, elements) in wanted {
+        batch.add_elements(TABLE.object(&pool.name), elements);
+    }
+    match nft.commit(batch) {
+        Err(error) if error.is_exists() => {}
+        outcome => return outcome,
+    }
+    let mut batch = Batch::new();
+    for (pool, elements) in wanted {
+        let set = TABLE.object(&pool.name);
+        for element in elements {
+            let present = nft.element(set, element)?;
+            if present.as_ref() == Some(element) {
+                continue;
+            }
+            if let Some(present) = present {
+                batch.delete_elements(set, &[present]);
+            }
+            batch.add_elements(set, std::slice::from_ref(element));
+        }
+    }
+    nft.commit(batch)
+}
+
+/// Makes the rules of the network, all its pools included, in one transaction of `nft`.
+fn install(
+    nft: &mut Nft,
+    wanted: &Masquerade<'_>,
+    living: &dyn Fn() -> Vec<Member>,
+) -> Result<(), HostError> {
+    let network = wanted.owner.network;
+    let present = pools(nft, network)?;
+    let own = entries(wanted.owner, wanted.addresses);
+    let forgotten = own.iter().any(|entry| !present.contains(&entry.pool));
+    let others: Vec<Entry> = if forgotten {
+        members(network, living)
+    } else {
+        Vec::new()
+    }
+    .into_iter()
+    // What is in a set that exists is right there, and the own addresses are this container's.
+    .filter(|entry| !present.contains(&entry.pool))
+    .filter(|entry| own.iter().all(|mine| mine.address != entry.address))
+    .collect();
+    let entries: Vec<Entry> = own.into_iter().chain(others.iter().cloned()).collect();
+
+    let mut all = present;
+    all.extend(entries.iter().map(|entry| entry.pool.clone()));
+    all.sort();
+    all.dedup();
+    let purpose = format!("install the masquerade rules of network {network}");
+    ruleset::apply(
+        &purpose,
+        rules::plan(network, &all, &entries, wanted.non_masquerade),
+    )?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    let still = members(network, living);
+    let gone: Vec<Entry> = others
+        .into_iter()
+        .filter(|entry| !still.contains(entry))
+        .collect();
+    take_out(nft, &gone)
+}
+
+/// The addresses of the network's living containers, each once.
+fn members(network: &str, living: &dyn Fn() -> Vec<Member>) -> Vec<Entry> {
+    let mut by_address = BTreeMap::new();
+    for member in living() {
+        let owner = Owner {
+            network,
+            container: &member.container,
+            ifname: &member.ifname,
+        };
+        for entry in entries(owner, &member.addresses) {
+            by_address.entry(entry.address).or_insert(entry);
+        }
+    }
+    by_address.into_values().collect()
+}
+
+fn entries(owner: Owner<'_>, addresses: &[IpNet]) -> Vec<Entry> {
+    let entry = |address: &IpNet| Entry {
+        pool: Pool::of(owner.network, *address),
+        address: address.addr(),
+        comment: owner.comment(),
+    };
+    let mut entries: Vec<Entry> = Vec::new();
+    for address in addresses {
+        if entries.iter().all(|other| other.address != address.addr()) {
+            entries.push(entry(address));
+        }
+    }
+    entries
+}
+
+/// Takes elements out one by one, as far as they are there and still belong to that owner.
+fn take_out(nft: &mut Nft, entries: &[Entry]) -> Result<(), HostError> {
+    for Entry {
+        pool,
+        address,
+        comment,
+    } in entries
+    {
+        let set = TABLE.object(&pool.name);
+        let element = Element::address(*address, comment.as_str());
+        if nft.element(set, &element)?.as_ref() != Some(&element) {
+            continue;
+        }
+        let mut batch = Batch::new();
+        batch.delete_elements(set, &[element]);
+        ignore_missing(nft.commit(batch))?;
+    }
+    Ok(())
+}
+
+/// The pools of a network, by the sets that exist.
+fn pools(nft: &mut Nft, network: &str) -> Result<Vec<Pool>, HostError> {
+    let sets = nft.sets(TABLE)?;
+    Ok(sets
+        .iter()
+        .filter_map(|name| Pool::parse(network, name))
+        .collect())
+}
+
+/// Takes out the elements of `network` whose comment `condemned` says so of, and the rules of each pool
+/// that has none left. Gives what was taken out.
+pub(super) fn remove(
+    network: &str,
+    condemned: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Kept>, HostError> {
+    let mut nft = Nft::open()?;
+    let pools = pools(&mut nft, network)?;
+    let mut removed = Vec::new();
+    for pool in &pools {
+        removed.extend(remove_from(&mut nft, pool, condemned)?);
+    }
+    Ok(removed)
+}
+
+fn remove_from(
+    nft: &mut Nft,
+    pool: &Pool,
+    condemned: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Kept>, HostError> {
+    let set = TABLE.object(&pool.name);
+    let mut attempt = 0;
+    let (doomed, all) = loop {
+        attempt += 1;
+        let mut elements = none_if_missing(nft.elements(set))?;
+        let all = elements.len();
+        elements.retain(|element| condemned(element.comment.as_deref().unwrap_or_default()));
+        if elements.is_empty() {
+            break (elements, all);
+        }
+        let mut batch = Batch::new();
+        batch.delete_elements(set, &elements);
+        match nft.commit(batch) {
+            Ok(()) => break (elements, all),
+            // Another process took one of them out; look again which are left.
+            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
+    };
+    if !doomed.is_empty() || all == 0 {
+        dismantle_if_empty(nft, pool)?;
+    }
+    Ok(doomed.iter().map(|element| kept(pool, element)).collect())
+}
+
+/// Deletes a pool that has no element, and the table when it has nothing else.
+///
+/// Looking first avoids a refused transaction, which makes the kernel wait for a grace period. It decides
+/// nothing: the kernel itself refuses to delete a set that has got an element meanwhile. Looking comes
+/// after the own element is gone, so of two containers that leave at once the later one sees none left.
+fn dismantle_if_empty(nft: &mut Nft, pool: &Pool) -> Result<(), HostError> {
+    let set = TABLE.object(&pool.name);
+    match nft.is_empty(set) {
+        Ok(true) => {}
+        Ok(false) => return Ok(()),
+        Err(error) => return ignore_missing(Err(error)),
+    }
+    let chain_exists = nft.chain(set)?.is_some();
+    let mut batch = Batch::new();
+    if chain_exists {
+        batch.delete_chain(set);
+    }
+    batch.delete_empty_set(set);
+    match nft.commit(batch) {
+        Ok(()) => {}
+        Err(HostError::Netlink {
+            errno: Errno::EBUSY,
+            ..
+        }) => return Ok(()),
+        Err(error) => return ignore_missing(Err(error)),
+    }
+    if !nft.chains(Some(TABLE))?.is_empty() || !nft.sets(TABLE)?.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    batch.delete_empty_table(TABLE);
+    match nft.commit(batch) {
+        Err(HostError::Netlink {
+            errno: Errno::EBUSY,
+            ..
+        }) => Ok(()),
+        outcome => ignore_missing(outcome),
+    }
+}
+
+/// See [`super::list`].
+pub(super) fn list(network: &str) -> Result<Vec<Kept>, HostError> {
+    let mut nft = Nft::open()?;
+    let mut found = Vec::new();
+    for pool in pools(&mut nft, network)? {
+        let elements = none_if_missing(nft.elements(TABLE.object(&pool.name)))?;
+        found.extend(elements.iter().map(|element| kept(&pool, element)));
+    }
+    Ok(found)
+}
+
+/// See [`super::check`].
+pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
+    let mut nft = Nft::open()?;
+    let mut differences = Vec::new();
+    for (pool, elements) in by_pool(wanted.owner, wanted.addresses) {
+        let set = TABLE.object(&pool.name);
+        if !has_rules(&mut nft, wanted, &pool)? {
+            differences.push(format!(
+                "the masquerade rules of network {} (nft chain {set}) are missing or differ from its configuration",
+                wanted.owner.network
+            ));
+        }
+        for element in elements {
+            let address = element
+                .as_address()
+                .map_or_else(String::new, |ip: IpAddr| ip.to_string());
+            match nft.element(set, &element)? {
+                Some(present) if present == element => {}
+                Some(present) => differences.push(format!(
+                    "{address} is masqueraded for {} (nft set {set})",
+                    present
+                        .comment
+                        .unwrap_or_else(|| "somebody unnamed".to_owned())
+                )),
+                None => differences.push(format!("{address} is not masqueraded (nft set {set})")),
+            }
+        }
+    }
+    Ok(differences)
+}
+
+fn kept(pool: &Pool, element: &Element) -> Kept {
+    let address = element
+        .as_address()
+        .map_or_else(|| "?".to_owned(), |ip| ip.to_string());
+    Kept {
+        owner: element.comment.clone().unwrap_or_default(),
+        what: format!("nft element {address} in {}", TABLE.object(&pool.name)),
+    }
+}
+
+fn ignore_missing(outcome: Result<(), HostError>) -> Result<(), HostError> {
+    match outcome {
+        Err(error) if error.is_missing() => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn none_if_missing(outcome: Result<Vec<Element>, HostError>) -> Result<Vec<Element>, HostError> {
+    match outcome {
+        Err(error) if error.is_missing() => Ok(Vec::new()),
+        outcome => outcome,
+    }
+}

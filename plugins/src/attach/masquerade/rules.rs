@@ -1,0 +1,405 @@
+//! The rules of masquerade in nftables, as data.
+//!
+//! What belongs together is a *pool*: the containers of one network that have addresses in one subnet. A
+//! pool is a set of addresses and a base chain, both of the same name, in the table `inet trestle`:
+//!
+//! ```text
+//! set masq/podnet/10.1.0.0-24 {
+//!         type ipv4_addr
+//!         elements = { 10.1.0.5 comment "podnet/CONTAINER/eth0" }
+//! }
+//! chain masq/podnet/10.1.0.0-24 {
+//!         type nat hook postrouting priority srcnat; policy accept;
+//!         ip daddr 10.1.0.0/24 return comment "own subnet"
+//!         ip daddr { 224.0.0.0/4, 255.255.255.255 } return comment "multicast and broadcast"
+//!         ip daddr { 10.0.0.0/8 } return comment "nonMasqueradeCIDRs"
+//!         ip saddr @masq/podnet/10.1.0.0-24 masquerade fully-random comment "…"
+//! }
+//! ```
+//!
+//! A pool depends on no other pool and on no rule elsewhere, so it can be made, refreshed and deleted by
+//! name alone, which is what makes the transaction idempotent: a rule in a chain that networks share
+//! would have to be looked for first, and two processes looking at once would both add it. Two networks
+//! that give out the same addresses have a pool each; such an address is masqueraded when either would.
+//! `return` in a base chain means its policy, and lets later chains (kube-proxy's, Docker's) decide.
+//!
+//! Addresses with a host prefix (/32, /128) have no subnet to stay inside. They share a pool without the
+//! first rule, named `v4` or `v6` in place of a subnet, so that their number adds no rules.
+//!
+//! `fully-random` because the kernel otherwise tries to keep the source port: of two containers that ask
+//! one resolver from one port at the same time, one loses its packet when both entries are confirmed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nftables::batch::Batch;
+use nftables::expr::{Elem, Expression, NamedExpression, Payload, PayloadField, Prefix, SetItem};
+use nftables::schema::{
+    Chain, Element, FlushObject, NfCmd, NfListObject, Rule, Set, SetType, SetTypeValue, Table,
+};
+use nftables::stmt::{Match, NAT, NATFlag, Operator, Return, Statement};
+use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+
+use super::owner::fingerprint;
+use crate::host::nft::{Family, TableRef};
+
+/// The table everything is in.
+pub(super) const TABLE: TableRef<'static> = TableRef {
+    family: Family::Inet,
+    name: "trestle",
+};
+
+/// What the names of masquerade begin with, since other parts of trestle use the table too.
+const PREFIX: &str = "masq";
+
+/// Where source addresses are translated (`NF_IP_PRI_NAT_SRC`).
+const SRCNAT: i32 = 100;
+
+/// The longest network name that becomes part of a name whole. The kernel allows 255 bytes in all.
+const NETWORK_MAX: usize = 120;
+
+/// The containers of one network that have addresses in one subnet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Pool {
+    /// The name of its set and its chain.
+    pub(super) name: String,
+    /// Whether the addresses are IPv6.
+    pub(super) v6: bool,
+    /// Traffic to here keeps its source. None for addresses with a host prefix.
+    subnet: Option<IpNet>,
+}
+
+impl Pool {
+    /// The pool for a container's address, given with the prefix that IPAM gave it.
+    pub(super) fn of(network: &str, address: IpNet) -> Self {
+        let subnet = (address.prefix_len() < address.max_prefix_len()).then(|| address.trunc());
+        let v6 = matches!(address, IpNet::V6(_));
+        let label = match subnet {
+            // Colons and a second slash are no part of an identifier of nft's language.
+            Some(subnet) => subnet.to_string().replace(':', "_").replace('/', "-"),
+            None => family_label(v6).to_owned(),
+        };
+        Self {
+            name: format!("{}{label}", network_prefix(network)),
+            v6,
+            subnet,
+        }
+    }
+
+    /// The pool with this name, if it is one of `network`.
+    pub(super) fn parse(network: &str, name: &str) -> Option<Self> {
+        let label = name.strip_prefix(&network_prefix(network))?;
+        if label == family_label(false) || label == family_label(true) {
+            let v6 = label == family_label(true);
+            return Some(Self {
+                name: name.to_owned(),
+                v6,
+                subnet: None,
+            });
+        }
+        let (address, length) = label.rsplit_once('-')?;
+        let address: IpAddr = address.replace('_', ":").parse().ok()?;
+        let subnet = IpNet::new(address, length.parse().ok()?).ok()?;
+        Some(Self {
+            name: name.to_owned(),
+            v6: address.is_ipv6(),
+            subnet: Some(subnet),
+        })
+    }
+
+    /// The comment of the rule that masquerades. It ends in a digest of all rules, by which a later ADD
+    /// sees whether they are the ones it wants.
+    pub(super) fn seal(&self, network: &str, non_masquerade: &[IpNet]) -> String {
+        let network: String = network.chars().take(60).collect();
+        let mut text = self.name.clone();
+        for prefix in self.exempt(non_masquerade) {
+            text.push_str(&format!(" {prefix}"));
+        }
+        let digest = fingerprint(RULES_VERSION, text.as_bytes());
+        format!("containers of network {network}, rules {digest:016x}")
+    }
+
+    /// How many rules the chain has.
+    pub(super) fn rule_count(&self, non_masquerade: &[IpNet]) -> usize {
+        let exempt = self.exempt(non_masquerade);
+        2 + usize::from(self.subnet.is_some()) + usize::from(!exempt.is_empty())
+    }
+
+    /// The prefixes of this pool's family, neither overlapping nor adjacent, as nft wants them.
+    fn exempt(&self, non_masquerade: &[IpNet]) -> Vec<IpNet> {
+        let family: Vec<IpNet> = non_masquerade
+            .iter()
+            .filter(|prefix| matches!(prefix, IpNet::V6(_)) == self.v6)
+            .map(IpNet::trunc)
+            .collect();
+        IpNet::aggregate(&family)
+    }
+
+    /// Destinations that no translation helps, because they never leave the link or address many.
+    fn never(&self) -> (Vec<IpNet>, &'static str) {
+        if self.v6 {
+            let multicast = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
+            let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+            (
+                vec![link_local.into(), multicast.into()],
+                "link-local and multicast",
+            )
+        } else {
+            let multicast = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4);
+            let broadcast = Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32);
+            (
+                vec![multicast.into(), broadcast.into()],
+                "multicast and broadcast",
+            )
+        }
+    }
+}
+
+/// To be raised when the rules below change, so that those of an older trestle are replaced.
+const RULES_VERSION: u8 = 1;
+
+/// A container's address and the comment that says whose it is, for the ruleset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) pool: Pool,
+    pub(super) address: IpAddr,
+    pub(super) comment: String,
+}
+
+/// One transaction that makes the pools, whatever was there before, and adds `entries` to them.
+/// Elements that exist already stay.
+pub(super) fn plan(
+    network: &str,
+    pools: &[Pool],
+    entries: &[Entry],
+    non_masquerade: &[IpNet],
+) -> Batch<'static> {
+    let mut batch = Batch::new();
+    let table = Table {
+        family: NfFamily::INet,
+        name: TABLE.name.into(),
+        handle: None,
+    };
+    batch.add(NfListObject::Table(table));
+    for pool in pools {
+        batch.add(NfListObject::Set(Box::new(set(pool))));
+        batch.add(NfListObject::Chain(chain(pool)));
+        batch.add_cmd(NfCmd::Flush(FlushObject::Chain(chain(pool))));
+        for rule in rules(network, pool, non_masquerade) {
+            batch.add(NfListObject::Rule(rule));
+        }
+        let elements: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.pool == *pool)
+            .map(element)
+            .collect();
+        if !elements.is_empty() {
+            batch.add(NfListObject::Element(Element {
+                family: NfFamily::INet,
+                table: TABLE.name.into(),
+                name: pool.name.clone().into(),
+                elem: elements.into(),
+            }));
+        }
+    }
+    batch
+}
+
+fn set(pool: &Pool) -> Set<'static> {
+    let set_type = if pool.v6 {
+        SetType::Ipv6Addr
+    } else {
+        SetType::Ipv4Addr
+    };
+    Set {
+        family: NfFamily::INet,
+        table: TABLE.name.into(),
+        name: pool.name.clone().into(),
+        set_type: SetTypeValue::Single(set_type),
+        ..Set::default()
+    }
+}
+
+fn chain(pool: &Pool) -> Chain<'static> {
+    Chain {
+        family: NfFamily::INet,
+        table: TABLE.name.into(),
+        name: pool.name.clone().into(),
+        _type: Some(NfChainType::NAT),
+        hook: Some(NfHook::Postrouting),
+        prio: Some(SRCNAT),
+        policy: Some(NfChainPolicy::Accept),
+        ..Chain::default()
+    }
+}
+
+fn rules(network: &str, pool: &Pool, non_masquerade: &[IpNet]) -> Vec<Rule<'static>> {
+    let mut rules = Vec::new();
+    if let Some(subnet) = pool.subnet {
+        rules.push(keep(pool, prefix(subnet), "own subnet"));
+    }
+    let (never, why) = pool.never();
+    rules.push(keep(pool, prefixes(&never), why));
+    let exempt = pool.exempt(non_masquerade);
+    if !exempt.is_empty() {
+        rules.push(keep(pool, prefixes(&exempt), "nonMasqueradeCIDRs"));
+    }
+    let members = Expression::String(format!("@{}", pool.name).into());
+    let translate = Statement::Masquerade(Some(NAT {
+        addr: None,
+        family: None,
+        port: None,
+        flags: Some([NATFlag::FullyRandom].into()),
+    }));
+    let seal = pool.seal(network, non_masquerade);
+    rules.push(rule(
+        pool,
+        vec![compare(pool, "saddr", members), translate],
+        seal,
+    ));
+    rules
+}
+
+/// A rule that ends the chain for packets to `destinations`.
+fn keep(pool: &Pool, destinations: Expression<'static>, comment: &str) -> Rule<'static> {
+    let statements = vec![
+        compare(pool, "daddr", destinations),
+        Statement::Return(Some(Return {})),
+    ];
+    rule(pool, statements, comment.to_owned())
+}
+
+fn rule(pool: &Pool, statements: Vec<Statement<'static>>, comment: String) -> Rule<'static> {
+    Rule {
+        family: NfFamily::INet,
+        table: TABLE.name.into(),
+        chain: pool.name.clone().into(),
+        expr: statements.into(),
+        comment: Some(comment.into()),
+        ..Rule::default()
+    }
+}
+
+fn compare(pool: &Pool, field: &'static str, with: Expression<'static>) -> Statement<'static> {
+    let protocol = if pool.v6 { "ip6" } else { "ip" };
+    let field = PayloadField {
+        protocol: protocol.into(),
+        field: field.into(),
+    };
+    Statement::Match(Match {
+        left: Expression::Named(NamedExpression::Payload(Payload::PayloadField(field))),
+        right: with,
+        op: Operator::EQ,
+    })
+}
+
+fn prefixes(list: &[IpNet]) -> Expression<'static> {
+    let items = list
+        .iter()
+        .map(|net| SetItem::Element(prefix(*net)))
+        .collect();
+    Expression::Named(NamedExpression::Set(items))
+}
+
+fn prefix(net: IpNet) -> Expression<'static> {
+    let address = Expression::String(net.addr().to_string().into());
+    if net.prefix_len() == net.max_prefix_len() {
+        return address;
+    }
+    let len = u32::from(net.prefix_len());
+    Expression::Named(NamedExpression::Prefix(Prefix {
+        addr: Box::new(address),
+        len,
+    }))
+}
+
+fn element(entry: &Entry) -> Expression<'static> {
+    Expression::Named(NamedExpression::Elem(Elem {
+        val: Box::new(Expression::String(entry.address.to_string().into())),
+        comment: Some(entry.comment.clone().into()),
+        ..Elem::default()
+    }))
+}
+
+fn family_label(v6: bool) -> &'static str {
+    if v6 { "v6" } else { "v4" }
+}
+
+/// What the names of a network's pools begin with. The slash at its end can't be part of a network's
+/// name, so no network's prefix is the beginning of another's. A network whose name is too long is
+/// named by its beginning and a hash, between further slashes.
+fn network_prefix(network: &str) -> String {
+    let plain = network
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    if plain && network.len() <= NETWORK_MAX {
+        return format!("{PREFIX}/{network}/");
+    }
+    let readable: String = network
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(NETWORK_MAX / 2)
+        .collect();
+    format!(
+        "{PREFIX}/{readable}/x{:016x}/",
+        fingerprint(0, network.as_bytes())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn pools_are_named_after_network_and_subnet() {
+        let name = |address| Pool::of("podnet", net(address)).name;
+        assert_eq!(name("10.1.0.5/24"), "masq/podnet/10.1.0.0-24");
+        assert_eq!(name("fd00:1::5/64"), "masq/podnet/fd00_1__-64");
+        assert_eq!(name("10.1.0.5/32"), "masq/podnet/v4");
+        assert_eq!(name("fd00:1::5/128"), "masq/podnet/v6");
+    }
+
+    #[test]
+    fn a_pool_is_recognised_by_its_name_and_only_by_its_own_network() {
+        for address in [
+            "10.1.0.5/24",
+            "fd00:1::5/64",
+            "10.1.0.5/32",
+            "::/1",
+            "0.0.0.0/0",
+        ] {
+            for network in ["podnet", "a-b_c.d", &"long".repeat(60)] {
+                let pool = Pool::of(network, net(address));
+                assert_eq!(Pool::parse(network, &pool.name), Some(pool.clone()));
+                assert_eq!(Pool::parse("pod", &pool.name), None);
+            }
+        }
+        assert_eq!(Pool::parse("podnet", "masq/podnet/nonsense"), None);
+        assert_eq!(Pool::parse("podnet", "portmap/podnet/v4"), None);
+    }
+
+    #[test]
+    fn a_long_network_name_is_hashed_and_the_name_stays_within_bounds() {
+        let (one, other) = ("n".repeat(200), "n".repeat(201));
+        let name = |network: &str| Pool::of(network, net("fd00:1:2:3:4:5:6:0/112")).name;
+        assert_ne!(name(&one), name(&other));
+        assert!(name(&one).len() < 200);
+    }
+
+    #[test]
+    fn the_seal_follows_the_prefixes_of_the_own_family_however_they_are_written() {
+        let pool = Pool::of("podnet", net("10.1.0.5/24"));
+        let seal = |prefixes: &[&str]| {
+            let prefixes: Vec<_> = prefixes.iter().map(|text| net(text)).collect();
+            pool.seal("podnet", &prefixes)
+        };
+        assert_ne!(seal(&[]), seal(&["10.0.0.0/8"]));
+        assert_eq!(seal(&[]), seal(&["fd00::/8"]));
+        assert_eq!(seal(&["10.0.0.0/8"]), seal(&["10.0.0.1/8", "10.2.0.0/16"]));
+        assert_eq!(seal(&["10.0.0.0/9", "10.128.0.0/9"]), seal(&["10.0.0.0/8"]));
+    }
+}

@@ -1,0 +1,403 @@
+//! A blocking `NETLINK_NETFILTER` socket: one request, its answers, nothing left in between.
+//!
+//! The kernel works a request off inside `sendmsg(2)` (net/netfilter/nfnetlink.c), so every answer of a
+//! batch waits in the socket when the call returns and no read ever has to block. A dump fills its first
+//! datagram in the same way and each further one while the one before it is read.
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NlasIterator,
+};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::host::HostError;
+
+/// The most a datagram of a dump holds: the kernel stops at 32 KiB (`netlink_dump`), whatever is offered.
+const DATAGRAM: usize = 64 * 1024;
+
+/// How often a listing is begun anew when the ruleset changed while it was read.
+const DUMP_ATTEMPTS: u32 = 20;
+
+/// The subsystem number that opens and closes an nftables batch (`NFNL_SUBSYS_NFTABLES`).
+const SUBSYSTEM_NFTABLES: u16 = 10;
+
+/// The attribute of an extended acknowledgement that holds the kernel's words (`NLMSGERR_ATTR_MSG`).
+const EXTENDED_ACK_TEXT: u16 = 1;
+
+/// One message of a request, not yet numbered.
+pub(crate) struct Outgoing {
+    /// The family, subsystem and body.
+    pub(crate) message: NetfilterMessage,
+    /// `NLM_F_*` beside `NLM_F_REQUEST` and `NLM_F_ACK`.
+    pub(crate) flags: u16,
+    /// Operation and object, for the error message.
+    pub(crate) operation: String,
+}
+
+/// A netfilter netlink socket. It belongs to the network namespace the thread was in when it was opened.
+pub(crate) struct NetfilterSocket {
+    socket: Socket,
+    /// The number of the message sent last.
+    sequence: u32,
+    /// The number of the first message of the request sent last.
+    request: u32,
+    inbox: Vec<u8>,
+}
+
+impl NetfilterSocket {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`HostError::System`]; `EPROTONOSUPPORT` on a kernel without nfnetlink.
+    pub(crate) fn open() -> Result<Self, HostError> {
+        let refused = |source| HostError::System {
+            operation: "open netfilter netlink socket".into(),
+            source,
+        };
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(refused)?;
+        socket.bind_auto().map_err(refused)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(refused)?;
+        // Errors are understood without either; the text is a courtesy of kernels from 4.12.
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_cap_ack(true);
+        Ok(Self {
+            socket,
+            sequence: 0,
+            request: 0,
+            inbox: Vec::with_capacity(DATAGRAM),
+        })
+    }
+
+    /// Sends `messages` as one nftables transaction: all of them take effect at once, or none does.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`] for the first message the kernel refused.
+    pub(crate) fn transact(&mut self, messages: Vec<Outgoing>) -> Result<(), HostError> {
+        let Some(first) = messages.first() else {
+            return Ok(());
+        };
+        let whole = first.operation.clone();
+        let mut outbox = Vec::new();
+        self.request = self.sequence.wrapping_add(1);
+        let begin = self.number(batch_edge(ControlMessage::BatchBegin), 0, &mut outbox);
+        let mut operations = Vec::with_capacity(messages.len());
+        for Outgoing {
+            message,
+            flags,
+            operation,
+        } in messages
+        {
+            self.number(message, flags | NLM_F_ACK, &mut outbox);
+            operations.push(operation);
+        }
+        self.number(batch_edge(ControlMessage::BatchEnd), 0, &mut outbox);
+        self.send(&outbox, &whole)?;
+        self.collect_acks(begin.wrapping_add(1), &operations, &whole)
+    }
+
+    /// Sends one message and waits for the acknowledgement.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`] when the kernel refused.
+    pub(crate) fn request(&mut self, message: Outgoing) -> Result<(), HostError> {
+        let Outgoing {
+            message,
+            flags,
+            operation,
+        } = message;
+        let mut outbox = Vec::new();
+        let first = self.number(message, flags | NLM_F_ACK, &mut outbox);
+        self.request = first;
+        self.send(&outbox, &operation)?;
+        self.collect_acks(first, std::slice::from_ref(&operation), &operation)
+    }
+
+    /// Sends one message that is answered with a single object.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`] when the kernel refused, with `ENOENT` when there is no such object.
+    pub(crate) fn get(
+        &mut self,
+        message: NetfilterMessage,
+        operation: &str,
+    ) -> Result<NetfilterMessage, HostError> {
+        let mut outbox = Vec::new();
+        self.request = self.number(message, 0, &mut outbox);
+        self.send(&outbox, operation)?;
+        let mut found = None;
+        while found.is_none() && self.receive(operation)? {
+            self.each_message(operation, |message| match message.payload {
+                NetlinkPayload::InnerMessage(inner) => {
+                    found = Some(inner);
+                    Ok(())
+                }
+                NetlinkPayload::Error(error) => refusal(operation, &error),
+                _ => Ok(()),
+            })?;
+        }
+        found.ok_or_else(|| unanswered(operation))
+    }
+
+    /// Lists objects: hands each one to `take`, from the start again when a listing was interrupted by a
+    /// change, after `restart` was called to forget the ones seen so far.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`] with `ENOENT` when the table, chain or set does not exist;
+    /// [`HostError::DumpInterrupted`] when changes never ceased.
+    pub(crate) fn dump<S: Default>(
+        &mut self,
+        message: &NetfilterMessage,
+        operation: &str,
+        mut take: impl FnMut(&mut S, NetfilterMessage),
+    ) -> Result<S, HostError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut seen = S::default();
+            match self.dump_once(message, operation, |inner| take(&mut seen, inner)) {
+                Ok(true) => return Ok(seen),
+                Ok(false) => {}
+                Err(HostError::Netlink {
+                    errno: Errno::EINTR | Errno::ENOBUFS,
+                    ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let operation = operation.to_owned();
+        Err(HostError::DumpInterrupted {
+            operation,
+            attempts: DUMP_ATTEMPTS,
+        })
+    }
+
+    /// Begins a listing and hands only the objects of its first datagram to `take`; the rest is read and
+    /// thrown away. Good for telling an empty set from one with thousands of elements.
+    ///
+    /// # Errors
+    /// As [`Self::dump`], except that an inconsistent listing is none.
+    pub(crate) fn glance(
+        &mut self,
+        message: &NetfilterMessage,
+        operation: &str,
+        take: impl FnMut(NetfilterMessage),
+    ) -> Result<(), HostError> {
+        let mut outbox = Vec::new();
+        self.request = self.number(message.clone(), NLM_F_DUMP, &mut outbox);
+        self.send(&outbox, operation)?;
+        if !self.receive(operation)? {
+            return Err(unanswered(operation));
+        }
+        let outcome = self.each_listed(operation, &mut false, &mut false, take);
+        while self.receive(operation)? {}
+        outcome
+    }
+
+    /// One attempt at a listing; false when it is not consistent.
+    fn dump_once(
+        &mut self,
+        message: &NetfilterMessage,
+        operation: &str,
+        mut take: impl FnMut(NetfilterMessage),
+    ) -> Result<bool, HostError> {
+        let mut outbox = Vec::new();
+        self.request = self.number(message.clone(), NLM_F_DUMP, &mut outbox);
+        self.send(&outbox, operation)?;
+        let (mut done, mut interrupted) = (false, false);
+        while !done && self.receive(operation)? {
+            self.each_listed(operation, &mut done, &mut interrupted, &mut take)?;
+        }
+        if done {
+            Ok(!interrupted)
+        } else {
+            Err(unanswered(operation))
+        }
+    }
+
+    /// Hands the objects of a listing's datagram to `take` and notes its end and whether it is consistent.
+    fn each_listed(
+        &self,
+        operation: &str,
+        done: &mut bool,
+        interrupted: &mut bool,
+        mut take: impl FnMut(NetfilterMessage),
+    ) -> Result<(), HostError> {
+        self.each_message(operation, |message| {
+            *interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+            match message.payload {
+                NetlinkPayload::InnerMessage(inner) => take(inner),
+                NetlinkPayload::Done(end) => {
+                    *done = true;
+                    if end.code != 0 {
+                        return Err(kernel_error(operation, end.code, None));
+                    }
+                }
+                NetlinkPayload::Error(error) => {
+                    *done = true;
+                    refusal(operation, &error)?;
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Appends `message` to `outbox` under the next sequence number, which is returned.
+    fn number(&mut self, message: NetfilterMessage, flags: u16, outbox: &mut Vec<u8>) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        message.finalize();
+        let (start, length) = (outbox.len(), message.buffer_len());
+        outbox.resize(start + length.next_multiple_of(4), 0);
+        message.serialize(&mut outbox[start..start + length]);
+        self.sequence
+    }
+
+    fn send(&mut self, bytes: &[u8], operation: &str) -> Result<(), HostError> {
+        loop {
+            match self.socket.send(bytes, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(HostError::System {
+                        operation: operation.to_owned(),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads the next datagram into the inbox; false when none is waiting.
+    fn receive(&mut self, operation: &str) -> Result<bool, HostError> {
+        loop {
+            self.inbox.clear();
+            match self.socket.recv(&mut self.inbox, libc::MSG_DONTWAIT) {
+                Ok(_) => return Ok(true),
+                Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                    Errno::EINTR => {}
+                    Errno::EAGAIN => return Ok(false),
+                    errno => {
+                        let operation = operation.to_owned();
+                        return Err(HostError::Netlink {
+                            operation,
+                            errno,
+                            detail: None,
+                        });
+                    }
+                },
+            }
+        }
+    }
+
+    /// Calls `handle` for each message of the datagram that answers the latest request.
+    fn each_message(
+        &self,
+        operation: &str,
+        mut handle: impl FnMut(NetlinkMessage<NetfilterMessage>) -> Result<(), HostError>,
+    ) -> Result<(), HostError> {
+        let mut rest = self.inbox.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest).map_err(|_| {
+                HostError::Protocol {
+                    operation: operation.to_owned(),
+                    problem: "the kernel's answer can't be understood",
+                }
+            })?;
+            let length = (message.header.length as usize).next_multiple_of(4).max(16);
+            rest = rest.get(length..).unwrap_or_default();
+            // What is left of a request that was given up on is nobody's any more.
+            let age = message.header.sequence_number.wrapping_sub(self.request);
+            if age <= self.sequence.wrapping_sub(self.request) {
+                handle(message)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all answers to the messages numbered from `first` and reports the first refusal. `whole`
+    /// names the request when the kernel refused it before or after looking at single messages.
+    fn collect_acks(
+        &mut self,
+        first: u32,
+        operations: &[String],
+        whole: &str,
+    ) -> Result<(), HostError> {
+        let (mut acks, mut failure) = (0, None);
+        while self.receive(whole)? {
+            self.each_message(whole, |message| {
+                let NetlinkPayload::Error(error) = message.payload else {
+                    return Ok(());
+                };
+                let position = message.header.sequence_number.wrapping_sub(first) as usize;
+                let operation = operations.get(position).map_or(whole, String::as_str);
+                match refusal(operation, &error) {
+                    Ok(()) => acks += 1,
+                    Err(refused) => {
+                        failure.get_or_insert(refused);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        match failure {
+            Some(refused) => Err(refused),
+            None if acks < operations.len() => Err(unanswered(whole)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The message that opens or closes an nftables batch. Its `res_id` names the subsystem.
+fn batch_edge(edge: ControlMessage) -> NetfilterMessage {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM_NFTABLES);
+    NetfilterMessage::new(header, edge)
+}
+
+/// An acknowledgement is an error message with code 0.
+fn refusal(operation: &str, error: &netlink_packet_core::ErrorMessage) -> Result<(), HostError> {
+    match error.raw_code() {
+        0 => Ok(()),
+        code => Err(kernel_error(operation, code, extended_ack(&error.header))),
+    }
+}
+
+fn kernel_error(operation: &str, code: i32, detail: Option<String>) -> HostError {
+    let errno = Errno::from_raw(code.saturating_abs());
+    HostError::Netlink {
+        operation: operation.to_owned(),
+        errno,
+        detail,
+    }
+}
+
+fn unanswered(operation: &str) -> HostError {
+    HostError::Protocol {
+        operation: operation.to_owned(),
+        problem: "the kernel did not answer",
+    }
+}
+
+/// The kernel's own words on a refusal, after the header of the request it quotes. The quote is only the
+/// header, because the socket asks for that (`NETLINK_CAP_ACK`).
+fn extended_ack(quote: &[u8]) -> Option<String> {
+    let attributes = quote.get(16..)?;
+    NlasIterator::new(attributes)
+        .filter_map(Result::ok)
+        .find(|attribute| attribute.kind() == EXTENDED_ACK_TEXT)
+        .map(|attribute| text(attribute.value()))
+}
+
+/// Bytes up to the first NUL, as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

@@ -1,0 +1,32 @@
+//! The forwarding database of bridges.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::exchange::Rtnl;
+use super::link::Mac;
+use crate::host::error::HostError;
+
+impl Rtnl {
+    /// Binds an address to a port for as long as both exist, as `bridge fdb replace MAC dev PORT master static` does.
+    /// With a locked port, frames from other addresses are dropped (net/bridge/br_input.c).
+    pub fn add_static_fdb(&self, port: u32, mac: Mac) -> Result<(), HostError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = port;
+        message.header.state = NeighbourState::Noarp;
+        message.header.flags = NeighbourFlags::Controller;
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        self.ask(
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_CREATE | NLM_F_REPLACE,
+        )
+        .map_err(|refusal| refusal.during(format!("bind a MAC address to bridge port {port}")))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Changing links.
+
+use std::os::fd::AsRawFd;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+
+use super::super::error::HostError;
+use super::super::netns::NetNs;
+use super::bridge::PortChange;
+use super::exchange::Rtnl;
+use super::link::Mac;
+
+/// What to change about a link. `None` leaves a property alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinkChange<'a> {
+    /// Bring it up or down.
+    pub up: Option<bool>,
+    /// The MTU in bytes.
+    pub mtu: Option<u32>,
+    /// The hardware address.
+    pub mac: Option<Mac>,
+    /// Receive frames for all hardware addresses.
+    pub promisc: Option<bool>,
+    /// Receive all multicast frames.
+    pub allmulti: Option<bool>,
+    /// The length of the transmit queue in packets.
+    pub tx_queue_len: Option<u32>,
+    /// The free text attached to it, up to 255 bytes; an empty one removes it.
+    pub alias: Option<&'a str>,
+    /// A new name. Most kernels want the link to be down for it.
+    pub name: Option<&'a str>,
+    /// The index of the bridge to make it a port of; 0 releases it from the one it is on.
+    pub master: Option<u32>,
+    /// Settings as a port of the bridge it is on already.
+    pub port: Option<PortChange>,
+    /// Move it into this namespace, where it keeps its index if that is free there.
+    pub netns: Option<&'a NetNs>,
+}
+
+impl Rtnl {
+    /// Changes a link, everything in one request.
+    ///
+    /// The kernel applies the changes one by one and stops at the first that fails.
+    pub fn set_link(&self, index: u32, change: &LinkChange<'_>) -> Result<(), HostError> {
+        let message = change.message(index);
+        // Only the request that also creates links takes settings of a port; it creates none here.
+        let request = match change.port {
+            Some(_) => RouteNetlinkMessage::NewLink(message),
+            None => RouteNetlinkMessage::SetLink(message),
+        };
+        self.ask(request, 0)
+            .map_err(|refusal| refusal.during(format!("{change} on {}", self.describe(index))))?;
+        Ok(())
+    }
+}
+
+impl LinkChange<'_> {
+    fn message(&self, index: u32) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        for (flag, wanted) in [
+            (LinkFlags::Up, self.up),
+            (LinkFlags::Promisc, self.promisc),
+            (LinkFlags::Allmulti, self.allmulti),
+        ] {
+            if let Some(wanted) = wanted {
+                message.header.change_mask.insert(flag);
+                message.header.flags.set(flag, wanted);
+            }
+        }
+        message.attributes.extend(
+            [
+                self.mtu.map(LinkAttribute::Mtu),
+                self.mac.map(|mac| LinkAttribute::Address(mac.to_vec())),
+                self.tx_queue_len.map(LinkAttribute::TxQueueLen),
+                self.alias
+                    .map(|alias| LinkAttribute::IfAlias(alias.to_owned())),
+                self.name.map(|name| LinkAttribute::IfName(name.to_owned())),
+                self.master.map(LinkAttribute::Controller),
+                self.netns
+                    .map(|netns| LinkAttribute::NetNsFd(netns.fd().as_raw_fd())),
+                self.port.map(|port| port.attribute()),
+            ]
+            .into_iter()
+            .flatten(),
+        );
+        message
+    }
+}
+
+/// What the change does, in words for an error message: `set up, mtu 1400`.
+impl std::fmt::Display for LinkChange<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let on_off = |on| if on { "on" } else { "off" };
+        let parts: Vec<String> = [
+            self.up.map(|up| if up { "up" } else { "down" }.to_owned()),
+            self.mtu.map(|mtu| format!("mtu {mtu}")),
+            self.mac.map(|mac| format!("address {}", mac_text(mac))),
+            self.promisc.map(|on| format!("promisc {}", on_off(on))),
+            self.allmulti.map(|on| format!("allmulti {}", on_off(on))),
+            self.tx_queue_len
+                .map(|length| format!("txqueuelen {length}")),
+            self.alias.map(|alias| format!("alias {alias}")),
+            self.name.map(|name| format!("name {name}")),
+            self.master.map(|master| format!("master {master}")),
+            self.netns
+                .map(|netns| format!("netns {}", netns.path().display())),
+            self.port.map(|_| "port settings".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        write!(f, "set {}", parts.join(", "))
+    }
+}
+
+fn mac_text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

@@ -1,0 +1,153 @@
+//! Opening, comparing and entering namespaces.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread;
+
+use nix::sys::stat::Mode;
+use plugins::host::{HostError, NetNs};
+
+use super::support::{Needs, Sandbox, Tests, new_netns};
+
+pub(crate) fn add(tests: &mut Tests) {
+    tests.add(
+        "netns_that_is_missing_is_told_from_one_that_is_none",
+        Needs::Root,
+        kinds_of_failure,
+    );
+    tests.add(
+        "netns_opens_by_any_path_that_leads_to_it",
+        Needs::Root,
+        opens_by_any_path,
+    );
+    tests.add(
+        "netns_enter_moves_only_this_thread_and_returns",
+        Needs::Root,
+        enter_moves_thread,
+    );
+    tests.add(
+        "netns_enter_returns_home_after_a_panic",
+        Needs::Root,
+        enter_survives_panic,
+    );
+    tests.add(
+        "netns_enter_returns_home_when_it_is_nested",
+        Needs::Root,
+        enter_nests,
+    );
+    tests.add(
+        "netns_cookie_tells_namespaces_apart",
+        Needs::Root,
+        cookies_differ,
+    );
+    tests.add(
+        "netns_lives_while_it_is_held",
+        Needs::Root,
+        lives_while_held,
+    );
+}
+
+fn kinds_of_failure(_: &Sandbox) {
+    let dir = std::env::temp_dir().join(format!("trestle-netns-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let at = |name: &str| dir.join(name);
+    fs::write(at("empty"), "").unwrap();
+    fs::write(at("full"), "x").unwrap();
+    nix::unistd::mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/nowhere", at("dangling")).unwrap();
+
+    for name in ["none", "dangling"] {
+        let error = NetNs::open(at(name)).unwrap_err();
+        assert!(
+            matches!(error, HostError::NetNsMissing { .. }),
+            "{name}: {error}"
+        );
+        assert!(error.is_missing());
+    }
+    for (path, text) in [
+        (at("empty"), "empty file"),
+        (at("full"), "regular file"),
+        (at("fifo"), "FIFO"),
+        (dir.clone(), "directory"),
+        ("/proc/self/ns/mnt".into(), "namespace of another kind"),
+        ("/dev/null".into(), "special file"),
+    ] {
+        let error = NetNs::open(&path).unwrap_err();
+        assert!(
+            matches!(error, HostError::NotANetNs { .. }),
+            "{}: {error}",
+            path.display()
+        );
+        let message = error.to_string();
+        assert!(
+            message.contains(text) && message.contains(path.to_str().unwrap()),
+            "{message}"
+        );
+        assert!(error.remedy().is_some());
+    }
+    let error = NetNs::open(at("full").join("below")).unwrap_err();
+    assert!(matches!(error, HostError::NetNsOpen { .. }), "{error}");
+    fs::remove_dir_all(&dir).unwrap();
+}
+
+fn opens_by_any_path(sandbox: &Sandbox) {
+    let by_descriptor = format!("/proc/self/fd/{}", sandbox.netns.fd().as_raw_fd());
+    let same = NetNs::open(by_descriptor).unwrap();
+    assert!(same.same_as(&sandbox.netns));
+    assert!(!same.same_as(&new_netns()));
+}
+
+fn enter_moves_thread(sandbox: &Sandbox) {
+    let other = new_netns();
+    let (inside, inside_of_new_thread) = other
+        .enter(|| {
+            (
+                NetNs::current().unwrap(),
+                thread::spawn(|| NetNs::current().unwrap()),
+            )
+        })
+        .unwrap();
+    assert!(inside.same_as(&other));
+    assert!(inside_of_new_thread.join().unwrap().same_as(&other));
+    assert!(NetNs::current().unwrap().same_as(&sandbox.netns));
+
+    let failed: Result<(), &str> = other.enter(|| Err("early")).unwrap();
+    assert_eq!(failed, Err("early"));
+    assert!(NetNs::current().unwrap().same_as(&sandbox.netns));
+}
+
+fn enter_survives_panic(sandbox: &Sandbox) {
+    let other = new_netns();
+    // Not panic!, which would print a backtrace first.
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        other.enter(|| resume_unwind(Box::new("")))
+    }));
+    assert!(panic.is_err());
+    assert!(NetNs::current().unwrap().same_as(&sandbox.netns));
+}
+
+fn enter_nests(sandbox: &Sandbox) {
+    let (a, b) = (new_netns(), new_netns());
+    a.enter(|| {
+        b.enter(|| assert!(NetNs::current().unwrap().same_as(&b)))
+            .unwrap();
+        assert!(NetNs::current().unwrap().same_as(&a));
+    })
+    .unwrap();
+    assert!(NetNs::current().unwrap().same_as(&sandbox.netns));
+}
+
+fn cookies_differ(sandbox: &Sandbox) {
+    let other = new_netns();
+    let cookie = other.cookie().unwrap();
+    assert_ne!(cookie, 0);
+    assert_eq!(cookie, other.cookie().unwrap());
+    assert_ne!(cookie, sandbox.netns.cookie().unwrap());
+}
+
+fn lives_while_held(_: &Sandbox) {
+    // The thread that made it has ended already.
+    let other = new_netns();
+    other.enter(|| ()).unwrap();
+}

@@ -1,0 +1,87 @@
+//! Traffic shaping.
+
+use plugins::host::rtnl::TokenBucket;
+
+use super::support::{Needs, Sandbox, Tests};
+
+pub(crate) fn add(tests: &mut Tests) {
+    tests.add(
+        "token_bucket_is_set_and_read_back",
+        Needs::Root,
+        token_bucket,
+    );
+    tests.add("token_bucket_faster_than_32_bits", Needs::Root, fast);
+    tests.add(
+        "received_traffic_is_redirected_to_an_ifb",
+        Needs::Root,
+        redirect,
+    );
+}
+
+fn near(value: u32, wanted: u32) -> bool {
+    value.abs_diff(wanted) <= wanted / 100 + 1
+}
+
+fn token_bucket(sandbox: &Sandbox) {
+    let link = sandbox.lone_veth("veth0", None);
+    assert_eq!(sandbox.rtnl.token_bucket(link).unwrap(), None);
+    for rate in [125_000, 12_500_000] {
+        let wanted = TokenBucket {
+            rate,
+            burst: 50_000,
+            limit: 80_000,
+        };
+        sandbox.rtnl.set_token_bucket(link, &wanted).unwrap();
+        let found = sandbox.rtnl.token_bucket(link).unwrap().unwrap();
+        assert_eq!((found.rate, found.limit), (rate, 80_000));
+        assert!(near(found.burst, 50_000), "{found:?}");
+    }
+    let other = sandbox.lone_veth("veth1", None);
+    assert_eq!(sandbox.rtnl.token_bucket(other).unwrap(), None);
+    let error = sandbox
+        .rtnl
+        .set_token_bucket(
+            4711,
+            &TokenBucket {
+                rate: 1000,
+                burst: 1000,
+                limit: 1000,
+            },
+        )
+        .unwrap_err();
+    assert!(error.is_missing(), "{error}");
+}
+
+fn fast(sandbox: &Sandbox) {
+    let link = sandbox.lone_veth("veth0", None);
+    let wanted = TokenBucket {
+        rate: 12_500_000_000,
+        burst: 50_000_000,
+        limit: 80_000_000,
+    };
+    sandbox.rtnl.set_token_bucket(link, &wanted).unwrap();
+    let found = sandbox.rtnl.token_bucket(link).unwrap().unwrap();
+    assert_eq!(found.rate, wanted.rate);
+    assert!(near(found.burst, wanted.burst), "{found:?}");
+}
+
+fn redirect(sandbox: &Sandbox) {
+    let link = sandbox.lone_veth("veth0", None);
+    let ifb = sandbox.rtnl.create_ifb("shape0", Some(1400), true).unwrap();
+    assert!(ifb.up && ifb.mtu == 1400 && ifb.kind.as_deref() == Some("ifb"));
+    assert!(
+        sandbox
+            .rtnl
+            .create_ifb("shape0", None, true)
+            .unwrap_err()
+            .is_exists()
+    );
+    assert_eq!(sandbox.rtnl.ingress_redirect(link).unwrap(), None);
+    sandbox.rtnl.redirect_ingress(link, ifb.index).unwrap();
+    assert_eq!(
+        sandbox.rtnl.ingress_redirect(link).unwrap(),
+        Some(ifb.index)
+    );
+    let error = sandbox.rtnl.redirect_ingress(link, ifb.index).unwrap_err();
+    assert!(error.is_exists(), "{error}");
+}
