@@ -16,8 +16,7 @@ pub(crate) fn count(subject: &Subject, kind: Kind, peak_rss: &Path) -> Result<Ve
     if let Some(reason) = unavailable() {
         return Err(reason);
     }
-    let mut network = Network::new(subject, kind);
-    network.try_out()?;
+    let network = Network::new(subject, kind)?;
     let pod = network.host.pod("counted");
     let mut rows = Vec::new();
     let mut note = |verb: &str, metric: &str, value: f64| {

@@ -99,9 +99,8 @@ fn networks(subjects: &[Subject], kinds: &[Kind], report: &mut Report) -> Vec<Ne
             if subject.who == Who::Floor && kind != Kind::Bridge {
                 continue;
             }
-            let mut network = Network::new(subject, kind);
-            match network.try_out() {
-                Ok(()) => {
+            match Network::new(subject, kind) {
+                Ok(network) => {
                     if let Some(complaint) = &network.complaint {
                         report.note(format!(
                             "DEL of {}, {}, does its work and ends with an error: {complaint}",

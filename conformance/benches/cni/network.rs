@@ -36,9 +36,8 @@ pub(crate) struct Populated {
 impl Populated {
     /// Attaches `level` containers.
     pub(crate) fn new(subject: &Subject, kind: Kind, level: usize) -> Result<Self, String> {
-        let mut network = Network::new(subject, kind);
-        network.try_out()?;
-        let pods: Vec<_> = (0..level)
+        let network = Network::new(subject, kind)?;
+        let pods: Vec<_> = (1..level)
             .map(|number| network.host.pod(&format!("pod-{number}")))
             .collect();
         attach_all(&network, &pods, WORKERS)?;
@@ -55,7 +54,8 @@ impl Populated {
     /// A lane that opens connections from a container to a machine elsewhere, one after the other; per second.
     pub(crate) fn connections(&self, case: String) -> Lane<'_> {
         Lane::new(case, self.network.subject.who.name(), move || {
-            let pod = self.pods.last().ok_or("no pod")?;
+            // Whose rules, if there is one for each container, come last.
+            let pod = self.pods.last().unwrap_or(&self.network.resident);
             let (count, took) = pod
                 .enter(connect_for_a_while)
                 .map_err(|error| format!("connect out of a pod: {error}"))?;

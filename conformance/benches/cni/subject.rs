@@ -108,6 +108,8 @@ pub(crate) struct Network {
     pub(crate) host: Host,
     /// What its DEL complains about although it does its work.
     pub(crate) complaint: Option<String>,
+    /// A container that stays: a node with none is not what anybody waits for.
+    pub(crate) resident: Pod,
 }
 
 /// A container that is attached, with what ADD said about it.
@@ -122,45 +124,41 @@ pub(crate) struct Attached {
 pub(crate) type Runner<'r> = &'r mut dyn FnMut(Call) -> Result<Done, String>;
 
 impl Network {
-    /// A fresh host, where nothing is attached yet.
-    pub(crate) fn new(subject: &Subject, kind: Kind) -> Self {
+    /// A fresh host with one container attached, after a second one was tried: whether this implementation really
+    /// does what is asked for. A plugin that ignores a key would be measured doing nothing.
+    pub(crate) fn new(subject: &Subject, kind: Kind) -> Result<Self, String> {
         let host = Host::new();
         if subject.who == Who::Floor {
             host.ip("link add floor0 address 0a:59:00:00:00:01 type bridge");
             host.ip("addr add 10.77.0.1/16 dev floor0");
             host.ip("link set floor0 up");
         }
-        Self {
+        let mut network = Self {
             subject: subject.clone(),
             kind,
+            resident: host.pod("resident"),
             host,
             complaint: None,
-        }
-    }
-
-    /// Whether this implementation really does what is asked for: a plugin that ignores a key would be measured
-    /// doing nothing. A DEL that ends with an error and still leaves nothing counts as one; Go's with nftables does
-    /// so beside an iptables whose wording it doesn't know.
-    pub(crate) fn try_out(&mut self) -> Result<(), String> {
-        let pod = self.host.pod("try-out");
-        let attached = self
-            .host
-            .enter(|| self.add("try-out", &pod, &mut |call| call.run()))?;
-        let rules = self.rules().to_lowercase();
-        if let Err(complaint) = self
-            .host
-            .enter(|| self.del(&attached, &mut |call| call.run()))
-        {
-            if self.rules().contains("try-out") || pod.link("eth0").is_some() {
-                return Err(complaint);
-            }
-            self.complaint = Some(complaint);
-        }
-        pod.vanish();
-        if self.kind.masquerades() && !rules.contains("masquerade") {
+        };
+        let run: fn(Call) -> Result<Done, String> = |call| call.run();
+        let attach = |pod: &Pod| {
+            let add = || network.add(&pod.name, pod, &mut { run });
+            network.host.enter(add)
+        };
+        attach(&network.resident)?;
+        let pod = network.host.pod("try-out");
+        let attached = attach(&pod)?;
+        if kind.masquerades() && !network.rules().to_lowercase().contains("masquerade") {
             return Err("ADD succeeded, but nothing masquerades".to_owned());
         }
-        Ok(())
+        let detached = network.host.enter(|| network.del(&attached, &mut { run }));
+        network.complaint = detached.err();
+        // Go's with nftables does its work and ends with an error, beside an iptables whose wording it doesn't know.
+        let left = network.rules().contains("try-out") || pod.link("eth0").is_some();
+        match network.complaint.take_if(|_| left) {
+            Some(complaint) => Err(complaint),
+            None => Ok(network),
+        }
     }
 
     fn rules(&self) -> String {
