@@ -3,8 +3,7 @@
 
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
-use cni_conf::names::NetworkName;
-use cni_conf::request::{AttachmentId, Request};
+use cni_conf::request::Request;
 use cni_conf::result::IpConfig;
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -88,7 +87,7 @@ impl Settings {
 
     fn wanted<'a>(&'a self, owner: &'a Owner, addresses: &'a [IpNet]) -> Masquerade<'a> {
         Masquerade {
-            owner: of(owner),
+            owner,
             addresses,
             non_masquerade: &self.non_masquerade,
             backend: self.backend,
@@ -98,25 +97,7 @@ impl Settings {
 
 /// Removes what ADD made, with whichever backend.
 pub fn remove(owner: &Owner) -> Result<(), Error> {
-    Ok(masquerade::remove(of(owner))?)
-}
-
-/// Removes what belongs to the network and to no attachment of `valid`.
-pub fn collect(network: &NetworkName, valid: &[AttachmentId]) -> Result<(), Error> {
-    let valid: Vec<_> = valid
-        .iter()
-        .map(|id| (id.container.as_str(), id.ifname.as_str()))
-        .collect();
-    masquerade::gc(network.as_str(), &valid)?;
-    Ok(())
-}
-
-fn of(owner: &Owner) -> masquerade::Owner<'_> {
-    masquerade::Owner {
-        network: owner.network.as_str(),
-        container: owner.container.as_str(),
-        ifname: owner.ifname.as_str(),
-    }
+    Ok(masquerade::remove(owner)?)
 }
 
 fn addresses(ips: &[IpConfig]) -> Vec<IpNet> {
@@ -129,12 +110,9 @@ fn living(request: &Request) -> Result<Vec<Member>, Error> {
     let host = Rtnl::new()?;
     let mut members = Vec::new();
     for (id, addresses) in ipam::holdings(request)? {
-        if veth::find(&host, &Owner::new(&request.network, &id))?.is_some() {
-            members.push(Member {
-                container: id.container.to_string(),
-                ifname: id.ifname.to_string(),
-                addresses,
-            });
+        let owner = Owner::new(&request.network, &id);
+        if veth::find(&host, &owner)?.is_some() {
+            members.push(Member { owner, addresses });
         }
     }
     Ok(members)
