@@ -141,6 +141,22 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             AtMost(1.2),
         ),
         ratio(
+            "DEL with masquerade, 1000 containers to 1",
+            (
+                FULL,
+                "bridge, nftables masquerade, 1000 attached",
+                "DEL",
+                Trestle,
+            ),
+            (
+                FULL,
+                "bridge, nftables masquerade, 1 attached",
+                "DEL",
+                Trestle,
+            ),
+            AtMost(1.2),
+        ),
+        ratio(
             "connections out of a pod, 1000 containers to 1",
             (
                 FULL,
