@@ -35,6 +35,9 @@ use subject::{Kind, Network, Subject, Who};
 
 const BURST: usize = 200;
 
+/// Measures one part and adds it to the report.
+type Part = fn(&[Subject], &Options, &mut Report);
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +53,7 @@ fn run() -> Result<(), String> {
     let lab = Lab::open();
     let mut report = Report::default();
     let subjects = subjects(&lab, &options, &mut report);
-    let parts: [(&str, fn(&[Subject], &Options, &mut Report)); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("one", one_container),
         ("burst", bursts),
         ("store", stores),
