@@ -7,6 +7,7 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::link;
 use super::plan::{self, Plan};
+use super::service;
 use crate::attach::container::{Container, if_there};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
@@ -47,11 +48,15 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         };
         let plan = plan::plan(&add.settings, &leased)?;
         let connected = add.connect(&plan, undo)?;
+        add.settings
+            .netfilter
+            .ensure(&add.host, &connected.bridge)?;
         if let Some(masquerade) = &add.settings.masquerade {
             undo.push(|| masq::remove(&add.owner));
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
         add.bring_up(&plan, &connected)?;
+        add.look_at_forwarding(&plan);
         add.result(leased, plan, connected)
     })
 }
@@ -79,7 +84,7 @@ impl Add {
             Some(mac) => mac,
             None => mac::random()?,
         };
-        undo.push(|| veth::delete(&self.host, &self.owner).map(drop));
+        undo.push(|| veth::delete_anew(&self.owner));
         let mut attempt = 1;
         loop {
             let bridge = link::ensure(&self.host, &self.settings)?;
@@ -160,6 +165,22 @@ impl Add {
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
         Ok(())
+    }
+
+    /// Rules of others that stop the container's packets are worth a word, but no failure.
+    fn look_at_forwarding(&self, plan: &Plan) {
+        for ipv4 in [true, false] {
+            let mut addresses = plan.layer3.ips.iter().map(|ip| ip.address.addr());
+            let address = addresses.find(|address| address.is_ipv4() == ipv4);
+            if let Some(address) = address.filter(|_| self.settings.gateway) {
+                service::warn_of_dropped_traffic(
+                    &self.host,
+                    &self.owner.network,
+                    &self.settings,
+                    address,
+                );
+            }
+        }
     }
 
     fn result(
