@@ -4,7 +4,7 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test e2e reference demo tools packages clean
+.PHONY: help build check test e2e reference demo bench tools packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,9 @@ reference: packages tools ## put the conformance tests to the Go reference plugi
 
 demo: packages tools build ## two containers on a bridge, step by step
 	TRESTLE_BIN=$(BIN) conformance/demo.sh
+
+bench: packages tools build ## measure trestle, the Go plugins and the kernel's floor; BENCH=--publish refreshes docs/bench.svg
+	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no cargo bench --package conformance --bench cni -- $(BENCH)
 
 tools: ## fetch cnitool, the reference plugins and the runtimes (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
