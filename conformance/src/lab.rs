@@ -47,6 +47,8 @@ pub enum Need {
     OldGoPlugins,
     /// `strace`, to make system calls fail.
     Strace,
+    /// The kernel's bridge netfilter. Tests load no modules.
+    BridgeNetfilter,
 }
 
 impl Need {
@@ -57,6 +59,7 @@ impl Need {
             Self::GoPlugins => "plugins-new/bridge",
             Self::OldGoPlugins => "plugins-old/bridge",
             Self::Strace => "/usr/bin/strace",
+            Self::BridgeNetfilter => "/proc/sys/net/bridge/bridge-nf-call-iptables",
         }
     }
 }
@@ -123,6 +126,7 @@ impl Lab {
         let file = self.tools.join(need.file());
         let remedy = match need {
             Need::Strace => "install it",
+            Need::BridgeNetfilter => "run modprobe br_netfilter",
             _ => "conformance/tools/obtain.sh failed",
         };
         (!file.exists()).then(|| format!("no {}: {remedy}", need.file()))

@@ -10,8 +10,10 @@
 //! `TRESTLE_TOOLS` (where `tools/obtain.sh` puts what it fetches), `TRESTLE_SUBJECT` (`trestle` or `go`).
 
 mod cnitool;
+mod dns;
 mod exec;
 mod host;
+mod kube_proxy;
 mod lab;
 mod network;
 mod observe;
@@ -24,6 +26,7 @@ mod traffic;
 pub use cnitool::Cnitool;
 pub use exec::{Output, Program};
 pub use host::{Host, Pod};
+pub use kube_proxy::{ProxyMode, Service};
 pub use lab::{Lab, Need, Subject};
 pub use network::{bridge, host_local, ipam_network, layer2, with};
 pub use observe::Snapshot;
