@@ -144,7 +144,8 @@ impl Lab {
             ("ping", "iputils-ping"),
         ];
         let absent = tools.iter().find(|(tool, _)| find_in_path(tool).is_none());
-        absent.map(|(tool, package)| format!("no {tool} on this machine: install {package}"))
+        let absent = absent.map(|(tool, package)| format!("no {tool} here: install {package}"));
+        absent.or_else(Host::problem)
     }
 
     /// The directory of the subject's plugins.

@@ -21,10 +21,13 @@ pub(crate) fn cases() -> Vec<Case> {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
-        Case::new(format!("samples::{name}_works"), move |lab| {
+        // The reference fails over a default route that is asked for twice.
+        let ours = name == "10-trestle.conflist";
+        let case = Case::new(format!("samples::{name}_works"), move |lab| {
             works(lab, &file)
-        })
-        .needs(Need::Cnitool)
+        });
+        let case = case.needs(Need::Cnitool);
+        if ours { case.ours() } else { case }
     };
     files.into_iter().map(case).collect()
 }

@@ -16,8 +16,8 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 
 use conformance::{
-    Call, Case, Host, Lab, Place, Plugin, Pod, Protocol, Snapshot, addresses, bridge, host_local,
-    with, with_prev_result,
+    Call, Case, Host, Lab, Place, Plugin, Pod, Protocol, Snapshot, Subject, addresses, bridge,
+    host_local, with, with_prev_result,
 };
 use serde_json::{Value, json};
 
@@ -74,14 +74,14 @@ impl Deref for Node<'_> {
 impl<'l> Node<'l> {
     fn new(lab: &'l Lab, network: Value) -> Self {
         let host = Host::new();
-        // What IPv6 adds to cables in its own time, some of it when the first gateway switches forwarding on, would be
-        // taken for something left behind.
+        // What IPv6 adds to cables in its own time would be taken for something left behind.
         host.set_sysctl("net.ipv6.conf.default.accept_dad", "0");
-        host.set_sysctl("net.ipv6.conf.all.forwarding", "1");
+        // The reference leaves bridge netfilter to the administrator.
+        let value = if lab.subject == Subject::Go { "1" } else { "0" };
         for name in BRIDGE_NF {
             // Missing where the module is; what can't do without it is skipped.
             if host.read(&format!("/proc/sys/{name}")).is_some() {
-                host.set_sysctl(name, "0");
+                host.set_sysctl(name, value);
             }
         }
         Self {

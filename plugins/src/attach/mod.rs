@@ -1,12 +1,15 @@
 //! Steps that several plugins share: who owns what, delegation to IPAM, configuring a container's interface,
 //! comparing it with a result, and undoing.
 
+pub mod bridge_netfilter;
+pub mod chain;
 pub mod chained;
 pub mod check;
 pub mod container;
 pub mod detach;
 pub mod errors;
 pub mod forward;
+pub mod forwarding;
 pub mod gateway;
 pub mod ipam;
 pub mod liveness;
