@@ -52,6 +52,8 @@ pub enum Need {
     Runtimes,
     /// A plugin of the subject, which may not have it.
     Plugin(&'static str),
+    /// The kernel's bridge netfilter. Tests load no modules.
+    BridgeNetfilter,
 }
 
 impl Need {
@@ -63,6 +65,7 @@ impl Need {
             Self::GoPlugins => Some("plugins-new/bridge"),
             Self::OldGoPlugins => Some("plugins-old/bridge"),
             Self::Strace => Some("/usr/bin/strace"),
+            Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
             Self::Runtimes | Self::Plugin(_) => None,
         }
     }
@@ -137,6 +140,7 @@ impl Lab {
                 let file = need.file().filter(|file| !self.tools.join(file).exists());
                 let remedy = match need {
                     Need::Strace => "install it",
+                    Need::BridgeNetfilter => "run modprobe br_netfilter",
                     _ => "conformance/tools/obtain.sh failed",
                 };
                 file.map(|file| format!("no {file}: {remedy}"))

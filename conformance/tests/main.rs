@@ -13,7 +13,7 @@ mod lifecycle;
 mod loopback;
 mod protocol;
 mod samples;
-mod service;
+mod scenarios;
 mod upkeep;
 
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         host_local_state::cases(),
         delegation::cases(),
         samples::cases(),
-        service::cases(),
+        scenarios::cases(),
     ];
     conformance::run(modules.into_iter().flatten().collect())
 }
