@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Case;
 use crate::node::Node;
-use crate::scene::{Backend, Call, Over, Scene, ask, ask_in_vain, serve, state_of};
+use crate::scene::{Backend, Call, Client, Over, Scene, ask, ask_in_vain, serve, state_of};
 
 pub(crate) const CASES: &[Case] = &[
     case("a_mapped_port_answers_from_everywhere", everywhere),
@@ -38,6 +38,11 @@ pub(crate) const CASES: &[Case] = &[
     case("a_setting_of_the_go_plugins_stays_on", foreign_localnet),
     case("gc_keeps_the_valid_and_removes_the_rest", collected),
     case("check_tells_what_is_missing", checked),
+    Case {
+        name: "a_udp_client_that_keeps_sending_follows_the_port",
+        needs: &["nft", "ip", "iptables", "ip6tables", "conntrack"],
+        run: stale,
+    },
     case("adds_and_dels_in_a_storm_leave_nothing", storm),
 ];
 
@@ -491,6 +496,33 @@ fn checked(backend: Backend) {
     };
     scene.host.sh(flush);
     assert!(check().unwrap_err().msg.contains(complaint));
+}
+
+fn stale(backend: Backend) {
+    let scene = Scene::new();
+    serve(&scene.pod, "pod", "10.1.0.5:80");
+    serve(&scene.neighbour, "neighbour", "10.1.0.6:80");
+    serve(&scene.outside, "outside", "192.0.2.2:8080");
+    // Something that has the kernel track connections.
+    scene.add(&Call::new(backend, "first", both(7000, 80)));
+    let client = Client::new(&scene.outside, "192.0.2.1:8080");
+    assert_eq!(client.ask_in_vain(), None);
+    let other = Client::new(&scene.neighbour, "192.0.2.2:8080");
+    assert_eq!(other.ask().as_deref(), Some("outside 10.1.0.6"));
+    let call = Call::new(backend, "abc", both(8080, 80));
+    scene.add(&call);
+    assert_eq!(client.ask().as_deref(), Some("pod 192.0.2.2"));
+    scene.del(&call);
+    assert_eq!(client.ask_in_vain(), None);
+    scene.add(&Call::new(backend, "def", both(8080, 80)).at(&["10.1.0.6/24"]));
+    assert_eq!(client.ask().as_deref(), Some("neighbour 192.0.2.2"));
+    let flows = scene
+        .host
+        .sh("conntrack -L -p udp --dport 8080 2>/dev/null");
+    assert!(
+        flows.contains("dst=192.0.2.2"),
+        "others' flows are left alone: {flows}"
+    );
 }
 
 fn storm(backend: Backend) {

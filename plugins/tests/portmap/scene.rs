@@ -311,17 +311,47 @@ fn tcp_ask(to: SocketAddr, patience: Duration) -> Option<String> {
 }
 
 fn udp_ask(to: SocketAddr, patience: Duration) -> Option<String> {
+    let socket = udp_socket(to)?;
+    udp_exchange(&socket, patience)
+}
+
+/// Connected: an answer from another address than was asked doesn't count.
+fn udp_socket(to: SocketAddr) -> Option<UdpSocket> {
     let any: IpAddr = if to.is_ipv4() {
         [0, 0, 0, 0].into()
     } else {
         [0_u16; 8].into()
     };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).unwrap();
-    // Connected: an answer from another address than was asked doesn't count.
     socket.connect(to).ok()?;
+    Some(socket)
+}
+
+fn udp_exchange(socket: &UdpSocket, patience: Duration) -> Option<String> {
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.send(b"?").ok()?;
     let mut buffer = [0; 128];
     let length = socket.recv(&mut buffer).ok()?;
     Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Somebody who asks over UDP again and again from one port.
+pub(crate) struct Client(UdpSocket);
+
+impl Client {
+    pub(crate) fn new(node: &Node, to: &str) -> Self {
+        let to: SocketAddr = to.parse().unwrap();
+        Self(node.run(move || udp_socket(to)).unwrap())
+    }
+
+    pub(crate) fn ask(&self) -> Option<String> {
+        // The refusal of an earlier question may be reported at the next one.
+        let _ = self.0.take_error();
+        udp_exchange(&self.0, PATIENCE)
+    }
+
+    pub(crate) fn ask_in_vain(&self) -> Option<String> {
+        let _ = self.0.take_error();
+        udp_exchange(&self.0, SILENCE)
+    }
 }
