@@ -28,11 +28,12 @@ const SYSCTLS: [&str; 6] = [
 const STATE_DIRS: [&str; 2] = ["/var/lib/cni", "/run"];
 
 /// Of what is under those, the test host's own furniture.
-const FURNITURE: [&str; 4] = [
+const FURNITURE: [&str; 5] = [
     "/run/netns/",
     "/run/lock/",
     "/run/net.d/",
     "/run/xtables.lock",
+    "/run/strace",
 ];
 
 /// How the line of a built-in chain ends; the first use of a table brings them.
@@ -133,7 +134,8 @@ impl Snapshot {
             }
             "file" => {
                 let name = subject.rsplit('/').next().unwrap_or("");
-                let own_index = subject.contains("/trestle/");
+                // The index, and the one file in which an address's file is prepared, over and over.
+                let own_index = matches!(name, "index" | "new") && subject.contains("/.trestle/");
                 own_index || name == "lock" || name.starts_with("last_reserved_ip.")
             }
             // A table and the chains that the kernel calls hold nobody's rules.
@@ -227,6 +229,13 @@ fn routes(place: &Place, lines: &mut BTreeSet<String>) {
     for (family, what) in [("4", "route show table all"), ("6", "route show table all")] {
         let shown = place.ip_json(&format!("-{family} {what}"));
         for route in shown.as_array().into_iter().flatten() {
+            // The kernel's own, which come with forwarding and when an address has passed its detection.
+            let link_local = route["dst"]
+                .as_str()
+                .is_some_and(|dst| dst.starts_with("fe80:"));
+            if route["type"] == "anycast" || (route["type"] == "local" && link_local) {
+                continue;
+            }
             let mut line = format!("route {family}");
             let facts = [
                 "type", "dst", "gateway", "dev", "table", "scope", "prefsrc", "metric",

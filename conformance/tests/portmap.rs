@@ -116,11 +116,11 @@ fn nft(host: &Host) -> String {
 }
 
 fn containerds_sample_maps_ports(lab: &Lab) {
-    sample_maps_ports(lab, "40-containerd.conflist", "containerd-net");
+    sample_maps_ports(lab, "60-containerd.conflist", "containerd-net");
 }
 
 fn k3s_style_sample_maps_ports(lab: &Lab) {
-    sample_maps_ports(lab, "41-k3s-style.conflist", "cbr0");
+    sample_maps_ports(lab, "61-k3s-style.conflist", "cbr0");
 }
 
 fn sample_maps_ports(lab: &Lab, file: &str, network: &str) {

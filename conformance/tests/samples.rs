@@ -3,12 +3,11 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use conformance::{Case, Host, Lab, Need, Pod, Protocol, Subject, addresses};
 use serde_json::Value;
 
-fn main() -> ExitCode {
+pub(crate) fn cases() -> Vec<Case> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cni-conf/net.d");
     let entries = fs::read_dir(&dir).expect("cni-conf/net.d is there");
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -22,9 +21,15 @@ fn main() -> ExitCode {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
-        Case::new(format!("{name}_works"), move |lab| works(lab, &file)).needs(Need::Cnitool)
+        // The reference fails over a default route that is asked for twice.
+        let ours = name == "10-trestle.conflist";
+        let case = Case::new(format!("samples::{name}_works"), move |lab| {
+            works(lab, &file)
+        });
+        let case = case.needs(Need::Cnitool);
+        if ours { case.ours() } else { case }
     };
-    conformance::run(files.into_iter().map(case).collect())
+    files.into_iter().map(case).collect()
 }
 
 /// Networks whose CHECK fails with the reference although nothing is wrong: the bridge's MAC changes with its
@@ -36,6 +41,8 @@ const REFERENCE_CHECK_FAILS: [&str; 3] = ["several-ranges", "layer2", "static-ro
 struct Sample {
     network: String,
     main: Value,
+    /// CHECK came with 0.4.0.
+    has_check: bool,
 }
 
 impl Sample {
@@ -46,7 +53,12 @@ impl Sample {
             .expect("a sample has a name")
             .to_owned();
         let main = whole["plugins"].get(0).unwrap_or(&whole).clone();
-        Self { network, main }
+        let version = whole["cniVersion"].as_str().unwrap_or_default();
+        Self {
+            network,
+            main,
+            has_check: !["", "0.1.0", "0.2.0", "0.3.0", "0.3.1"].contains(&version),
+        }
     }
 
     fn has(&self, key: &str) -> bool {
@@ -72,7 +84,10 @@ fn works(lab: &Lab, file: &Path) {
     }
     let network = sample.network.as_str();
     let reference_fails = lab.subject == Subject::Go && REFERENCE_CHECK_FAILS.contains(&network);
-    for pod in [&a, &b].iter().filter(|_| !reference_fails) {
+    for pod in [&a, &b]
+        .iter()
+        .filter(|_| !reference_fails && sample.has_check)
+    {
         cnitool.check(&sample.network, pod);
     }
     // DEL comes about twice per ADD from a runtime.

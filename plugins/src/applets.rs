@@ -22,6 +22,18 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::loopback::Loopback,
     },
     Applet {
+        name: "ptp",
+        plugin: &crate::ptp::Ptp,
+    },
+    Applet {
+        name: "tuning",
+        plugin: &crate::tuning::Tuning,
+    },
+    Applet {
+        name: "bandwidth",
+        plugin: &crate::bandwidth::Bandwidth,
+    },
+    Applet {
         name: "portmap",
         plugin: &crate::portmap::Portmap,
     },

@@ -5,9 +5,12 @@
 
 pub mod applets;
 pub mod attach;
+pub mod bandwidth;
 pub mod bridge;
 pub mod cli;
 pub mod host;
 pub mod loopback;
 pub mod portmap;
 pub mod process;
+pub mod ptp;
+pub mod tuning;

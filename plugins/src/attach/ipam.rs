@@ -13,9 +13,10 @@ use cni_conf::dispatch::{self, Plugin};
 use cni_conf::error::{Code, Error};
 use cni_conf::json;
 use cni_conf::names::PluginName;
-use cni_conf::request::{Attachment, Call, Request};
+use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -219,6 +220,34 @@ pub fn forward(request: &Request, conf: &IpamConf, call: Call) -> Result<(), Err
         Some(name) => Ipam::find(request, name)?.forward(call),
         None => Ok(()),
     }
+}
+
+/// Who holds which addresses of a network, as far as our own `host-local` gave them.
+pub fn holdings(request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
+    if is_host_local(request)? {
+        HOST_LOCAL.holdings(request)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+/// The subnets that containers get addresses of, as far as the configuration tells.
+pub fn subnets(request: &Request) -> Result<Vec<IpNet>, Error> {
+    if is_host_local(request)? {
+        HOST_LOCAL.subnets(request)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn is_host_local(request: &Request) -> Result<bool, Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Wire {
+        ipam: IpamConf,
+    }
+    let Wire { ipam } = json::from_value(&request.conf)?;
+    Ok(ipam.plugin.as_deref() == Some("host-local"))
 }
 
 fn verb(call: &Call) -> &'static str {

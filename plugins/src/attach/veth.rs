@@ -50,7 +50,7 @@ pub fn create(host: &Rtnl, pair: &Pair<'_>) -> Result<VethPair, Error> {
         )));
     };
     let created = created?;
-    if_there(Sysctl::ipv6_conf(&created.host.name, "accept_ra").ensure("0"))?;
+    if_there(Sysctl::ipv6_conf(&created.host.name, "accept_ra").write("0"))?;
     Ok(created)
 }
 
@@ -143,6 +143,11 @@ pub fn delete(host: &Rtnl, owner: &Owner) -> Result<bool, Error> {
         Some(link) => Ok(host.delete_link(link.index)?),
         None => Ok(false),
     }
+}
+
+/// Undoes a creation, over a socket of its own: the one of the ADD that failed may be what failed.
+pub fn delete_anew(owner: &Owner) -> Result<(), Error> {
+    delete(&Rtnl::new()?, owner).map(drop)
 }
 
 /// Deletes the container's end of a pair that another implementation made, which has no alias to find it by.

@@ -8,13 +8,13 @@ use cni_conf::request::{Attachment, Request};
 use cni_conf::result::Dns;
 use serde::Deserialize;
 
+use super::service::Netfilter;
 use crate::attach::ipam::IpamConf;
+use crate::attach::masq;
+use crate::attach::settings;
 
 /// The bridge that a configuration without `bridge` means.
 const DEFAULT_BRIDGE: &str = "cni0";
-
-/// Smallest and largest MTU of a veth device in bytes (`ETH_MIN_MTU` and `ETH_MAX_MTU` of the kernel).
-const MTU: std::ops::RangeInclusive<i64> = 68..=65535;
 
 /// Highest VLAN ID that may be used (IEEE 802.1Q reserves 4095).
 const VLAN_MAX: i64 = 4094;
@@ -39,6 +39,7 @@ struct Wire {
     disable_container_interface: bool,
     dns: Dns,
     ipam: IpamConf,
+    bridge_netfilter: String,
     args: WireArgs,
     runtime_config: WireMac,
 }
@@ -62,6 +63,7 @@ impl Default for Wire {
             disable_container_interface: false,
             dns: Dns::default(),
             ipam: IpamConf::default(),
+            bridge_netfilter: String::new(),
             args: WireArgs::default(),
             runtime_config: WireMac::default(),
         }
@@ -112,6 +114,10 @@ pub(super) struct Settings {
     pub(super) container_down: bool,
     pub(super) dns: Dns,
     pub(super) ipam: IpamConf,
+    /// How packets between containers of the bridge meet the rules of the IP layer.
+    pub(super) netfilter: Netfilter,
+    /// How the containers are masqueraded, if they are.
+    pub(super) masquerade: Option<masq::Settings>,
     /// The MAC address that somebody asked for.
     pub(super) mac: Option<MacAddr>,
 }
@@ -139,12 +145,13 @@ impl Settings {
     pub(super) fn read(request: &Request, attachment: Option<&Attachment>) -> Result<Self, Error> {
         let wire: Wire = json::from_value(&request.conf)?;
         let mac = requested_mac(&wire, attachment)?;
+        let gateway = wire.is_gateway || wire.is_default_gateway;
         let settings = Self {
             bridge: bridge_name(&wire.bridge)?,
-            gateway: wire.is_gateway || wire.is_default_gateway,
+            gateway,
             default_gateway: wire.is_default_gateway,
             force_address: wire.force_address,
-            mtu: mtu(wire.mtu)?,
+            mtu: settings::mtu(wire.mtu)?,
             hairpin: wire.hairpin_mode,
             promisc: wire.promisc_mode,
             isolated: wire.port_isolation,
@@ -154,6 +161,8 @@ impl Settings {
             container_down: wire.disable_container_interface,
             dns: wire.dns,
             ipam: wire.ipam,
+            netfilter: Netfilter::read(&wire.bridge_netfilter, gateway)?,
+            masquerade: masq::Settings::read(request)?,
             mac,
         };
         settings.validate()?;
@@ -166,6 +175,15 @@ impl Settings {
             return Err(Error::config("\"hairpinMode\" and \"promiscMode\" can't both be true").with_details(
                 "hairpinMode alone lets a container reach itself through a Service address; drop promiscMode",
             ));
+        }
+        if let Some(vid) = self.vlans.access.filter(|_| self.gateway) {
+            let gateway = format!("{}.{vid}", self.bridge);
+            IfName::try_from(gateway).map_err(|error| {
+                Error::config(format!(
+                    "field \"bridge\": the gateway of VLAN {vid} can't be made: {error}"
+                ))
+                .with_details("choose a shorter name for the bridge")
+            })?;
         }
         if self.container_down && ipam.is_some() {
             return Err(Error::config(
@@ -184,19 +202,6 @@ fn bridge_name(name: &str) -> Result<IfName, Error> {
         name
     };
     IfName::try_from(name).map_err(|error| Error::config(format!("field \"bridge\": {error}")))
-}
-
-fn mtu(mtu: i64) -> Result<Option<u32>, Error> {
-    match mtu {
-        0 => Ok(None),
-        mtu if MTU.contains(&mtu) => Ok(u32::try_from(mtu).ok()),
-        mtu => Err(FieldError::new(
-            "mtu",
-            mtu,
-            "an MTU is 68 to 65535 bytes, or 0 for the kernel's default",
-        )
-        .into()),
-    }
 }
 
 fn vlan_id(path: String, id: i64, lowest: i64) -> Result<u16, Error> {
@@ -276,16 +281,7 @@ fn requested_mac(wire: &Wire, attachment: Option<&Attachment>) -> Result<Option<
     else {
         return Ok(None);
     };
-    let mac: MacAddr = text
-        .parse()
-        .map_err(|error| Error::config(format!("{source}: {error}")))?;
-    if !mac.is_unicast() {
-        return Err(Error::config(format!(
-            "{source}: {mac} is a group or zero address, no interface can have it"
-        ))
-        .with_details("the lowest bit of a MAC address's first byte must be 0"));
-    }
-    Ok(Some(mac))
+    settings::mac(source, text).map(Some)
 }
 
 #[cfg(test)]
@@ -408,6 +404,7 @@ mod tests {
         for conf in [
             json!({"hairpinMode": true, "promiscMode": true}),
             json!({"disableContainerInterface": true, "ipam": {"type": "host-local"}}),
+            json!({"bridge": "twelve-bytes", "vlan": 100, "isGateway": true}),
         ] {
             let error = read(conf).unwrap_err();
             assert!(!error.details.is_empty(), "{error}");

@@ -1,9 +1,6 @@
 //! nftables, masquerade and what belongs to it, against the real kernel.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that fails here says so by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod bridge_netfilter;
 mod conntrack;

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use plugins::attach::masquerade::{self, Backend, Kept, Masquerade, Member};
 use plugins::attach::owner::Owner;
 use plugins::host::HostError;
+use plugins::host::nft::Nft;
 
 use crate::Case;
 use crate::node::Node;
@@ -66,6 +67,10 @@ pub(crate) const CASES: &[Case] = &[
     case("adding_twice_is_adding_once", twice),
     case("gc_keeps_the_valid_and_removes_the_rest", collected),
     case("check_tells_what_is_missing", checked),
+    case(
+        "in_the_steady_state_add_and_del_need_no_program",
+        steady_state,
+    ),
     case("a_missing_nft_names_the_package", no_nft),
     case("addresses_without_a_subnet_share_one_pool", host_prefixes),
     case("every_destination_can_be_exempt", all_exempt),
@@ -523,23 +528,40 @@ fn checked() {
     );
 }
 
+/// Leaves the thread without nft and iptables: it gets mounts of its own, in which they are hidden.
+fn hide_programs() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    for dir in ["/usr/sbin", "/usr/local/sbin"] {
+        nix::mount::mount(
+            Some("none"),
+            dir,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+    }
+}
+
+fn steady_state() {
+    let node = Node::new();
+    node.run(|| {
+        add("podnet", "first", &["10.1.0.2/24", "fd00::2/64"]).unwrap();
+        hide_programs();
+        add("podnet", "a", &["10.1.0.5/24", "fd00::5/64"]).unwrap();
+        del("podnet", "a");
+        del("podnet", "a");
+        gc("podnet", &[]);
+        assert_eq!(Nft::open().unwrap().chains(None).unwrap(), []);
+    });
+}
+
 fn no_nft() {
-    // The program is looked for in fixed places too, so they have to be hidden: a mount namespace.
     let node = Node::new();
     let error = node.run(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        for dir in ["/usr/sbin", "/usr/local/sbin"] {
-            nix::mount::mount(
-                Some("none"),
-                dir,
-                Some("tmpfs"),
-                nix::mount::MsFlags::empty(),
-                None::<&str>,
-            )
-            .unwrap();
-        }
+        hide_programs();
         add("podnet", "a", &["10.1.0.5/24"]).unwrap_err()
     });
     assert_eq!(

@@ -60,6 +60,15 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Whether anything on this host drops forwarded packets by policy at all: one netlink round trip, which spares the
+/// rest of the look on most hosts.
+///
+/// # Errors
+/// What the kernel says.
+pub fn may_drop(address: IpAddr) -> Result<bool, HostError> {
+    Ok(!dropping_chains(address)?.is_empty() || legacy_filter_exists(address))
+}
+
 /// The chains that stop packets on `path`, none when all is well.
 ///
 /// Costs one netlink round trip when no chain of the forward hook drops by policy, which is a kernel's

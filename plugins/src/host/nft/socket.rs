@@ -10,7 +10,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 use nix::libc;
 
@@ -56,9 +56,9 @@ impl NetfilterSocket {
             operation: "open netfilter netlink socket".into(),
             source,
         };
-        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(refused)?;
-        socket.bind_auto().map_err(refused)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(refused)?;
+        // Neither bound nor connected: the kernel does the one at the first request and is where
+        // requests without an address go (netlink_sendmsg).
+        let socket = Socket::new(NETLINK_NETFILTER).map_err(refused)?;
         // Errors are understood without either; the text is a courtesy of kernels from 4.12.
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
@@ -328,7 +328,7 @@ impl NetfilterSocket {
         whole: &str,
     ) -> Result<(), HostError> {
         let (mut acks, mut failure) = (0, None);
-        while self.receive(whole)? {
+        while acks < operations.len() && self.receive(whole)? {
             self.each_message(whole, |header, incoming| {
                 let Incoming::Status(code, detail) = incoming else {
                     return Ok(());
