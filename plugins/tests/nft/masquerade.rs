@@ -5,8 +5,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use cni_conf::names::NetworkName;
+use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
-use plugins::attach::masquerade::{self, Backend, Masquerade, Member, Owner};
+use plugins::attach::masquerade::{self, Backend, Kept, Masquerade, Member};
+use plugins::attach::owner::Owner;
 use plugins::host::HostError;
 
 use crate::Case;
@@ -30,6 +33,10 @@ pub(crate) const CASES: &[Case] = &[
     case(
         "a_container_that_dies_during_the_restoration_does_not_come_back",
         died_meanwhile,
+    ),
+    case(
+        "a_container_restored_during_its_del_is_taken_out_at_the_end",
+        restored_during_del,
     ),
     case(
         "after_flush_table_the_next_add_restores_the_rules",
@@ -73,6 +80,33 @@ const fn case(name: &'static str, run: fn()) -> Case {
     }
 }
 
+fn owner(network: &str, container: &str) -> Owner {
+    Owner {
+        network: network.try_into().unwrap(),
+        container: container.try_into().unwrap(),
+        ifname: "eth0".try_into().unwrap(),
+    }
+}
+
+fn named(network: &str) -> NetworkName {
+    network.try_into().unwrap()
+}
+
+fn list(network: &str) -> Vec<Kept> {
+    masquerade::list(&named(network)).unwrap()
+}
+
+fn gc(network: &str, valid: &[(&str, &str)]) -> Vec<Kept> {
+    let valid: Vec<AttachmentId> = valid
+        .iter()
+        .map(|(container, ifname)| AttachmentId {
+            container: (*container).try_into().unwrap(),
+            ifname: (*ifname).try_into().unwrap(),
+        })
+        .collect();
+    masquerade::gc(&named(network), &valid).unwrap()
+}
+
 fn nets(list: &[&str]) -> Vec<IpNet> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
@@ -90,11 +124,7 @@ fn add_with(
     living: &dyn Fn() -> Vec<Member>,
 ) -> Result<(), HostError> {
     let wanted = Masquerade {
-        owner: Owner {
-            network,
-            container,
-            ifname: "eth0",
-        },
+        owner: &owner(network, container),
         addresses: &nets(addresses),
         non_masquerade: &nets(non_masquerade),
         backend: Backend::Nftables,
@@ -103,12 +133,7 @@ fn add_with(
 }
 
 fn del(network: &str, container: &str) {
-    masquerade::remove(Owner {
-        network,
-        container,
-        ifname: "eth0",
-    })
-    .unwrap();
+    masquerade::remove(&owner(network, container)).unwrap();
 }
 
 fn ruleset(node: &Node) -> String {
@@ -161,7 +186,7 @@ fn constant_rules() {
             let (v4, v6) = (format!("10.1.1.{n}/16"), format!("fd00:1::1:{n}/64"));
             add("podnet", &format!("c{n}"), &[&v4, &v6]).unwrap();
         }
-        assert_eq!(masquerade::list("podnet").unwrap().len(), 400);
+        assert_eq!(list("podnet").len(), 400);
     });
     assert_eq!(rules(&node), before);
     assert_eq!(before.len(), 6);
@@ -272,8 +297,7 @@ fn bridged() {
 
 fn member(container: &str, addresses: &[&str]) -> Member {
     Member {
-        container: container.into(),
-        ifname: "eth0".into(),
+        owner: owner("podnet", container),
         addresses: nets(addresses),
     }
 }
@@ -296,11 +320,7 @@ fn flushed() {
             ]
         };
         add_with("podnet", "c", &["10.1.0.4/24"], &[], &living).unwrap();
-        let owners: Vec<String> = masquerade::list("podnet")
-            .unwrap()
-            .into_iter()
-            .map(|kept| kept.owner)
-            .collect();
+        let owners: Vec<String> = list("podnet").into_iter().map(|kept| kept.owner).collect();
         let mut sorted = owners.clone();
         sorted.sort();
         assert_eq!(
@@ -332,15 +352,28 @@ fn died_meanwhile() {
             members
         };
         add_with("podnet", "a", &["10.1.0.2/24"], &[], &living).unwrap();
-        let mut owners: Vec<String> = masquerade::list("podnet")
-            .unwrap()
-            .into_iter()
-            .map(|kept| kept.owner)
-            .collect();
+        let mut owners: Vec<String> = list("podnet").into_iter().map(|kept| kept.owner).collect();
         owners.sort();
         assert_eq!(owners, ["podnet/a/eth0", "podnet/b/eth0"]);
         del("podnet", "a");
         del("podnet", "b");
+    });
+    assert_eq!(ruleset(&node), "");
+}
+
+fn restored_during_del() {
+    let node = Node::new();
+    node.run(|| {
+        let still_there = || vec![member("a", &["10.1.0.2/24"]), member("b", &["10.2.0.3/24"])];
+        add("podnet", "a", &["10.1.0.2/24"]).unwrap();
+        let a = masquerade::begin_removal(&owner("podnet", "a")).unwrap();
+        let b = masquerade::begin_removal(&owner("podnet", "b")).unwrap();
+        add_with("podnet", "c", &["10.1.0.4/24"], &[], &still_there).unwrap();
+        assert_eq!(list("podnet").len(), 3);
+        a.finish().unwrap();
+        b.finish().unwrap();
+        assert_eq!(list("podnet").len(), 1);
+        del("podnet", "c");
     });
     assert_eq!(ruleset(&node), "");
 }
@@ -387,7 +420,7 @@ fn simultaneous() {
         }
         // Three subnets of three rules each; those of the first kind are named after their subnet.
         assert_eq!(counted.values().sum::<i32>(), 9, "{counted:?}");
-        assert_eq!(node.run(|| masquerade::list("podnet").unwrap().len()), 32);
+        assert_eq!(node.run(|| list("podnet").len()), 32);
     }
 }
 
@@ -399,7 +432,7 @@ fn last_leaves() {
         add("podnet", "a", &["10.1.0.2/24", "fd00::2/64"]).unwrap();
         add("podnet", "b", &["10.1.0.3/24"]).unwrap();
         del("podnet", "a");
-        assert_eq!(masquerade::list("podnet").unwrap().len(), 1);
+        assert_eq!(list("podnet").len(), 1);
         del("podnet", "b");
         del("podnet", "b");
         del("podnet", "never");
@@ -434,11 +467,7 @@ fn storm() {
             let v6 = format!("fd00::{n}/64");
             add(network, &container, &[&format!("10.1.0.{}/24", n + 2), &v6]).unwrap();
             let wanted = Masquerade {
-                owner: Owner {
-                    network,
-                    container: &container,
-                    ifname: "eth0",
-                },
+                owner: &owner(network, &container),
                 addresses: &nets(&[&format!("10.1.0.{}/24", n + 2), &v6]),
                 non_masquerade: &[],
                 backend: Backend::Nftables,
@@ -498,7 +527,7 @@ fn changes_hands() {
         add("podnet", "former", &["10.1.0.5/24"]).unwrap();
         add("podnet", "later", &["10.1.0.5/24"]).unwrap();
         del("podnet", "former");
-        let kept = masquerade::list("podnet").unwrap();
+        let kept = list("podnet");
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0].owner, "podnet/later/eth0");
     });
@@ -523,14 +552,14 @@ fn collected() {
             add("podnet", container, &[address]).unwrap();
         }
         add("other", "a", &["10.3.0.2/24"]).unwrap();
-        let removed = masquerade::gc("podnet", &[("a", "eth0"), ("c", "eth1")]).unwrap();
+        let removed = gc("podnet", &[("a", "eth0"), ("c", "eth1")]);
         let mut owners: Vec<_> = removed.iter().map(|kept| kept.owner.as_str()).collect();
         owners.sort_unstable();
         assert_eq!(owners, ["podnet/b/eth0", "podnet/c/eth0"]);
-        assert_eq!(masquerade::list("podnet").unwrap().len(), 1);
-        assert_eq!(masquerade::list("other").unwrap().len(), 1);
-        assert_eq!(masquerade::gc("podnet", &[]).unwrap().len(), 1);
-        assert_eq!(masquerade::gc("podnet", &[]).unwrap(), []);
+        assert_eq!(list("podnet").len(), 1);
+        assert_eq!(list("other").len(), 1);
+        assert_eq!(gc("podnet", &[]).len(), 1);
+        assert_eq!(gc("podnet", &[]), []);
         del("other", "a");
     });
     assert_eq!(ruleset(&node), "");
@@ -541,11 +570,7 @@ fn checked() {
     let check = || {
         let addresses = nets(&["10.1.0.5/24"]);
         masquerade::check(&Masquerade {
-            owner: Owner {
-                network: "podnet",
-                container: "a",
-                ifname: "eth0",
-            },
+            owner: &owner("podnet", "a"),
             addresses: &addresses,
             non_masquerade: &[],
             backend: Backend::Nftables,

@@ -12,14 +12,17 @@
 //!
 //! All functions work on the network namespace that the calling thread is in.
 
+mod comment;
 mod nftables;
-mod owner;
 mod rules;
 
+use cni_conf::names::NetworkName;
+use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
 
+use crate::attach::owner::Owner;
 use crate::host::HostError;
-pub use owner::Owner;
+use crate::host::nft::Nft;
 
 /// Who carries the rules out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +38,7 @@ pub enum Backend {
 #[derive(Debug, Clone, Copy)]
 pub struct Masquerade<'a> {
     /// Whose addresses they are.
-    pub owner: Owner<'a>,
+    pub owner: &'a Owner,
     /// The container's addresses with the prefix lengths IPAM gave them, which make the own subnet.
     pub addresses: &'a [IpNet],
     /// Prefixes that see the container's own address (`nonMasqueradeCIDRs`), of either family.
@@ -47,10 +50,8 @@ pub struct Masquerade<'a> {
 /// A container that lives on the network, for when the firewall has forgotten it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// The container's ID.
-    pub container: String,
-    /// The interface's name in the container.
-    pub ifname: String,
+    /// Its attachment to this network.
+    pub owner: Owner,
     /// Its addresses with prefix lengths.
     pub addresses: Vec<IpNet>,
 }
@@ -58,7 +59,7 @@ pub struct Member {
 /// Something that masquerade keeps for an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Whose it is, as [`Owner::comment`] spells it.
+    /// Whose it is: `network/containerID/ifname`, hashed from where it gets too long.
     pub owner: String,
     /// What it is, in words: `nft element 10.1.0.5 in inet trestle masq/podnet/10.1.0.0-24`.
     pub what: String,
@@ -70,8 +71,7 @@ pub struct Kept {
 /// `living` is called only when a part of the network's rules had vanished, as after `nft flush ruleset`
 /// (and when there was none yet), and gives the containers that live on this network; they get back what
 /// they had. It is called a second time after the rules were made: a container that is gone by then is
-/// taken out again. So a DEL has to call [`remove`] after that by which `living` knows the container is
-/// gone, or it may come back.
+/// taken out again, and the DEL of one that goes later finds it in [`Removal::finish`].
 ///
 /// # Errors
 /// [`HostError::ProgramMissing`] when `nft` (or `iptables`) is needed and not installed; otherwise
@@ -83,44 +83,83 @@ pub fn ensure(wanted: &Masquerade<'_>, living: &dyn Fn() -> Vec<Member>) -> Resu
     }
 }
 
+/// A removal that has begun. See [`begin_removal`].
+#[must_use = "an element that a concurrent ADD restored stays behind without finish()"]
+pub struct Removal {
+    network: NetworkName,
+    comment: String,
+    nft: Nft,
+    taken: nftables::Taken,
+}
+
 /// Takes out everything that `owner` has, whichever backend made it, and the network's rules along with
-/// the last container. What is not there is no error.
+/// the last container. What is not there is no error, and neither netns nor prevResult is needed.
+///
+/// A DEL begins with this and ends with [`Removal::finish`]. The kernel frees what a transaction deleted
+/// after an RCU grace period (some 10 ms), and makes whoever closes a netfilter socket meanwhile wait
+/// (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c). Begun first, that time passes while the kernel
+/// unregisters the interface, which takes as long.
 ///
 /// # Errors
 /// What the kernel or the program says.
-pub fn remove(owner: Owner<'_>) -> Result<(), HostError> {
-    nftables::remove(owner.network, &|comment| comment == owner.comment())?;
-    Ok(())
+pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
+    let mut nft = Nft::open()?;
+    let comment = comment::of(owner);
+    let taken = nftables::remove(&mut nft, &owner.network, &|found| found == comment)?;
+    Ok(Removal {
+        network: owner.network.clone(),
+        comment,
+        nft,
+        taken,
+    })
+}
+
+impl Removal {
+    /// Takes out what a concurrent [`ensure`] put back because the container seemed to be alive. To be
+    /// called when by all that `living` looks at it no longer is.
+    ///
+    /// # Errors
+    /// As [`begin_removal`].
+    pub fn finish(mut self) -> Result<(), HostError> {
+        if self.taken.is_empty() || nftables::is_back(&mut self.nft, &self.taken)? {
+            nftables::remove(&mut self.nft, &self.network, &|found| found == self.comment)?;
+        }
+        Ok(())
+    }
+}
+
+/// [`begin_removal`] and [`Removal::finish`] in one, for when the container is gone already.
+///
+/// # Errors
+/// As [`begin_removal`].
+pub fn remove(owner: &Owner) -> Result<(), HostError> {
+    begin_removal(owner)?.finish()
 }
 
 /// What masquerade keeps for the attachments of `network`.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn list(network: &str) -> Result<Vec<Kept>, HostError> {
+pub fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
     nftables::list(network)
 }
 
-/// Takes out what belongs to `network` but to none of the `valid` attachments (container ID and interface
-/// name), and gives what was taken out.
+/// Takes out what belongs to `network` but to none of the `valid` attachments, and gives what was taken
+/// out.
 ///
 /// # Errors
 /// What the kernel or the program says.
-pub fn gc(network: &str, valid: &[(&str, &str)]) -> Result<Vec<Kept>, HostError> {
+pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, HostError> {
     let valid: Vec<String> = valid
         .iter()
-        .map(|&(container, ifname)| {
-            Owner {
-                network,
-                container,
-                ifname,
-            }
-            .comment()
-        })
+        .map(|id| comment::of(&Owner::new(network, id)))
         .collect();
-    nftables::remove(network, &|comment| {
-        !valid.iter().any(|owner| owner == comment)
-    })
+    let doomed = |comment: &str| !valid.iter().any(|owner| owner == comment);
+    let taken = nftables::remove(&mut Nft::open()?, network, &doomed)?;
+    Ok(taken
+        .iter()
+        .map(|(pool, element)| nftables::kept(pool, element))
+        .collect())
 }
 
 /// Compares what is there with what `wanted` says, and gives a sentence for each difference.

@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::rules::{self, Entry, Pool, TABLE};
-use super::{Kept, Masquerade, Member, Owner};
+use super::{Kept, Masquerade, Member, comment};
+use crate::attach::owner::Owner;
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, ruleset};
 
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 10;
+
+/// How many elements one transaction deletes.
+const ELEMENTS_AT_ONCE: usize = 1000;
 
 /// The elements that an attachment has in each pool.
 type Wanted = BTreeMap<Pool, Vec<Element>>;
@@ -60,11 +65,13 @@ fn missing_rules(wanted: &Masquerade<'_>) -> HostError {
     }
 }
 
-fn by_pool(owner: Owner<'_>, addresses: &[IpNet]) -> Wanted {
+fn by_pool(owner: &Owner, addresses: &[IpNet]) -> Wanted {
     let mut wanted = Wanted::new();
     for address in addresses {
-        let element = Element::address(address.addr(), owner.comment());
-        let elements = wanted.entry(Pool::of(owner.network, *address)).or_default();
+        let element = Element::address(address.addr(), comment::of(owner));
+        let elements = wanted
+            .entry(Pool::of(&owner.network, *address))
+            .or_default();
         if !elements.contains(&element) {
             elements.push(element);
         }
@@ -88,7 +95,7 @@ fn is_current(
 
 fn has_rules(nft: &mut Nft, wanted: &Masquerade<'_>, pool: &Pool) -> Result<bool, HostError> {
     let rules = nft.rules(TABLE.object(&pool.name))?;
-    let seal = pool.seal(wanted.owner.network, wanted.non_masquerade);
+    let seal = pool.seal(&wanted.owner.network, wanted.non_masquerade);
     Ok(rules.len() == pool.rule_count(wanted.non_masquerade)
         && rules.last().and_then(|rule| rule.comment.as_ref()) == Some(&seal))
 }
@@ -129,7 +136,7 @@ fn install(
     wanted: &Masquerade<'_>,
     living: &dyn Fn() -> Vec<Member>,
 ) -> Result<(), HostError> {
-    let network = wanted.owner.network;
+    let network = &wanted.owner.network;
     let present = pools(nft, network)?;
     let own = entries(wanted.owner, wanted.addresses);
     let forgotten = own.iter().any(|entry| !present.contains(&entry.pool));
@@ -166,26 +173,24 @@ fn install(
 }
 
 /// The addresses of the network's living containers, each once.
-fn members(network: &str, living: &dyn Fn() -> Vec<Member>) -> Vec<Entry> {
+fn members(network: &NetworkName, living: &dyn Fn() -> Vec<Member>) -> Vec<Entry> {
     let mut by_address = BTreeMap::new();
-    for member in living() {
-        let owner = Owner {
-            network,
-            container: &member.container,
-            ifname: &member.ifname,
-        };
-        for entry in entries(owner, &member.addresses) {
+    for member in living()
+        .into_iter()
+        .filter(|member| member.owner.network == *network)
+    {
+        for entry in entries(&member.owner, &member.addresses) {
             by_address.entry(entry.address).or_insert(entry);
         }
     }
     by_address.into_values().collect()
 }
 
-fn entries(owner: Owner<'_>, addresses: &[IpNet]) -> Vec<Entry> {
+fn entries(owner: &Owner, addresses: &[IpNet]) -> Vec<Entry> {
     let entry = |address: &IpNet| Entry {
-        pool: Pool::of(owner.network, *address),
+        pool: Pool::of(&owner.network, *address),
         address: address.addr(),
-        comment: owner.comment(),
+        comment: comment::of(owner),
     };
     let mut entries: Vec<Entry> = Vec::new();
     for address in addresses {
@@ -217,7 +222,7 @@ fn take_out(nft: &mut Nft, entries: &[Entry]) -> Result<(), HostError> {
 }
 
 /// The pools of a network, by the sets that exist.
-fn pools(nft: &mut Nft, network: &str) -> Result<Vec<Pool>, HostError> {
+fn pools(nft: &mut Nft, network: &NetworkName) -> Result<Vec<Pool>, HostError> {
     let sets = nft.sets(TABLE)?;
     Ok(sets
         .iter()
@@ -225,49 +230,75 @@ fn pools(nft: &mut Nft, network: &str) -> Result<Vec<Pool>, HostError> {
         .collect())
 }
 
+/// Elements that were taken out, each with its pool.
+pub(super) type Taken = Vec<(Pool, Element)>;
+
 /// Takes out the elements of `network` whose comment `condemned` says so of, and the rules of each pool
 /// that has none left. Gives what was taken out.
 pub(super) fn remove(
-    network: &str,
+    nft: &mut Nft,
+    network: &NetworkName,
     condemned: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Kept>, HostError> {
-    let mut nft = Nft::open()?;
-    let pools = pools(&mut nft, network)?;
-    let mut removed = Vec::new();
-    for pool in &pools {
-        removed.extend(remove_from(&mut nft, pool, condemned)?);
+) -> Result<Taken, HostError> {
+    let mut taken = Taken::new();
+    for pool in pools(nft, network)? {
+        let elements = remove_from(nft, &pool, condemned)?;
+        taken.extend(elements.into_iter().map(|element| (pool.clone(), element)));
     }
-    Ok(removed)
+    Ok(taken)
+}
+
+/// Whether one of the elements has come back, under the same owner.
+pub(super) fn is_back(nft: &mut Nft, taken: &Taken) -> Result<bool, HostError> {
+    for (pool, element) in taken {
+        if nft.element(TABLE.object(&pool.name), element)?.as_ref() == Some(element) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn remove_from(
     nft: &mut Nft,
     pool: &Pool,
     condemned: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Kept>, HostError> {
+) -> Result<Vec<Element>, HostError> {
     let set = TABLE.object(&pool.name);
-    let mut attempt = 0;
-    let (doomed, all) = loop {
+    let (mut removed, mut attempt) = (Vec::new(), 0);
+    let was_empty = loop {
         attempt += 1;
         let mut elements = none_if_missing(nft.elements(set))?;
-        let all = elements.len();
+        let was_empty = elements.is_empty();
         elements.retain(|element| condemned(element.comment.as_deref().unwrap_or_default()));
-        if elements.is_empty() {
-            break (elements, all);
-        }
-        let mut batch = Batch::new();
-        batch.delete_elements(set, &elements);
-        match nft.commit(batch) {
-            Ok(()) => break (elements, all),
+        match take_out_all(nft, pool, elements, &mut removed) {
+            Ok(()) => break was_empty,
             // Another process took one of them out; look again which are left.
             Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
         }
     };
-    if !doomed.is_empty() || all == 0 {
+    if was_empty || !removed.is_empty() {
         dismantle_if_empty(nft, pool)?;
     }
-    Ok(doomed.iter().map(|element| kept(pool, element)).collect())
+    Ok(removed)
+}
+
+/// Takes out elements, so many at a time that a transaction fits into a socket's buffer.
+fn take_out_all(
+    nft: &mut Nft,
+    pool: &Pool,
+    mut elements: Vec<Element>,
+    removed: &mut Vec<Element>,
+) -> Result<(), HostError> {
+    while !elements.is_empty() {
+        let rest = elements.split_off(elements.len().min(ELEMENTS_AT_ONCE));
+        let mut batch = Batch::new();
+        batch.delete_elements(TABLE.object(&pool.name), &elements);
+        nft.commit(batch)?;
+        removed.append(&mut elements);
+        elements = rest;
+    }
+    Ok(())
 }
 
 /// Deletes a pool that has no element, and the table when it has nothing else.
@@ -311,7 +342,7 @@ fn dismantle_if_empty(nft: &mut Nft, pool: &Pool) -> Result<(), HostError> {
 }
 
 /// See [`super::list`].
-pub(super) fn list(network: &str) -> Result<Vec<Kept>, HostError> {
+pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
     let mut nft = Nft::open()?;
     let mut found = Vec::new();
     for pool in pools(&mut nft, network)? {
@@ -352,7 +383,7 @@ pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
     Ok(differences)
 }
 
-fn kept(pool: &Pool, element: &Element) -> Kept {
+pub(super) fn kept(pool: &Pool, element: &Element) -> Kept {
     let address = element
         .as_address()
         .map_or_else(|| "?".to_owned(), |ip| ip.to_string());

@@ -31,6 +31,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use cni_conf::names::NetworkName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nftables::batch::Batch;
 use nftables::expr::{Elem, Expression, NamedExpression, Payload, PayloadField, Prefix, SetItem};
@@ -40,7 +41,7 @@ use nftables::schema::{
 use nftables::stmt::{Match, NAT, NATFlag, Operator, Return, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use super::owner::fingerprint;
+use crate::attach::owner::fnv1a;
 use crate::host::nft::{Family, TableRef};
 
 /// The table everything is in.
@@ -71,7 +72,7 @@ pub(super) struct Pool {
 
 impl Pool {
     /// The pool for a container's address, given with the prefix that IPAM gave it.
-    pub(super) fn of(network: &str, address: IpNet) -> Self {
+    pub(super) fn of(network: &NetworkName, address: IpNet) -> Self {
         let subnet = (address.prefix_len() < address.max_prefix_len()).then(|| address.trunc());
         let v6 = matches!(address, IpNet::V6(_));
         let label = match subnet {
@@ -87,7 +88,7 @@ impl Pool {
     }
 
     /// The pool with this name, if it is one of `network`.
-    pub(super) fn parse(network: &str, name: &str) -> Option<Self> {
+    pub(super) fn parse(network: &NetworkName, name: &str) -> Option<Self> {
         let label = name.strip_prefix(&network_prefix(network))?;
         if label == family_label(false) || label == family_label(true) {
             let v6 = label == family_label(true);
@@ -109,13 +110,13 @@ impl Pool {
 
     /// The comment of the rule that masquerades. It ends in a digest of all rules, by which a later ADD
     /// sees whether they are the ones it wants.
-    pub(super) fn seal(&self, network: &str, non_masquerade: &[IpNet]) -> String {
-        let network: String = network.chars().take(60).collect();
-        let mut text = self.name.clone();
+    pub(super) fn seal(&self, network: &NetworkName, non_masquerade: &[IpNet]) -> String {
+        let network: String = network.as_str().chars().take(60).collect();
+        let mut text = format!("{RULES_VERSION} {}", self.name);
         for prefix in self.exempt(non_masquerade) {
             text.push_str(&format!(" {prefix}"));
         }
-        let digest = fingerprint(RULES_VERSION, text.as_bytes());
+        let digest = fnv1a(text.as_bytes());
         format!("containers of network {network}, rules {digest:016x}")
     }
 
@@ -169,7 +170,7 @@ pub(super) struct Entry {
 /// One transaction that makes the pools, whatever was there before, and adds `entries` to them.
 /// Elements that exist already stay.
 pub(super) fn plan(
-    network: &str,
+    network: &NetworkName,
     pools: &[Pool],
     entries: &[Entry],
     non_masquerade: &[IpNet],
@@ -233,7 +234,7 @@ fn chain(pool: &Pool) -> Chain<'static> {
     }
 }
 
-fn rules(network: &str, pool: &Pool, non_masquerade: &[IpNet]) -> Vec<Rule<'static>> {
+fn rules(network: &NetworkName, pool: &Pool, non_masquerade: &[IpNet]) -> Vec<Rule<'static>> {
     let mut rules = Vec::new();
     if let Some(subnet) = pool.subnet {
         rules.push(keep(pool, prefix(subnet), "own subnet"));
@@ -328,11 +329,11 @@ fn family_label(v6: bool) -> &'static str {
 /// What the names of a network's pools begin with. The slash at its end can't be part of a network's
 /// name, so no network's prefix is the beginning of another's. A network whose name is too long is
 /// named by its beginning and a hash, between further slashes.
-fn network_prefix(network: &str) -> String {
-    let plain = network
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
-    if plain && network.len() <= NETWORK_MAX {
+fn network_prefix(network: &NetworkName) -> String {
+    // The characters of a network's name are all good in an identifier of nft's language, and what
+    // stands in front makes sure of the first one.
+    let network = network.as_str();
+    if network.len() <= NETWORK_MAX {
         return format!("{PREFIX}/{network}/");
     }
     let readable: String = network
@@ -340,15 +341,16 @@ fn network_prefix(network: &str) -> String {
         .filter(char::is_ascii_alphanumeric)
         .take(NETWORK_MAX / 2)
         .collect();
-    format!(
-        "{PREFIX}/{readable}/x{:016x}/",
-        fingerprint(0, network.as_bytes())
-    )
+    format!("{PREFIX}/{readable}/x{:016x}/", fnv1a(network.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn named(text: &str) -> NetworkName {
+        text.try_into().unwrap()
+    }
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
@@ -356,7 +358,7 @@ mod tests {
 
     #[test]
     fn pools_are_named_after_network_and_subnet() {
-        let name = |address| Pool::of("podnet", net(address)).name;
+        let name = |address| Pool::of(&named("podnet"), net(address)).name;
         assert_eq!(name("10.1.0.5/24"), "masq/podnet/10.1.0.0-24");
         assert_eq!(name("fd00:1::5/64"), "masq/podnet/fd00_1__-64");
         assert_eq!(name("10.1.0.5/32"), "masq/podnet/v4");
@@ -373,29 +375,30 @@ mod tests {
             "0.0.0.0/0",
         ] {
             for network in ["podnet", "a-b_c.d", &"long".repeat(60)] {
-                let pool = Pool::of(network, net(address));
-                assert_eq!(Pool::parse(network, &pool.name), Some(pool.clone()));
-                assert_eq!(Pool::parse("pod", &pool.name), None);
+                let pool = Pool::of(&named(network), net(address));
+                assert_eq!(Pool::parse(&named(network), &pool.name), Some(pool.clone()));
+                assert_eq!(Pool::parse(&named("pod"), &pool.name), None);
             }
         }
-        assert_eq!(Pool::parse("podnet", "masq/podnet/nonsense"), None);
-        assert_eq!(Pool::parse("podnet", "portmap/podnet/v4"), None);
+        assert_eq!(Pool::parse(&named("podnet"), "masq/podnet/nonsense"), None);
+        assert_eq!(Pool::parse(&named("podnet"), "portmap/podnet/v4"), None);
     }
 
     #[test]
     fn a_long_network_name_is_hashed_and_the_name_stays_within_bounds() {
         let (one, other) = ("n".repeat(200), "n".repeat(201));
-        let name = |network: &str| Pool::of(network, net("fd00:1:2:3:4:5:6:0/112")).name;
+        let name =
+            |network: &NetworkName| Pool::of(&named(network), net("fd00:1:2:3:4:5:6:0/112")).name;
         assert_ne!(name(&one), name(&other));
         assert!(name(&one).len() < 200);
     }
 
     #[test]
     fn the_seal_follows_the_prefixes_of_the_own_family_however_they_are_written() {
-        let pool = Pool::of("podnet", net("10.1.0.5/24"));
+        let pool = Pool::of(&named("podnet"), net("10.1.0.5/24"));
         let seal = |prefixes: &[&str]| {
             let prefixes: Vec<_> = prefixes.iter().map(|text| net(text)).collect();
-            pool.seal("podnet", &prefixes)
+            pool.seal(&named("podnet"), &prefixes)
         };
         assert_ne!(seal(&[]), seal(&["10.0.0.0/8"]));
         assert_eq!(seal(&[]), seal(&["fd00::/8"]));

@@ -13,11 +13,20 @@ use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, SetElementAttribute, Verdict, VerdictAttribute,
 };
 
-use super::socket::text;
+use super::attributes::{Attributes, text};
 
 /// The longest comment, in bytes, that `nft` itself takes (`NFTNL_UDATA_COMMENT_MAXLEN` less the NUL).
 /// The kernel would take 253, but a saved ruleset could not be loaded again.
 pub const COMMENT_MAX: usize = 127;
+
+// Attributes of an element, from include/uapi/linux/netfilter/nf_tables.h.
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_USERDATA: u16 = 6;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
 
 /// The userdata type of a comment, for elements and rules alike.
 const USERDATA_COMMENT: u8 = 0;
@@ -77,21 +86,16 @@ impl Element {
     }
 
     /// An element of a listing. None for the entries that have no key, such as a catch-all.
-    pub(super) fn decode(attributes: &[SetElementAttribute]) -> Option<Self> {
-        let mut element = Self {
-            key: Vec::new(),
-            data: None,
-            comment: None,
-        };
-        for attribute in attributes {
-            match attribute {
-                SetElementAttribute::Key(DataAttribute::Value(key)) => element.key.clone_from(key),
-                SetElementAttribute::Data(data) => element.data = decode_data(data),
-                SetElementAttribute::UserData(bytes) => element.comment = decode_comment(bytes),
-                _ => {}
-            }
-        }
-        (!element.key.is_empty()).then_some(element)
+    pub(super) fn decode(attributes: Attributes<'_>) -> Option<Self> {
+        let key = attributes
+            .nested(NFTA_SET_ELEM_KEY)
+            .find(NFTA_DATA_VALUE)?
+            .to_vec();
+        let data = decode_data(attributes.nested(NFTA_SET_ELEM_DATA));
+        let comment = attributes
+            .find(NFTA_SET_ELEM_USERDATA)
+            .and_then(decode_comment);
+        Some(Self { key, data, comment })
     }
 }
 
@@ -109,21 +113,17 @@ fn encode_data(data: &ElementData) -> SetElementAttribute {
     })
 }
 
-fn decode_data(data: &DataAttribute) -> Option<ElementData> {
-    let attributes = match data {
-        DataAttribute::Value(bytes) => return Some(ElementData::Value(bytes.clone())),
-        DataAttribute::Verdict(attributes) => attributes,
-        _ => return None,
-    };
-    let chain = attributes.iter().find_map(|attribute| match attribute {
-        VerdictAttribute::Chain(name) => Some(name.clone()),
+fn decode_data(data: Attributes<'_>) -> Option<ElementData> {
+    if let Some(value) = data.find(NFTA_DATA_VALUE) {
+        return Some(ElementData::Value(value.to_vec()));
+    }
+    let verdict = data.nested(NFTA_DATA_VERDICT);
+    let chain = verdict.text(NFTA_VERDICT_CHAIN)?;
+    match Verdict::from(verdict.u32(NFTA_VERDICT_CODE)?) {
+        Verdict::Jump => Some(ElementData::Jump(chain)),
+        Verdict::Goto => Some(ElementData::Goto(chain)),
         _ => None,
-    })?;
-    attributes.iter().find_map(|attribute| match attribute {
-        VerdictAttribute::Code(Verdict::Jump) => Some(ElementData::Jump(chain.clone())),
-        VerdictAttribute::Code(Verdict::Goto) => Some(ElementData::Goto(chain.clone())),
-        _ => None,
-    })
+    }
 }
 
 fn encode_comment(comment: &str) -> SetElementAttribute {

@@ -5,8 +5,8 @@
 //! datagram in the same way and each further one while the one before it is read.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
@@ -14,6 +14,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::attributes::{Attributes, text};
 use crate::host::HostError;
 
 /// The most a datagram of a dump holds: the kernel stops at 32 KiB (`netlink_dump`), whatever is offered.
@@ -28,6 +29,15 @@ const SUBSYSTEM_NFTABLES: u16 = 10;
 /// The attribute of an extended acknowledgement that holds the kernel's words (`NLMSGERR_ATTR_MSG`).
 const EXTENDED_ACK_TEXT: u16 = 1;
 
+/// Message types below this one are netlink's own (`NLMSG_MIN_TYPE`).
+const FIRST_OWN_TYPE: u16 = 16;
+
+/// The length of a netlink header (`struct nlmsghdr`).
+const NETLINK_HEADER: usize = 16;
+
+/// The length of a netfilter header behind it (`struct nfgenmsg`).
+const NETFILTER_HEADER: usize = 4;
+
 /// One message of a request, not yet numbered.
 pub(crate) struct Outgoing {
     /// The family, subsystem and body.
@@ -36,6 +46,26 @@ pub(crate) struct Outgoing {
     pub(crate) flags: u16,
     /// Operation and object, for the error message.
     pub(crate) operation: String,
+}
+
+/// An object in an answer.
+pub(crate) struct Answer<'a> {
+    /// Subsystem in the upper, message in the lower byte.
+    pub(crate) kind: u16,
+    /// The address family.
+    pub(crate) family: NetfilterProtoFamily,
+    /// What is told of it.
+    pub(crate) attributes: Attributes<'a>,
+}
+
+/// A message of netlink's own, or an object.
+enum Incoming<'a> {
+    Object(Answer<'a>),
+    /// The end of a listing, with an error code.
+    Done(i32),
+    /// A refusal, or an acknowledgement when the code is 0, and the kernel's words on it.
+    Status(i32, Option<String>),
+    Other,
 }
 
 /// A netfilter netlink socket. It belongs to the network namespace the thread was in when it was opened.
@@ -116,47 +146,53 @@ impl NetfilterSocket {
         self.collect_acks(first, std::slice::from_ref(&operation), &operation)
     }
 
-    /// Sends one message that is answered with a single object.
+    /// Sends one message that is answered with a single object, and gives what `read` makes of it.
     ///
     /// # Errors
     /// [`HostError::Netlink`] when the kernel refused, with `ENOENT` when there is no such object.
-    pub(crate) fn get(
+    pub(crate) fn get<T>(
         &mut self,
         message: NetfilterMessage,
         operation: &str,
-    ) -> Result<NetfilterMessage, HostError> {
+        mut read: impl FnMut(&Answer<'_>) -> Option<T>,
+    ) -> Result<Option<T>, HostError> {
         let mut outbox = Vec::new();
         self.request = self.number(message, 0, &mut outbox);
         self.send(&outbox, operation)?;
-        let mut found = None;
-        while found.is_none() && self.receive(operation)? {
-            self.each_message(operation, |message| match message.payload {
-                NetlinkPayload::InnerMessage(inner) => {
-                    found = Some(inner);
+        let (mut answered, mut found) = (false, None);
+        while !answered && self.receive(operation)? {
+            self.each_message(operation, |_, incoming| match incoming {
+                Incoming::Object(object) => {
+                    answered = true;
+                    found = read(&object);
                     Ok(())
                 }
-                NetlinkPayload::Error(error) => refusal(operation, &error),
+                Incoming::Status(code, detail) => refusal(operation, code, detail),
                 _ => Ok(()),
             })?;
         }
-        found.ok_or_else(|| unanswered(operation))
+        if answered {
+            Ok(found)
+        } else {
+            Err(unanswered(operation))
+        }
     }
 
-    /// Lists objects: hands each one to `take`, from the start again when a listing was interrupted by a
-    /// change, after `restart` was called to forget the ones seen so far.
+    /// Lists objects: hands each one to `take`, from the start again, with nothing seen so far, when the
+    /// listing was interrupted by a change.
     ///
     /// # Errors
     /// [`HostError::Netlink`] with `ENOENT` when the table, chain or set does not exist;
     /// [`HostError::DumpInterrupted`] when changes never ceased.
-    pub(crate) fn dump<S: Default>(
+    pub(crate) fn dump<T>(
         &mut self,
         message: &NetfilterMessage,
         operation: &str,
-        mut take: impl FnMut(&mut S, NetfilterMessage),
-    ) -> Result<S, HostError> {
+        mut take: impl FnMut(&mut Vec<T>, &Answer<'_>),
+    ) -> Result<Vec<T>, HostError> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut seen = S::default();
-            match self.dump_once(message, operation, |inner| take(&mut seen, inner)) {
+            let mut seen = Vec::new();
+            match self.dump_once(message, operation, |answer| take(&mut seen, answer)) {
                 Ok(true) => return Ok(seen),
                 Ok(false) => {}
                 Err(HostError::Netlink {
@@ -182,7 +218,7 @@ impl NetfilterSocket {
         &mut self,
         message: &NetfilterMessage,
         operation: &str,
-        take: impl FnMut(NetfilterMessage),
+        take: impl FnMut(&Answer<'_>),
     ) -> Result<(), HostError> {
         let mut outbox = Vec::new();
         self.request = self.number(message.clone(), NLM_F_DUMP, &mut outbox);
@@ -200,7 +236,7 @@ impl NetfilterSocket {
         &mut self,
         message: &NetfilterMessage,
         operation: &str,
-        mut take: impl FnMut(NetfilterMessage),
+        mut take: impl FnMut(&Answer<'_>),
     ) -> Result<bool, HostError> {
         let mut outbox = Vec::new();
         self.request = self.number(message.clone(), NLM_F_DUMP, &mut outbox);
@@ -222,23 +258,21 @@ impl NetfilterSocket {
         operation: &str,
         done: &mut bool,
         interrupted: &mut bool,
-        mut take: impl FnMut(NetfilterMessage),
+        mut take: impl FnMut(&Answer<'_>),
     ) -> Result<(), HostError> {
-        self.each_message(operation, |message| {
-            *interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-            match message.payload {
-                NetlinkPayload::InnerMessage(inner) => take(inner),
-                NetlinkPayload::Done(end) => {
+        self.each_message(operation, |header, incoming| {
+            *interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+            match incoming {
+                Incoming::Object(object) => take(&object),
+                Incoming::Done(code) => {
                     *done = true;
-                    if end.code != 0 {
-                        return Err(kernel_error(operation, end.code, None));
-                    }
+                    return refusal(operation, code, None);
                 }
-                NetlinkPayload::Error(error) => {
+                Incoming::Status(code, detail) => {
                     *done = true;
-                    refusal(operation, &error)?;
+                    return refusal(operation, code, detail);
                 }
-                _ => {}
+                Incoming::Other => {}
             }
             Ok(())
         })
@@ -299,22 +333,19 @@ impl NetfilterSocket {
     fn each_message(
         &self,
         operation: &str,
-        mut handle: impl FnMut(NetlinkMessage<NetfilterMessage>) -> Result<(), HostError>,
+        mut handle: impl FnMut(NetlinkHeader, Incoming<'_>) -> Result<(), HostError>,
     ) -> Result<(), HostError> {
         let mut rest = self.inbox.as_slice();
         while !rest.is_empty() {
-            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest).map_err(|_| {
-                HostError::Protocol {
-                    operation: operation.to_owned(),
-                    problem: "the kernel's answer can't be understood",
-                }
+            let (header, incoming, length) = incoming(rest).ok_or_else(|| HostError::Protocol {
+                operation: operation.to_owned(),
+                problem: "the kernel's answer can't be understood",
             })?;
-            let length = (message.header.length as usize).next_multiple_of(4).max(16);
             rest = rest.get(length..).unwrap_or_default();
             // What is left of a request that was given up on is nobody's any more.
-            let age = message.header.sequence_number.wrapping_sub(self.request);
+            let age = header.sequence_number.wrapping_sub(self.request);
             if age <= self.sequence.wrapping_sub(self.request) {
-                handle(message)?;
+                handle(header, incoming)?;
             }
         }
         Ok(())
@@ -330,13 +361,13 @@ impl NetfilterSocket {
     ) -> Result<(), HostError> {
         let (mut acks, mut failure) = (0, None);
         while self.receive(whole)? {
-            self.each_message(whole, |message| {
-                let NetlinkPayload::Error(error) = message.payload else {
+            self.each_message(whole, |header, incoming| {
+                let Incoming::Status(code, detail) = incoming else {
                     return Ok(());
                 };
-                let position = message.header.sequence_number.wrapping_sub(first) as usize;
+                let position = header.sequence_number.wrapping_sub(first) as usize;
                 let operation = operations.get(position).map_or(whole, String::as_str);
-                match refusal(operation, &error) {
+                match refusal(operation, code, detail) {
                     Ok(()) => acks += 1,
                     Err(refused) => {
                         failure.get_or_insert(refused);
@@ -359,21 +390,45 @@ fn batch_edge(edge: ControlMessage) -> NetfilterMessage {
     NetfilterMessage::new(header, edge)
 }
 
-/// An acknowledgement is an error message with code 0.
-fn refusal(operation: &str, error: &netlink_packet_core::ErrorMessage) -> Result<(), HostError> {
-    match error.raw_code() {
-        0 => Ok(()),
-        code => Err(kernel_error(operation, code, extended_ack(&error.header))),
-    }
+/// The first message of a datagram and how many bytes it takes up.
+fn incoming(bytes: &[u8]) -> Option<(NetlinkHeader, Incoming<'_>, usize)> {
+    let buffer = NetlinkBuffer::new_checked(&bytes).ok()?;
+    let mut header = NetlinkHeader::default();
+    header.length = buffer.length();
+    header.message_type = buffer.message_type();
+    header.flags = buffer.flags();
+    header.sequence_number = buffer.sequence_number();
+    let length = usize::try_from(header.length).ok()?;
+    let payload = bytes.get(NETLINK_HEADER..length)?;
+    let code = || {
+        payload
+            .first_chunk::<4>()
+            .map(|bytes| i32::from_ne_bytes(*bytes))
+    };
+    let incoming = match header.message_type {
+        NLMSG_DONE => Incoming::Done(code().unwrap_or(0)),
+        NLMSG_ERROR => Incoming::Status(code()?, extended_ack(payload.get(4..)?)),
+        kind if kind >= FIRST_OWN_TYPE => Incoming::Object(Answer {
+            kind,
+            family: (*payload.first()?).into(),
+            attributes: Attributes::new(payload.get(NETFILTER_HEADER..)?),
+        }),
+        _ => Incoming::Other,
+    };
+    Some((header, incoming, length.next_multiple_of(4)))
 }
 
-fn kernel_error(operation: &str, code: i32, detail: Option<String>) -> HostError {
+/// An acknowledgement is an error message with code 0.
+fn refusal(operation: &str, code: i32, detail: Option<String>) -> Result<(), HostError> {
+    if code == 0 {
+        return Ok(());
+    }
     let errno = Errno::from_raw(code.saturating_abs());
-    HostError::Netlink {
+    Err(HostError::Netlink {
         operation: operation.to_owned(),
         errno,
         detail,
-    }
+    })
 }
 
 fn unanswered(operation: &str) -> HostError {
@@ -386,18 +441,7 @@ fn unanswered(operation: &str) -> HostError {
 /// The kernel's own words on a refusal, after the header of the request it quotes. The quote is only the
 /// header, because the socket asks for that (`NETLINK_CAP_ACK`).
 fn extended_ack(quote: &[u8]) -> Option<String> {
-    let attributes = quote.get(16..)?;
-    NlasIterator::new(attributes)
-        .filter_map(Result::ok)
-        .find(|attribute| attribute.kind() == EXTENDED_ACK_TEXT)
-        .map(|attribute| text(attribute.value()))
-}
-
-/// Bytes up to the first NUL, as text.
-pub(crate) fn text(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    Attributes::new(quote.get(NETLINK_HEADER..)?)
+        .find(EXTENDED_ACK_TEXT)
+        .map(text)
 }
