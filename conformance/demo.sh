@@ -109,7 +109,7 @@ try ip -brief link
 try find /var/lib/cni -type f
 left=$(ip -j link show type veth | jq -r '.[]?.ifname')
 [ -z "$left" ] || fail "interfaces left: $left"
-left=$(find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*' ! -path '*/trestle/*')
+left=$(find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*' ! -path '*/.trestle/*/index')
 [ -z "$left" ] || fail "files left: $left"
 
 printf '\n%sThat was all.%s The throw-away host is gone when this line is.\n' "$bold" "$off"

@@ -203,7 +203,12 @@ impl CniResult {
                 interface.retain(|key, _| matches!(key.as_str(), "name" | "mac" | "sandbox"));
             }
         }
-        if version < SpecVersion::V1_0_0 {
+        if version >= SpecVersion::V1_0_0 {
+            // Older versions always have it, if only as an empty object.
+            if let Some(result) = value.as_object_mut().filter(|_| self.dns.is_empty()) {
+                result.remove("dns");
+            }
+        } else {
             for (ip, config) in objects(&mut value, "ips").zip(&self.ips) {
                 let family = if config.address.addr().is_ipv4() {
                     "4"
@@ -330,6 +335,14 @@ mod tests {
             assert_eq!(read.to_value(version), value, "{version}");
             assert_eq!(read.ips.len(), 2, "{version}");
         }
+    }
+
+    #[test]
+    fn empty_resolver_settings_are_written_as_the_reference_does() {
+        let dns = |version| CniResult::default().to_value(version).get("dns").cloned();
+        assert_eq!(dns(SpecVersion::V0_2_0), Some(json!({})));
+        assert_eq!(dns(SpecVersion::V0_4_0), Some(json!({})));
+        assert_eq!(dns(SpecVersion::V1_0_0), None);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub enum Need {
     GoPlugins,
     /// The Go reference plugins of the release users come from.
     OldGoPlugins,
+    /// `strace`, to make system calls fail.
+    Strace,
 }
 
 impl Need {
@@ -54,6 +56,7 @@ impl Need {
             Self::NewCnitool => "cnitool-new/cnitool",
             Self::GoPlugins => "plugins-new/bridge",
             Self::OldGoPlugins => "plugins-old/bridge",
+            Self::Strace => "/usr/bin/strace",
         }
     }
 }
@@ -118,7 +121,11 @@ impl Lab {
     /// Why a test that needs this can't run here.
     pub fn lacks(&self, need: Need) -> Option<String> {
         let file = self.tools.join(need.file());
-        (!file.exists()).then(|| format!("no {}: conformance/tools/obtain.sh failed", need.file()))
+        let remedy = match need {
+            Need::Strace => "install it",
+            _ => "conformance/tools/obtain.sh failed",
+        };
+        (!file.exists()).then(|| format!("no {}: {remedy}", need.file()))
     }
 
     fn missing_from_machine(&self) -> Option<String> {

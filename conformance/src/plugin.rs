@@ -69,7 +69,27 @@ impl Plugin<'_> {
 
     /// Call it with a verb and any bytes on standard input.
     pub fn call_raw(&self, verb: &str, stdin: impl Into<Vec<u8>>, call: &Call) -> Output {
-        let mut program = Program::new(&self.program)
+        self.run(Program::new(&self.program), verb, stdin.into(), call)
+    }
+
+    /// Call it under `strace` with this fault: what its option `--inject` takes. The status of the plugin is the
+    /// status of the output, and `/run/strace` of the host lists the calls that were touched.
+    pub fn call_with_fault(
+        &self,
+        fault: &str,
+        verb: &str,
+        configuration: &Value,
+        call: &Call,
+    ) -> Output {
+        let program = Program::new("strace").args(["-f", "-qq", "-y", "-o", "/run/strace"]);
+        let calls = fault.split(':').next().unwrap_or(fault);
+        let program = program.args([format!("--trace={calls}"), format!("--inject={fault}")]);
+        let program = program.args([&self.program]);
+        self.run(program, verb, configuration.to_string().into_bytes(), call)
+    }
+
+    fn run(&self, program: Program, verb: &str, stdin: Vec<u8>, call: &Call) -> Output {
+        let mut program = program
             .env("CNI_COMMAND", verb)
             .env("CNI_PATH", &self.path)
             .stdin(stdin);

@@ -29,6 +29,17 @@ impl Case {
         }
     }
 
+    /// The same, named after its module, without the crate, as well.
+    pub fn in_module(module: &str, name: &str, test: impl FnOnce(&Lab) + Send + 'static) -> Self {
+        let module = module.split_once("::").map_or("", |(_, module)| module);
+        let name = if module.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{module}::{name}")
+        };
+        Self::new(name, test)
+    }
+
     /// A test of behaviour where trestle means to differ from the reference.
     pub fn ours(mut self) -> Self {
         self.only = Some(Subject::Trestle);
@@ -71,7 +82,7 @@ impl Case {
 #[macro_export]
 macro_rules! case {
     ($test:ident) => {
-        $crate::Case::new(stringify!($test), $test)
+        $crate::Case::in_module(module_path!(), stringify!($test), $test)
     };
 }
 

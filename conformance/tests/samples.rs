@@ -3,12 +3,11 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use conformance::{Case, Host, Lab, Need, Pod, Protocol, Subject, addresses};
 use serde_json::Value;
 
-fn main() -> ExitCode {
+pub(crate) fn cases() -> Vec<Case> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cni-conf/net.d");
     let entries = fs::read_dir(&dir).expect("cni-conf/net.d is there");
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -22,9 +21,12 @@ fn main() -> ExitCode {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
-        Case::new(format!("{name}_works"), move |lab| works(lab, &file)).needs(Need::Cnitool)
+        Case::new(format!("samples::{name}_works"), move |lab| {
+            works(lab, &file)
+        })
+        .needs(Need::Cnitool)
     };
-    conformance::run(files.into_iter().map(case).collect())
+    files.into_iter().map(case).collect()
 }
 
 /// Networks whose CHECK fails with the reference although nothing is wrong: the bridge's MAC changes with its

@@ -5,7 +5,7 @@
 //! may work on the same state: a range has at least a /30 (IPv4) or /126 (IPv6) as its subnet, its gateway is
 //! the subnet's first address unless given, and addresses are handed out round-robin.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -348,7 +348,7 @@ impl RangeSet {
     }
 
     /// The first address after `last`, round-robin, that is not in `used`. Takes time in proportion to `used`.
-    pub fn first_free(&self, last: Option<IpAddr>, used: &HashSet<IpAddr>) -> Option<IpAddr> {
+    pub fn first_free(&self, last: Option<IpAddr>, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         self.walk(last).find(|address| !used.contains(address))
     }
 

@@ -276,7 +276,7 @@ proptest! {
         rotated.rotate_left(split);
         prop_assert_eq!(set.walk(Some(last)).collect::<Vec<_>>(), rotated.clone());
 
-        let used: HashSet<_> = (0..16).filter(|n| used >> n & 1 == 1).map(|n| nth(subnet, n)).collect();
+        let used: BTreeSet<_> = (0..16).filter(|n| used >> n & 1 == 1).map(|n| nth(subnet, n)).collect();
         let free = rotated.into_iter().find(|a| !used.contains(a));
         prop_assert_eq!(set.first_free(Some(last), &used), free);
     }

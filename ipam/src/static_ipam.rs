@@ -152,7 +152,7 @@ fn read_address(path: &str, text: &str) -> Result<IpConfig, FieldError> {
     match text.parse::<IpNet>() {
         Ok(address) => Ok(IpConfig {
             interface: None,
-            address,
+            address: unmapped(address),
             gateway: None,
         }),
         Err(_) => {
@@ -163,6 +163,15 @@ fn read_address(path: &str, text: &str) -> Result<IpConfig, FieldError> {
             Err(FieldError::new(path, format!("{text:?}"), problem))
         }
     }
+}
+
+/// An IPv4 address that is written in IPv6 notation (`::ffff:10.1.0.5/120`) as the IPv4 address it means.
+fn unmapped(net: IpNet) -> IpNet {
+    net.prefix_len()
+        .checked_sub(96)
+        .filter(|_| net.addr() != net.addr().to_canonical())
+        .and_then(|prefix| IpNet::new(net.addr().to_canonical(), prefix).ok())
+        .unwrap_or(net)
 }
 
 #[cfg(test)]
@@ -254,6 +263,15 @@ mod tests {
         assert_eq!(
             result["ips"],
             json!([{"address": "10.40.0.5/16"}, {"address": "fd00::5/64"}])
+        );
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_notation_is_ipv4() {
+        let conf = json!({"ipam": {"addresses": [{"address": "::ffff:10.1.0.5/120"}]}});
+        assert_eq!(
+            add(conf, "").unwrap()["ips"],
+            json!([{"address": "10.1.0.5/24"}])
         );
     }
 

@@ -22,6 +22,14 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::loopback::Loopback,
     },
     Applet {
+        name: "ptp",
+        plugin: &crate::ptp::Ptp,
+    },
+    Applet {
+        name: "tuning",
+        plugin: &crate::tuning::Tuning,
+    },
+    Applet {
         name: "host-local",
         plugin: &crate::attach::ipam::HOST_LOCAL,
     },

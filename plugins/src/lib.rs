@@ -10,3 +10,5 @@ pub mod cli;
 pub mod host;
 pub mod loopback;
 pub mod process;
+pub mod ptp;
+pub mod tuning;

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use self::conf::{Place, Settings};
 use crate::ranges::RangeSet;
-use crate::store::{Liveness, Origin, ProcLiveness, Store, Want};
+use crate::store::{Holding, Liveness, Origin, ProcLiveness, Store, Want};
 
 /// The plugin `host-local`.
 #[derive(Clone, Copy)]
@@ -28,6 +28,33 @@ impl HostLocal {
     /// The plugin with a way to tell whether a container is still there.
     pub const fn new(liveness: &'static dyn Liveness) -> Self {
         Self { liveness }
+    }
+
+    /// Who holds which addresses, with the prefix lengths of their ranges. Addresses outside the configuration's
+    /// ranges, and those of files that name no interface, are left out. Reads every address file.
+    pub fn holdings(&self, request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
+        let settings = Settings::read(request)?;
+        let store = self.store(request, &settings.place);
+        let holdings = match store.lock_existing()? {
+            Some(session) => session.holdings()?,
+            None => Vec::new(),
+        };
+        let attachment = |holding: Holding| {
+            let owner = holding.owner?;
+            let id = AttachmentId {
+                container: owner.container.try_into().ok()?,
+                ifname: owner.ifname?.try_into().ok()?,
+            };
+            let net = |address: &IpAddr| {
+                let mut configs = settings
+                    .sets
+                    .iter()
+                    .filter_map(|set| ip_config(set, *address));
+                configs.next().map(|ip| ip.address)
+            };
+            Some((id, holding.addresses.iter().filter_map(net).collect()))
+        };
+        Ok(holdings.into_iter().filter_map(attachment).collect())
     }
 
     fn store(&self, request: &Request, place: &Place) -> Store<'static> {

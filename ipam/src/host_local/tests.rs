@@ -313,7 +313,7 @@ fn status_tells_an_exhausted_pool_with_its_numbers() {
     let error = network.status().unwrap_err();
     assert_eq!(error.code, Code::NotAvailable);
     assert!(
-        error.msg.contains("all of 1 are used (1) in range set 0"),
+        error.msg.contains("1 of 1 are used in range set 0"),
         "{error}"
     );
     assert!(

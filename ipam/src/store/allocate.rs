@@ -1,6 +1,6 @@
 //! Giving addresses to an attachment.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::IpAddr;
@@ -71,10 +71,7 @@ impl Session<'_> {
             addresses: chosen?,
             origin,
         };
-        if let Err(error) = self.write_all(&record) {
-            self.undo(record);
-            return Err(error);
-        }
+        self.write_all(&record)?;
         for (last, address) in lasts.iter_mut().zip(&record.addresses) {
             last.write(&self.addresses, *address);
         }
@@ -96,7 +93,7 @@ impl Session<'_> {
             return if self.addresses.has(&record::address_name(address))? {
                 Err(Error::Taken {
                     address,
-                    owner: self.owner_of(address),
+                    owner: self.owner_of(address)?,
                 })
             } else {
                 Ok(address)
@@ -121,7 +118,7 @@ impl Session<'_> {
     }
 
     /// The addresses of a set that have a file.
-    pub(super) fn used(&self, set: &RangeSet) -> Result<HashSet<IpAddr>, Error> {
+    pub(super) fn used(&self, set: &RangeSet) -> Result<BTreeSet<IpAddr>, Error> {
         let names = self.addresses.names()?;
         Ok(names
             .iter()
@@ -130,43 +127,53 @@ impl Session<'_> {
             .collect())
     }
 
-    /// Writes the record and then the address files, each of which appears with all its content.
+    /// Writes the record and then the address files, or leaves nothing.
     ///
-    /// All addresses of an attachment have the same content, so they are names of one file.
+    /// If something can't be removed again after an error, nothing is stamped, and the next rebuild finds it.
     fn write_all(&mut self, record: &Record) -> Result<(), Error> {
         let sync = !self.store.reclaim || record.origin.is_none();
-        self.write_record(record, sync)?;
+        let mut made = Record {
+            addresses: Vec::new(),
+            ..record.clone()
+        };
+        let written = self
+            .write_record(record, sync)
+            .and_then(|()| self.link_all(record, sync, &mut made.addresses));
+        if written.is_err() && self.drop_record(&made).is_ok() {
+            self.stamp();
+        }
+        written
+    }
+
+    /// Makes the address files, each of which appears with all its content, and notes them in `made`.
+    ///
+    /// All addresses of an attachment have the same content, so they are names of one file.
+    fn link_all(
+        &mut self,
+        record: &Record,
+        sync: bool,
+        made: &mut Vec<IpAddr>,
+    ) -> Result<(), Error> {
         let Some(own) = &self.own else { return Ok(()) };
         let mut file = own.replace_file(NEW)?;
-        let linked = file
+        self.changed = true;
+        let mut linked = file
             .write_all(record.owner.content().as_bytes())
             .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
-            .map_err(own.error("write", NEW))
-            .and_then(|()| {
-                self.changed = true;
-                record.addresses.iter().try_for_each(|address| {
-                    own.link(NEW, &self.addresses, &record::address_name(*address))
-                })
-            });
-        let removed = own.remove(NEW);
+            .map_err(own.error("write", NEW));
+        for address in &record.addresses {
+            linked = linked
+                .and_then(|()| own.link(NEW, &self.addresses, &record::address_name(*address)))
+                .inspect(|()| made.push(*address));
+        }
+        // A second name that stays behind does no harm; the next ADD removes it.
+        let _ = own.remove(NEW);
         linked?;
-        removed?;
         if sync {
             own.sync()?;
             self.addresses.sync()?;
         }
         Ok(())
-    }
-
-    /// Removes what a failed [`Session::write_all`] has made. What can't be removed either is found by the next
-    /// rebuild, since nothing has been stamped.
-    fn undo(&mut self, record: Record) {
-        let name = record.owner.file_name();
-        if let Some(made) = self.confirm(record) {
-            let _ = self.drop_record(&made);
-        } else if let Some(own) = &self.own {
-            let _ = own.remove(&name);
-        }
     }
 }
 

@@ -24,6 +24,27 @@ const READ_MAX: u64 = 16 << 10;
 /// A modification time: seconds and nanoseconds.
 pub(super) type Modified = (i64, i64);
 
+/// What reading a file found.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// No entry has this name.
+    Missing,
+    /// The name is that of a symbolic link, a directory or a socket.
+    NoFile,
+    /// The content, up to a size that no state file has.
+    Bytes(Vec<u8>),
+}
+
+impl Content {
+    /// The content, if there is any.
+    pub(super) fn bytes(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Missing | Self::NoFile => None,
+        }
+    }
+}
+
 /// An open directory.
 #[derive(Debug)]
 pub(super) struct Dir {
@@ -35,7 +56,7 @@ impl Dir {
     /// Opens a directory by its path, whose components may be symbolic links; `None` if there is none.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        match fcntl::open(path, flags, Mode::empty()) {
+        match retry(|| fcntl::open(path, flags, Mode::empty())) {
             Ok(fd) => Ok(Some(Self {
                 fd,
                 path: path.to_owned(),
@@ -63,7 +84,7 @@ impl Dir {
             if let Some(dir) = self.find(name)? {
                 return Ok(dir);
             }
-            match stat::mkdirat(&self.fd, name, Mode::from_bits_truncate(0o755)) {
+            match retry(|| stat::mkdirat(&self.fd, name, Mode::from_bits_truncate(0o755))) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(self.error("create directory", name)(errno.into())),
             }
@@ -71,13 +92,8 @@ impl Dir {
     }
 
     fn open_at(&self, name: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
-        let always = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        fcntl::openat(
-            &self.fd,
-            name,
-            flags | always,
-            Mode::from_bits_truncate(0o600),
-        )
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        retry(|| fcntl::openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600)))
     }
 
     /// Opens a file for reading and writing and makes it (mode 0600) if it is missing.
@@ -108,20 +124,26 @@ impl Dir {
         }
     }
 
-    /// The content of a file; `None` if there is none.
-    pub(super) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = match self.open_existing(name) {
-            Err(Errno::ENOENT) => return Ok(None),
-            opened => opened?,
-        };
+    /// Reads a file. An error means that there may be one but nothing is known of its content.
+    pub(super) fn read(&self, name: &str) -> Result<Content, Error> {
         let mut content = Vec::with_capacity(512);
-        file.take(READ_MAX).read_to_end(&mut content)?;
-        Ok(Some(content))
+        let read = self
+            .open_existing(name)
+            .map_err(io::Error::from)
+            .and_then(|file| file.take(READ_MAX).read_to_end(&mut content));
+        match read {
+            Ok(_) => Ok(Content::Bytes(content)),
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOENT) => Ok(Content::Missing),
+                Some(Errno::ELOOP | Errno::EISDIR | Errno::ENXIO) => Ok(Content::NoFile),
+                _ => Err(self.error("read", name)(error)),
+            },
+        }
     }
 
     /// True if something, of whatever kind, has this name.
     pub(super) fn has(&self, name: &str) -> Result<bool, Error> {
-        match stat::fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match retry(|| stat::fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)) {
             Ok(_) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(self.error("look for", name)(errno.into())),
@@ -138,13 +160,13 @@ impl Dir {
 
     /// Gives a file of this directory a second name in another one. Fails if the name is taken.
     pub(super) fn link(&self, name: &str, to: &Self, new: &str) -> Result<(), Error> {
-        unistd::linkat(&self.fd, name, &to.fd, new, AtFlags::empty())
+        retry(|| unistd::linkat(&self.fd, name, &to.fd, new, AtFlags::empty()))
             .map_err(|errno| to.error("create", new)(errno.into()))
     }
 
     /// Removes a file; false if there was none.
     pub(super) fn remove(&self, name: &str) -> Result<bool, Error> {
-        match unistd::unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+        match retry(|| unistd::unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)) {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
             Err(errno) => Err(self.error("remove", name)(errno.into())),
@@ -186,7 +208,8 @@ impl Dir {
 
     /// Waits until the entries made so far are on the disk.
     pub(super) fn sync(&self) -> Result<(), Error> {
-        unistd::fsync(&self.fd).map_err(|errno| Error::io("sync", &self.path)(errno.into()))
+        retry(|| unistd::fsync(&self.fd))
+            .map_err(|errno| Error::io("sync", &self.path)(errno.into()))
     }
 
     /// Path of an entry, for messages.
@@ -214,4 +237,14 @@ pub(super) fn overwrite(file: &mut File, content: &[u8], old: usize) -> io::Resu
         file.set_len(content.len() as u64)?;
     }
     Ok(())
+}
+
+/// Does a system call again while a signal interrupts it.
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            outcome => return outcome,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Whether a container whose namespace's path is gone may still be there after all.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -67,8 +67,8 @@ impl Liveness for ProcLiveness {
 }
 
 /// Inode numbers of the network namespaces that processes are in or that are mounted.
-fn living_namespaces() -> HashSet<u64> {
-    let mut living = HashSet::new();
+fn living_namespaces() -> BTreeSet<u64> {
+    let mut living = BTreeSet::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
         if let Ok(link) = fs::read_link(process.path().join("ns/net")) {

@@ -1,6 +1,6 @@
 //! Taking back addresses that nobody holds any more, and looking at all of them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni_conf::request::AttachmentId;
@@ -55,7 +55,7 @@ impl Session<'_> {
         let mut freed = 0;
         for want in wants {
             let suspects = match want.requested {
-                Some(address) => HashSet::from([address]),
+                Some(address) => BTreeSet::from([address]),
                 None => self.used(want.set)?,
             };
             for address in suspects {
@@ -117,7 +117,7 @@ impl Session<'_> {
         let mut freed = 0;
         for record in self.without_standing(records, boot) {
             // What can't be freed stays as it is, record included; the next time may be luckier.
-            if let Some(confirmed) = self.confirm(record)
+            if let Ok(Some(confirmed)) = self.confirm(record)
                 && self.drop_record(&confirmed).is_ok()
             {
                 freed += confirmed.addresses.len();
@@ -133,7 +133,7 @@ impl Session<'_> {
             && let (true, Some(boot)) = (self.store.reclaim, record::current_boot())
         {
             for record in self.without_standing(self.suspects(&boot)?, &boot) {
-                let confirmed = self.confirm(record).map(|record| record.addresses);
+                let confirmed = self.confirm(record)?.map(|record| record.addresses);
                 confirmed.iter().flatten().for_each(|address| {
                     used.remove(address);
                 });
@@ -169,7 +169,7 @@ impl Session<'_> {
     /// Frees everything but what these attachments hold (the verb GC). Carries on after an error and returns the
     /// first one, else the addresses that were freed.
     pub fn retain(&mut self, valid: &[AttachmentId]) -> Result<Vec<IpAddr>, Error> {
-        let kept: HashSet<Owner> = valid
+        let kept: BTreeSet<Owner> = valid
             .iter()
             .map(Owner::from)
             .flat_map(|owner| [owner.any_interface(), owner])

@@ -107,7 +107,7 @@ impl fmt::Display for Owner {
 }
 
 /// The hash FNV-1a of 128 bits, which must stay the same from release to release.
-fn fnv1a(bytes: &[u8]) -> u128 {
+pub(super) fn fnv1a(bytes: &[u8]) -> u128 {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0100_0000_0000_0000_0000_013b;
     bytes.iter().fold(OFFSET, |hash, byte| {

@@ -1,7 +1,6 @@
 //! The state of a network while its lock is held: finding, rebuilding and stamping.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cni_conf::request::AttachmentId;
 
 use super::Store;
-use super::dir::{self, Dir, Modified};
+use super::dir::{self, Content, Dir, Modified};
 use super::lock::Lock;
 use super::record::{self, Index, Owner, Record};
 use crate::error::Error;
@@ -51,7 +50,7 @@ impl<'a> Session<'a> {
     ) -> Result<Self, Error> {
         let index = own
             .as_ref()
-            .and_then(|own| own.read(Index::NAME).ok().flatten());
+            .and_then(|own| own.read(Index::NAME).ok()?.bytes());
         let index_len = index.as_ref().map_or(0, Vec::len);
         let index = index.and_then(|content| Index::parse(&content));
         let modified = addresses.modified().ok();
@@ -92,59 +91,52 @@ impl<'a> Session<'a> {
     }
 
     fn find_owner(&mut self, owner: &Owner) -> Result<Option<Record>, Error> {
-        if self.scan.is_none() {
-            match self.read_record(owner) {
-                Ok(record) => return Ok(record.and_then(|record| self.confirm(record))),
-                Err(Garbage) => self.rebuild()?,
-            }
+        let mut found = self.read_record(owner);
+        if found.is_err() && self.scan.is_none() {
+            self.rebuild()?;
+            found = self.read_record(owner);
         }
-        let Some(scan) = &self.scan else {
-            return self.read_rebuilt(owner);
-        };
-        Ok(scan.held.get(owner).map(|addresses| Record {
-            owner: owner.clone(),
-            addresses: addresses.clone(),
-            origin: None,
-        }))
-    }
-
-    fn read_rebuilt(&self, owner: &Owner) -> Result<Option<Record>, Error> {
-        Ok(self
-            .read_record(owner)
-            .ok()
-            .flatten()
-            .and_then(|record| self.confirm(record)))
+        match (&self.scan, found) {
+            (None, Ok(Some(record))) => self.confirm(record),
+            (None, _) => Ok(None),
+            (Some(scan), _) => Ok(scan.held.get(owner).map(|addresses| Record {
+                owner: owner.clone(),
+                addresses: addresses.clone(),
+                origin: None,
+            })),
+        }
     }
 
     fn read_record(&self, owner: &Owner) -> Result<Option<Record>, Garbage> {
-        let name = owner.file_name();
         let Some(own) = &self.own else {
             return Ok(None);
         };
-        let Some(content) = own.read(&name).map_err(|_| Garbage)? else {
-            return Ok(None);
-        };
-        let record = Record::parse(&content).ok_or(Garbage)?;
-        if record.owner == *owner {
-            Ok(Some(record))
-        } else {
-            Err(Garbage)
+        match own.read(&owner.file_name()) {
+            Ok(Content::Missing) => Ok(None),
+            Ok(Content::Bytes(content)) => match Record::parse(&content) {
+                Some(record) if record.owner == *owner => Ok(Some(record)),
+                _ => Err(Garbage),
+            },
+            Ok(Content::NoFile) | Err(_) => Err(Garbage),
         }
     }
 
     /// The record with only those addresses whose files say the same; `None` if there is none.
-    pub(super) fn confirm(&self, mut record: Record) -> Option<Record> {
-        let owner = &record.owner;
-        record
-            .addresses
-            .retain(|address| self.owner_of(*address).as_ref() == Some(owner));
-        (!record.addresses.is_empty()).then_some(record)
+    pub(super) fn confirm(&self, mut record: Record) -> Result<Option<Record>, Error> {
+        let mut confirmed = Vec::new();
+        for address in record.addresses {
+            if self.owner_of(address)?.as_ref() == Some(&record.owner) {
+                confirmed.push(address);
+            }
+        }
+        record.addresses = confirmed;
+        Ok((!record.addresses.is_empty()).then_some(record))
     }
 
     /// Who holds an address, as its file says.
-    pub(super) fn owner_of(&self, address: IpAddr) -> Option<Owner> {
-        let content = self.addresses.read(&record::address_name(address)).ok()??;
-        Owner::parse(&content)
+    pub(super) fn owner_of(&self, address: IpAddr) -> Result<Option<Owner>, Error> {
+        let content = self.addresses.read(&record::address_name(address))?.bytes();
+        Ok(content.as_deref().and_then(Owner::parse))
     }
 
     /// Every record, in no order.
@@ -157,7 +149,7 @@ impl<'a> Session<'a> {
             .into_iter()
             .filter(|name| Owner::is_record_name(name));
         Ok(names
-            .filter_map(|name| Record::parse(&own.read(&name).ok()??))
+            .filter_map(|name| Record::parse(&own.read(&name).ok()?.bytes()?))
             .collect())
     }
 
@@ -234,8 +226,7 @@ impl<'a> Session<'a> {
             let Some(address) = record::parse_address_name(&name) else {
                 continue;
             };
-            let content = self.addresses.read(&name).ok().flatten();
-            match content.as_deref().and_then(Owner::parse) {
+            match self.owner_of(address)? {
                 Some(owner) => scan.held.entry(owner).or_default().push(address),
                 None if self.addresses.is_empty_file(&name) => {
                     self.addresses.remove(&name)?;
@@ -261,9 +252,8 @@ impl<'a> Session<'a> {
                 continue;
             }
             let record = own
-                .read(&name)
-                .ok()
-                .flatten()
+                .read(&name)?
+                .bytes()
                 .and_then(|text| Record::parse(&text));
             let known = record.filter(|record| record.owner.file_name() == name);
             match known.and_then(|record| Some((scan.held.get(&record.owner)?, record))) {
@@ -328,10 +318,17 @@ struct Garbage;
 
 /// A modification time that no other change comes by: now, with random nanoseconds. A clock tick of the kernel hits
 /// the same value once in 10^9 times. They always have nine digits, so that the index keeps its length.
+///
+/// The randomness is the clock's, mixed with what the kernel has randomised in this process's address space.
 fn fresh_stamp() -> Modified {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let random = RandomState::new().hash_one(now) % 900_000_000 + 100_000_000;
-    (now.as_secs().cast_signed(), random.cast_signed())
+    let place = (&raw const now).addr();
+    let seed = format!("{now:?} {} {place}", std::process::id());
+    let random = record::fnv1a(seed.as_bytes()) % 900_000_000 + 100_000_000;
+    (
+        now.as_secs().cast_signed(),
+        i64::try_from(random).unwrap_or_default(),
+    )
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cni_conf::error::{Code, Error};
 use cni_conf::request::Attachment;
 use cni_conf::result::{IpConfig, Route};
+use ipnet::IpNet;
 
 use crate::host::rtnl::{AddressOptions, LinkChange, NewRoute, RouteScope};
 use crate::host::{HostError, NetNs, Rtnl, Sysctl};
@@ -75,7 +76,7 @@ impl Container {
         self.netns.enter(|| set_sysctls(ifname, layer3))??;
         let options = AddressOptions {
             nodad: !layer3.dad,
-            ..AddressOptions::default()
+            noprefixroute: layer3.through_gateway,
         };
         for ip in &layer3.ips {
             self.rtnl.add_address(link, ip.address, options)?;
@@ -89,6 +90,13 @@ impl Container {
         )?;
         if layer3.dad && layer3.has_ipv6() {
             self.rtnl.wait_for_dad(link, DAD_BOUND)?;
+        }
+        for route in layer3.routes_of_subnets() {
+            let new = NewRoute {
+                oif: Some(link),
+                ..route
+            };
+            self.rtnl.add_route(&new)?;
         }
         for route in &layer3.routes {
             self.add_route(link, route, layer3)?;
@@ -123,6 +131,8 @@ pub struct Layer3 {
     pub routes: Vec<Route>,
     /// Detect duplicate IPv6 addresses, which takes a second or two.
     pub dad: bool,
+    /// The gateway is the only neighbour: everything else in the subnets is reached through it.
+    pub through_gateway: bool,
 }
 
 impl Layer3 {
@@ -134,6 +144,59 @@ impl Layer3 {
     /// True if an IPv4 address is among the addresses.
     pub fn has_ipv4(&self) -> bool {
         self.ips.iter().any(|ip| ip.address.addr().is_ipv4())
+    }
+
+    /// The routes that stand in for those that the kernel would make of the addresses: the gateway itself is on the
+    /// link, its subnet behind it.
+    pub fn routes_of_subnets(&self) -> Vec<NewRoute> {
+        let mut routes: Vec<NewRoute> = Vec::new();
+        let gateways = self.ips.iter().filter(|_| self.through_gateway);
+        for (ip, gateway) in gateways.filter_map(|ip| Some((ip, ip.gateway?))) {
+            let on_link = NewRoute {
+                src: Some(ip.address.addr()),
+                ..NewRoute::to(IpNet::from(gateway))
+            };
+            let behind = NewRoute {
+                gateway: Some(gateway),
+                ..on_link
+            };
+            let subnet = ip.address.trunc();
+            let behind = (subnet.prefix_len() < subnet.max_prefix_len()).then_some(NewRoute {
+                dst: subnet,
+                ..behind
+            });
+            for route in [on_link].into_iter().chain(behind) {
+                // Two addresses of one subnet have one gateway.
+                if !routes.iter().any(|known| known.dst == route.dst) {
+                    routes.push(route);
+                }
+            }
+        }
+        routes
+    }
+
+    /// A route that is asked for twice is one route.
+    pub fn drop_doubles(&mut self) {
+        let key = |route: &Route| {
+            (
+                route.dst.trunc(),
+                self.gateway_for(route),
+                route.table,
+                route.priority,
+            )
+        };
+        let mut seen = Vec::with_capacity(self.routes.len());
+        let keep: Vec<bool> = self
+            .routes
+            .iter()
+            .map(|route| {
+                let new = !seen.contains(&key(route));
+                seen.push(key(route));
+                new
+            })
+            .collect();
+        let mut keep = keep.into_iter();
+        self.routes.retain(|_| keep.next().unwrap_or(true));
     }
 
     /// Where a route leads: to its own gateway, else to the first one of its family.
@@ -193,5 +256,46 @@ fn explain_route(error: HostError, route: &Route, gateway: Option<IpAddr>) -> Er
             route.dst
         )),
         _ => report,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets_lie_behind_the_gateway_where_it_is_the_only_neighbour() {
+        let ip = |address: &str, gateway: &str| IpConfig {
+            interface: None,
+            address: address.parse().unwrap(),
+            gateway: Some(gateway.parse().unwrap()),
+        };
+        let mut layer3 = Layer3 {
+            ips: vec![
+                ip("10.1.0.5/24", "10.1.0.1"),
+                ip("10.1.0.6/24", "10.1.0.1"),
+                ip("10.9.0.7/32", "169.254.1.1"),
+                ip("fd00::5/64", "fd00::1"),
+            ],
+            through_gateway: true,
+            ..Layer3::default()
+        };
+        let text = |route: &NewRoute| match route.gateway {
+            None => format!("{} on link", route.dst),
+            Some(gateway) => format!("{} via {gateway}", route.dst),
+        };
+        let routes: Vec<_> = layer3.routes_of_subnets().iter().map(text).collect();
+        assert_eq!(
+            routes,
+            [
+                "10.1.0.1/32 on link",
+                "10.1.0.0/24 via 10.1.0.1",
+                "169.254.1.1/32 on link",
+                "fd00::1/128 on link",
+                "fd00::/64 via fd00::1",
+            ]
+        );
+        layer3.through_gateway = false;
+        assert!(layer3.routes_of_subnets().is_empty());
     }
 }

@@ -13,9 +13,10 @@ use cni_conf::dispatch::{self, Plugin};
 use cni_conf::error::{Code, Error};
 use cni_conf::json;
 use cni_conf::names::PluginName;
-use cni_conf::request::{Attachment, Call, Request};
+use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -218,6 +219,20 @@ pub fn forward(request: &Request, conf: &IpamConf, call: Call) -> Result<(), Err
     match conf.plugin()? {
         Some(name) => Ipam::find(request, name)?.forward(call),
         None => Ok(()),
+    }
+}
+
+/// Who holds which addresses of a network, as far as our own `host-local` gave them.
+pub fn holdings(request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Wire {
+        ipam: IpamConf,
+    }
+    let Wire { ipam } = json::from_value(&request.conf)?;
+    match ipam.plugin.as_deref() {
+        Some("host-local") => HOST_LOCAL.holdings(request),
+        _ => Ok(Vec::new()),
     }
 }
 

@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::net::IpAddr;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
+use cni_conf::result::IpConfig;
 
 use super::owner::{Owner, fnv1a};
 
@@ -17,6 +19,14 @@ pub fn random() -> Result<MacAddr, Error> {
         .map_err(|error| Error::new(Code::Io, format!("read /dev/urandom: {error}")))?;
     bytes[0] = (bytes[0] & 0xfc) | 0x02;
     Ok(MacAddr::new(bytes))
+}
+
+/// The address that belongs to a container's first IPv4 address, if it has one.
+pub fn of_ips(ips: &[IpConfig]) -> Option<MacAddr> {
+    ips.iter().find_map(|ip| match ip.address.addr() {
+        IpAddr::V4(ip) => Some(MacAddr::from_ipv4(ip)),
+        IpAddr::V6(_) => None,
+    })
 }
 
 /// The address of the host's veth end.

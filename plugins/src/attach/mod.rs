@@ -1,14 +1,19 @@
 //! Steps that several plugins share: who owns what, delegation to IPAM, configuring a container's interface,
 //! comparing it with a result, and undoing.
 
+pub mod chained;
 pub mod check;
 pub mod container;
+pub mod detach;
 pub mod errors;
 pub mod forward;
+pub mod gateway;
 pub mod ipam;
 pub mod liveness;
 pub mod mac;
+pub mod masq;
 pub mod masquerade;
 pub mod owner;
+pub mod settings;
 pub mod undo;
 pub mod veth;

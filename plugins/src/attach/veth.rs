@@ -145,6 +145,11 @@ pub fn delete(host: &Rtnl, owner: &Owner) -> Result<bool, Error> {
     }
 }
 
+/// Undoes a creation, over a socket of its own: the one of the ADD that failed may be what failed.
+pub fn delete_anew(owner: &Owner) -> Result<(), Error> {
+    delete(&Rtnl::new()?, owner).map(drop)
+}
+
 /// Deletes the container's end of a pair that another implementation made, which has no alias to find it by.
 /// An interface of another kind, or of another attachment of ours, is not touched.
 pub fn delete_in_container(

@@ -9,10 +9,10 @@ use super::link;
 use super::plan::{self, Plan};
 use crate::attach::container::{Container, if_there};
 use crate::attach::ipam::Ipam;
-use crate::attach::mac;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
+use crate::attach::{mac, masq};
 use crate::host::rtnl::{Link, LinkChange, PortChange, VethPair};
 use crate::host::{Rtnl, Sysctl};
 
@@ -47,6 +47,10 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         };
         let plan = plan::plan(&add.settings, &leased)?;
         let connected = add.connect(&plan, undo)?;
+        if let Some(masquerade) = &add.settings.masquerade {
+            undo.push(|| masq::remove(&add.owner));
+            masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
+        }
         add.bring_up(&plan, &connected)?;
         add.result(leased, plan, connected)
     })
@@ -75,7 +79,7 @@ impl Add {
             Some(mac) => mac,
             None => mac::random()?,
         };
-        undo.push(|| veth::delete(&self.host, &self.owner).map(drop));
+        undo.push(|| veth::delete_anew(&self.owner));
         let mut attempt = 1;
         loop {
             let bridge = link::ensure(&self.host, &self.settings)?;

@@ -10,6 +10,7 @@ use super::link::KIND;
 use crate::attach::check::{self, failed};
 use crate::attach::container::Container;
 use crate::attach::ipam::Ipam;
+use crate::attach::owner::Owner;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, PortInfo};
 
@@ -18,6 +19,9 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Er
     let expected = check::expected(request)?;
     if let Some(name) = settings.ipam.plugin()? {
         Ipam::find(request, name)?.check(attachment)?;
+    }
+    if let Some(masquerade) = &settings.masquerade {
+        masquerade.check(&Owner::of(request, attachment), &expected.ips)?;
     }
     let host = Rtnl::new()?;
     let bridge = bridge(&host, &settings)?;

@@ -9,12 +9,11 @@ use cni_conf::result::Dns;
 use serde::Deserialize;
 
 use crate::attach::ipam::IpamConf;
+use crate::attach::masq;
+use crate::attach::settings;
 
 /// The bridge that a configuration without `bridge` means.
 const DEFAULT_BRIDGE: &str = "cni0";
-
-/// Smallest and largest MTU of a veth device in bytes (`ETH_MIN_MTU` and `ETH_MAX_MTU` of the kernel).
-const MTU: std::ops::RangeInclusive<i64> = 68..=65535;
 
 /// Highest VLAN ID that may be used (IEEE 802.1Q reserves 4095).
 const VLAN_MAX: i64 = 4094;
@@ -112,6 +111,8 @@ pub(super) struct Settings {
     pub(super) container_down: bool,
     pub(super) dns: Dns,
     pub(super) ipam: IpamConf,
+    /// How the containers are masqueraded, if they are.
+    pub(super) masquerade: Option<masq::Settings>,
     /// The MAC address that somebody asked for.
     pub(super) mac: Option<MacAddr>,
 }
@@ -144,7 +145,7 @@ impl Settings {
             gateway: wire.is_gateway || wire.is_default_gateway,
             default_gateway: wire.is_default_gateway,
             force_address: wire.force_address,
-            mtu: mtu(wire.mtu)?,
+            mtu: settings::mtu(wire.mtu)?,
             hairpin: wire.hairpin_mode,
             promisc: wire.promisc_mode,
             isolated: wire.port_isolation,
@@ -154,6 +155,7 @@ impl Settings {
             container_down: wire.disable_container_interface,
             dns: wire.dns,
             ipam: wire.ipam,
+            masquerade: masq::Settings::read(request)?,
             mac,
         };
         settings.validate()?;
@@ -166,6 +168,15 @@ impl Settings {
             return Err(Error::config("\"hairpinMode\" and \"promiscMode\" can't both be true").with_details(
                 "hairpinMode alone lets a container reach itself through a Service address; drop promiscMode",
             ));
+        }
+        if let Some(vid) = self.vlans.access.filter(|_| self.gateway) {
+            let gateway = format!("{}.{vid}", self.bridge);
+            IfName::try_from(gateway).map_err(|error| {
+                Error::config(format!(
+                    "field \"bridge\": the gateway of VLAN {vid} can't be made: {error}"
+                ))
+                .with_details("choose a shorter name for the bridge")
+            })?;
         }
         if self.container_down && ipam.is_some() {
             return Err(Error::config(
@@ -184,19 +195,6 @@ fn bridge_name(name: &str) -> Result<IfName, Error> {
         name
     };
     IfName::try_from(name).map_err(|error| Error::config(format!("field \"bridge\": {error}")))
-}
-
-fn mtu(mtu: i64) -> Result<Option<u32>, Error> {
-    match mtu {
-        0 => Ok(None),
-        mtu if MTU.contains(&mtu) => Ok(u32::try_from(mtu).ok()),
-        mtu => Err(FieldError::new(
-            "mtu",
-            mtu,
-            "an MTU is 68 to 65535 bytes, or 0 for the kernel's default",
-        )
-        .into()),
-    }
 }
 
 fn vlan_id(path: String, id: i64, lowest: i64) -> Result<u16, Error> {
@@ -276,16 +274,7 @@ fn requested_mac(wire: &Wire, attachment: Option<&Attachment>) -> Result<Option<
     else {
         return Ok(None);
     };
-    let mac: MacAddr = text
-        .parse()
-        .map_err(|error| Error::config(format!("{source}: {error}")))?;
-    if !mac.is_unicast() {
-        return Err(Error::config(format!(
-            "{source}: {mac} is a group or zero address, no interface can have it"
-        ))
-        .with_details("the lowest bit of a MAC address's first byte must be 0"));
-    }
-    Ok(Some(mac))
+    settings::mac(source, text).map(Some)
 }
 
 #[cfg(test)]
@@ -408,6 +397,7 @@ mod tests {
         for conf in [
             json!({"hairpinMode": true, "promiscMode": true}),
             json!({"disableContainerInterface": true, "ipam": {"type": "host-local"}}),
+            json!({"bridge": "twelve-bytes", "vlan": 100, "isGateway": true}),
         ] {
             let error = read(conf).unwrap_err();
             assert!(!error.details.is_empty(), "{error}");

@@ -8,7 +8,7 @@ use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 use ipnet::IpNet;
 
-use super::conf::Settings;
+use super::conf::{Settings, Vlans};
 use super::plan;
 use crate::attach::container::if_there;
 use crate::attach::{forward, mac};
@@ -71,6 +71,8 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     let change = LinkChange {
         up: Some(true),
         promisc: promisc.then_some(true),
+        // One that is given at creation is lost when the first port joins (net/bridge/br_if.c, br_mtu_auto_adjust).
+        mtu: if bridge.up { None } else { settings.mtu },
         ..LinkChange::default()
     };
     host.set_link(bridge.index, &change)?;
@@ -86,7 +88,6 @@ fn create(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     let new = NewBridge {
         name,
         mac: Some(mac::random()?.bytes()),
-        mtu: settings.mtu,
         vlan_filtering: settings.vlans.any(),
         ..NewBridge::default()
     };
@@ -214,7 +215,12 @@ fn ensure_vlan_gateway(
         }
         Err(error) => return Err(error.into()),
     };
-    set_vlans(host, pair.host.index, &settings.vlans)?;
+    let vlans = Vlans {
+        access: Some(vid),
+        trunk: Vec::new(),
+        ..settings.vlans
+    };
+    set_vlans(host, pair.host.index, &vlans)?;
     for (index, name) in [(pair.host.index, &port), (pair.peer_index, &name)] {
         if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
         host.set_link(
@@ -240,7 +246,7 @@ fn port_of_vlan_gateway(gateway: &str) -> String {
 }
 
 /// Puts a port into its VLANs.
-pub(super) fn set_vlans(host: &Rtnl, port: u32, vlans: &super::conf::Vlans) -> Result<(), Error> {
+pub(super) fn set_vlans(host: &Rtnl, port: u32, vlans: &Vlans) -> Result<(), Error> {
     if !vlans.any() {
         return Ok(());
     }

@@ -7,7 +7,6 @@
 mod add;
 mod check;
 mod conf;
-mod del;
 mod link;
 mod plan;
 
@@ -16,7 +15,7 @@ use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use cni_conf::result::CniResult;
 
-use crate::attach::ipam;
+use crate::attach::{detach, ipam};
 
 /// The plugin.
 pub struct Bridge;
@@ -27,7 +26,7 @@ impl Plugin for Bridge {
     }
 
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
-        del::del(request, attachment)
+        detach::del(request, attachment)
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
@@ -35,7 +34,7 @@ impl Plugin for Bridge {
     }
 
     fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
-        del::gc(request, valid)
+        detach::gc(request, valid)
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {

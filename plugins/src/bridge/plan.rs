@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::conf::Settings;
 use crate::attach::container::Layer3;
+use crate::attach::{gateway, mac};
 
 /// Index of the container's interface in a result: the bridge and the host's veth end stand in front of it.
 pub(super) const CONTAINER_INTERFACE: usize = 2;
@@ -28,6 +29,7 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         ips: leased.ips.clone(),
         routes: leased.routes.clone(),
         dad: settings.dad,
+        through_gateway: false,
     };
     let mut gateways = Vec::new();
     for ip in &mut layer3.ips {
@@ -35,23 +37,10 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         if !settings.gateway {
             continue;
         }
-        let gateway = match ip.gateway {
-            Some(gateway) => gateway,
-            None => first_address(&ip.address),
-        };
+        let gateway = gateway::of(ip)?;
         ip.gateway = Some(gateway);
-        if gateway == ip.address.addr() {
-            return Err(Error::config(format!(
-                "the IPAM plugin gave {gateway} to the container, which is the bridge's own gateway address"
-            ))
-            .with_details("exclude the gateway from the range, or set \"gateway\" to another address of the subnet"));
-        }
-        let on_bridge = IpNet::new(gateway, ip.address.prefix_len()).map_err(|_| {
-            Error::config(format!(
-                "gateway {gateway} and address {} are of different families",
-                ip.address
-            ))
-        })?;
+        let on_bridge =
+            IpNet::new(gateway, ip.address.prefix_len()).unwrap_or_else(|_| IpNet::from(gateway));
         if !gateways.contains(&on_bridge) {
             gateways.push(on_bridge);
         }
@@ -59,7 +48,7 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
             ensure_default_route(&mut layer3.routes, gateway);
         }
     }
-    drop_doubles(&mut layer3);
+    layer3.drop_doubles();
     Ok(Plan { layer3, gateways })
 }
 
@@ -79,46 +68,9 @@ fn ensure_default_route(routes: &mut Vec<Route>, gateway: IpAddr) {
     }
 }
 
-/// A route that is asked for twice is one route.
-fn drop_doubles(layer3: &mut Layer3) {
-    let key = |route: &Route| {
-        (
-            route.dst.trunc(),
-            layer3.gateway_for(route),
-            route.table,
-            route.priority,
-        )
-    };
-    let mut seen = Vec::with_capacity(layer3.routes.len());
-    let keep: Vec<bool> = layer3
-        .routes
-        .iter()
-        .map(|route| {
-            let new = !seen.contains(&key(route));
-            seen.push(key(route));
-            new
-        })
-        .collect();
-    let mut keep = keep.into_iter();
-    layer3.routes.retain(|_| keep.next().unwrap_or(true));
-}
-
-/// The first address behind the subnet's own.
-fn first_address(subnet: &IpNet) -> IpAddr {
-    match subnet.network() {
-        IpAddr::V4(network) => IpAddr::V4((u32::from(network).saturating_add(1)).into()),
-        IpAddr::V6(network) => IpAddr::V6((u128::from(network).saturating_add(1)).into()),
-    }
-}
-
 /// The container's MAC address: the one asked for, or one that belongs to its first IPv4 address.
 pub(super) fn mac(settings: &Settings, layer3: &Layer3) -> Option<MacAddr> {
-    settings.mac.or_else(|| {
-        layer3.ips.iter().find_map(|ip| match ip.address.addr() {
-            IpAddr::V4(ip) => Some(MacAddr::from_ipv4(ip)),
-            IpAddr::V6(_) => None,
-        })
-    })
+    settings.mac.or_else(|| mac::of_ips(&layer3.ips))
 }
 
 /// What ensuring a gateway address on the bridge comes down to.

@@ -1,5 +1,7 @@
 //! nftables, masquerade and what belongs to it, against the real kernel.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod elements;
 mod masquerade;
 mod node;

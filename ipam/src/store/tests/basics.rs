@@ -49,7 +49,7 @@ fn a_pool_with_more_used_than_probed_gives_its_last_address_and_then_says_so() {
     let error = setup.add("b", &[&set]).unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("all of 253 are used (253) in range set 0"),
+        text.contains("253 of 253 are used in range set 0"),
         "{text}"
     );
     assert!(text.contains(setup.dir().to_str().unwrap()), "{text}");

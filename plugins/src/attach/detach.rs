@@ -1,14 +1,16 @@
-//! DEL and GC: both find what is to go by its owner, and need neither the namespace nor `prevResult`.
+//! DEL and GC of plugins that connect a container with a veth pair. Both find what is to go by its owner, and need
+//! neither the namespace nor `prevResult`.
 
 use cni_conf::error::Error;
 use cni_conf::json;
 use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use serde::Deserialize;
 
-use crate::attach::container::Container;
-use crate::attach::ipam::{self, Ipam, IpamConf};
-use crate::attach::owner::Owner;
-use crate::attach::veth;
+use super::container::Container;
+use super::ipam::{self, Ipam, IpamConf};
+use super::masquerade;
+use super::owner::Owner;
+use super::veth;
 use crate::host::Rtnl;
 
 /// The part of the configuration that removing needs. The rest may be invalid by now.
@@ -18,19 +20,26 @@ struct Wire {
     ipam: IpamConf,
 }
 
-pub(super) fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+/// Removes the pair and gives the addresses back.
+pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let owner = Owner::of(request, attachment);
     let ipam = conf
         .ipam
         .plugin()
         .and_then(|name| name.map(|name| Ipam::find(request, name)).transpose());
+    // Begun before the interface goes and finished after it: the kernel makes both wait for the same grace period.
+    let masquerade = masquerade::begin_removal(&owner);
+    let interface = remove_interface(attachment, &owner);
+    let masquerade = masquerade
+        .and_then(masquerade::Removal::finish)
+        .map_err(Error::from);
     // An address may be given to another container only when this one can't use it any more.
-    remove_interface(attachment, &owner)?;
-    match ipam? {
+    let address = interface.and_then(|()| match ipam? {
         Some(ipam) => ipam.del(attachment),
         None => Ok(()),
-    }
+    });
+    Error::join([address, masquerade].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
 }
 
 fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error> {
@@ -45,12 +54,18 @@ fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error>
     Ok(())
 }
 
-pub(super) fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
+/// Removes what belongs to no attachment of `valid`.
+pub fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let mut errors = match Rtnl::new() {
         Ok(host) => veth::collect(&host, &request.network, valid),
         Err(error) => vec![error.into()],
     };
+    errors.extend(
+        masquerade::gc(&request.network, valid)
+            .err()
+            .map(Error::from),
+    );
     errors.extend(ipam::forward(request, &conf.ipam, Call::Gc(Some(valid.to_vec()))).err());
     Error::join(errors).map_or(Ok(()), Err)
 }

@@ -1,0 +1,37 @@
+//! The conformance suite: one executable, one list of tests, named `module::behaviour`.
+
+mod bridge;
+mod common;
+mod delegation;
+mod failure;
+mod faults;
+mod host_local;
+mod host_local_state;
+mod input;
+mod layer3;
+mod lifecycle;
+mod loopback;
+mod protocol;
+mod samples;
+mod upkeep;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let modules = [
+        protocol::cases(),
+        input::cases(),
+        loopback::cases(),
+        lifecycle::cases(),
+        failure::cases(),
+        faults::cases(),
+        upkeep::cases(),
+        bridge::cases(),
+        layer3::cases(),
+        host_local::cases(),
+        host_local_state::cases(),
+        delegation::cases(),
+        samples::cases(),
+    ];
+    conformance::run(modules.into_iter().flatten().collect())
+}

@@ -1,0 +1,197 @@
+//! The keys `ipMasq`, `ipMasqBackend` and `nonMasqueradeCIDRs`, which `bridge` and `ptp` have in common, and what the
+//! verbs do about them. How the rules look is [`super::masquerade`]'s business.
+
+use cni_conf::error::Error;
+use cni_conf::json::{self, FieldError};
+use cni_conf::request::Request;
+use cni_conf::result::IpConfig;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::check::failed;
+use super::ipam;
+use super::masquerade::{self, Backend, Masquerade, Member};
+use super::owner::Owner;
+use super::veth;
+use crate::host::Rtnl;
+
+/// The JSON as it comes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Wire {
+    ip_masq: bool,
+    ip_masq_backend: String,
+    #[serde(rename = "nonMasqueradeCIDRs")]
+    non_masquerade_cidrs: Vec<String>,
+}
+
+/// How a network's containers are masqueraded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    backend: Backend,
+    non_masquerade: Vec<IpNet>,
+}
+
+impl Settings {
+    /// Reads and validates the keys; `None` where nothing is to be masqueraded.
+    pub fn read(request: &Request) -> Result<Option<Self>, Error> {
+        let wire: Wire = json::from_value(&request.conf)?;
+        let backend = match wire.ip_masq_backend.as_str() {
+            "" | "nftables" => Backend::Nftables,
+            "iptables" => Backend::Iptables,
+            other => {
+                let problem =
+                    "the backends are \"nftables\" (also without the key) and \"iptables\"";
+                return Err(FieldError::new("ipMasqBackend", format!("{other:?}"), problem).into());
+            }
+        };
+        let prefix = |(i, text): (usize, &String)| {
+            text.parse::<IpNet>()
+                .map(|prefix| prefix.trunc())
+                .map_err(|_| {
+                    let problem = "a CIDR like \"10.0.0.0/8\" or \"fd00::/8\" is expected";
+                    FieldError::new(
+                        format!("nonMasqueradeCIDRs[{i}]"),
+                        format!("{text:?}"),
+                        problem,
+                    )
+                    .into()
+                })
+        };
+        let non_masquerade = wire.non_masquerade_cidrs.iter().enumerate().map(prefix);
+        let non_masquerade = non_masquerade.collect::<Result<_, Error>>()?;
+        Ok(wire.ip_masq.then_some(Self {
+            backend,
+            non_masquerade,
+        }))
+    }
+
+    /// Masquerades the addresses of an attachment.
+    pub fn ensure(&self, request: &Request, owner: &Owner, ips: &[IpConfig]) -> Result<(), Error> {
+        let addresses = addresses(ips);
+        let living = || living(request).unwrap_or_default();
+        Ok(masquerade::ensure(
+            &self.wanted(owner, &addresses),
+            &living,
+        )?)
+    }
+
+    /// Finds out whether the addresses are masqueraded still.
+    pub fn check(&self, owner: &Owner, ips: &[IpConfig]) -> Result<(), Error> {
+        let differences = masquerade::check(&self.wanted(owner, &addresses(ips)))?;
+        match differences.first() {
+            None => Ok(()),
+            Some(_) => Err(failed(differences.join("; "))),
+        }
+    }
+
+    fn wanted<'a>(&'a self, owner: &'a Owner, addresses: &'a [IpNet]) -> Masquerade<'a> {
+        Masquerade {
+            owner,
+            addresses,
+            non_masquerade: &self.non_masquerade,
+            backend: self.backend,
+        }
+    }
+}
+
+/// Removes what ADD made, with whichever backend.
+pub fn remove(owner: &Owner) -> Result<(), Error> {
+    Ok(masquerade::remove(owner)?)
+}
+
+fn addresses(ips: &[IpConfig]) -> Vec<IpNet> {
+    ips.iter().map(|ip| ip.address).collect()
+}
+
+/// The containers of the network that hold addresses and whose pair stands: they get their masquerading back when the
+/// rules were flushed. Known for addresses of our own host-local only.
+fn living(request: &Request) -> Result<Vec<Member>, Error> {
+    let host = Rtnl::new()?;
+    let mut members = Vec::new();
+    for (id, addresses) in ipam::holdings(request)? {
+        let owner = Owner::new(&request.network, &id);
+        if veth::find(&host, &owner)?.is_some() {
+            members.push(Member { owner, addresses });
+        }
+    }
+    Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use cni_conf::version::SpecVersion;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(conf: Value) -> Result<Option<Settings>, String> {
+        let request = Request {
+            version: SpecVersion::LATEST,
+            network: "net".try_into().unwrap(),
+            plugin: "bridge".try_into().unwrap(),
+            conf,
+            cni_path: Vec::new(),
+            prev_result: None,
+        };
+        Settings::read(&request).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn masquerading_is_off_unless_asked_for() {
+        assert_eq!(read(json!({})), Ok(None));
+        assert_eq!(read(json!({"ipMasqBackend": "iptables"})), Ok(None));
+    }
+
+    #[test]
+    fn nftables_is_the_backend_unless_another_is_named() {
+        for (conf, backend) in [
+            (json!({"ipMasq": true}), Backend::Nftables),
+            (
+                json!({"ipMasq": true, "ipMasqBackend": "nftables"}),
+                Backend::Nftables,
+            ),
+            (
+                json!({"ipMasq": true, "ipMasqBackend": "iptables"}),
+                Backend::Iptables,
+            ),
+        ] {
+            assert_eq!(read(conf).unwrap().unwrap().backend, backend);
+        }
+    }
+
+    #[test]
+    fn prefixes_that_keep_their_source_lose_their_host_bits() {
+        let conf = json!({"ipMasq": true, "nonMasqueradeCIDRs": ["10.1.2.3/8", "fd00::/8"]});
+        let prefixes = read(conf).unwrap().unwrap().non_masquerade;
+        assert_eq!(
+            prefixes,
+            ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]
+        );
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        for (conf, field, value) in [
+            (json!({"ipMasq": "yes"}), "ipMasq", "yes"),
+            (json!({"ipMasq": 1}), "ipMasq", "1"),
+            (json!({"ipMasqBackend": "pf"}), "ipMasqBackend", "pf"),
+            (
+                json!({"nonMasqueradeCIDRs": "10.0.0.0/8"}),
+                "nonMasqueradeCIDRs",
+                "10.0.0.0/8",
+            ),
+            (
+                json!({"nonMasqueradeCIDRs": ["10.0.0.0"]}),
+                "nonMasqueradeCIDRs[0]",
+                "10.0.0.0",
+            ),
+        ] {
+            let error = read(conf.clone()).unwrap_err();
+            assert!(
+                error.contains(field) && error.contains(value),
+                "{conf}: {error}"
+            );
+        }
+    }
+}

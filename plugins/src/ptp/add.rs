@@ -1,0 +1,173 @@
+//! ADD.
+
+use std::net::IpAddr;
+
+use cni_conf::addr::MacAddr;
+use cni_conf::error::{Code, Error};
+use cni_conf::request::{Attachment, Request};
+use cni_conf::result::{CniResult, Interface};
+use ipnet::IpNet;
+
+use super::conf::Settings;
+use super::plan::{self, Plan};
+use crate::attach::container::{Container, if_there};
+use crate::attach::ipam::Ipam;
+use crate::attach::owner::Owner;
+use crate::attach::undo::Undo;
+use crate::attach::veth::{self, Pair};
+use crate::attach::{forward, mac};
+use crate::host::rtnl::{AddressOptions, LinkChange, NewRoute, RouteFilter, VethPair};
+use crate::host::{HostError, Rtnl, Sysctl};
+
+pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
+    let settings = Settings::read(request)?;
+    let ipam = Ipam::find(request, settings.ipam_plugin.clone())?;
+    let container = Container::open(attachment)?;
+    container.require_free(attachment.ifname.as_str())?;
+    let add = Add {
+        settings,
+        owner: Owner::of(request, attachment),
+        host: Rtnl::new()?,
+        container,
+    };
+    Undo::guard(|undo| {
+        let leased = ipam.add(attachment)?;
+        undo.push(|| ipam.del(attachment));
+        let plan = plan::plan(&leased)?;
+        add.ensure_forwarding(&plan)?;
+        let (pair, mac) = add.connect(&plan, undo)?;
+        add.set_up_host(&plan, &pair)?;
+        add.container
+            .configure(pair.peer_index, add.owner.ifname.as_str(), &plan.layer3)?;
+        Ok(add.result(leased, plan, &pair, mac))
+    })
+}
+
+/// What one ADD works with.
+struct Add {
+    settings: Settings,
+    owner: Owner,
+    host: Rtnl,
+    container: Container,
+}
+
+impl Add {
+    fn ensure_forwarding(&self, plan: &Plan) -> Result<(), Error> {
+        if plan.layer3.has_ipv4() {
+            forward::ensure_ipv4()?;
+        }
+        if plan.layer3.has_ipv6() {
+            forward::ensure_ipv6(&self.host)?;
+        }
+        Ok(())
+    }
+
+    fn connect<'a>(
+        &'a self,
+        plan: &Plan,
+        undo: &mut Undo<'a>,
+    ) -> Result<(VethPair, MacAddr), Error> {
+        let mac = match mac::of_ips(&plan.layer3.ips) {
+            Some(mac) => mac,
+            None => mac::random()?,
+        };
+        undo.push(|| veth::delete_anew(&self.owner));
+        let pair = veth::create(
+            &self.host,
+            &Pair {
+                owner: &self.owner,
+                container: &self.container,
+                mac,
+                mtu: self.settings.mtu,
+                master: None,
+            },
+        )?;
+        Ok((pair, mac))
+    }
+
+    /// The gateway's addresses on the host's end, and the routes to the container.
+    fn set_up_host(&self, plan: &Plan, pair: &VethPair) -> Result<(), Error> {
+        let link = pair.host.index;
+        if plan.layer3.has_ipv6() {
+            if_there(Sysctl::ipv6_conf(&pair.host.name, "disable_ipv6").ensure("0"))?;
+        }
+        let options = AddressOptions {
+            nodad: true,
+            noprefixroute: true,
+        };
+        for gateway in &plan.gateways {
+            self.host
+                .add_address(link, IpNet::from(*gateway), options)?;
+        }
+        let up = LinkChange {
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        self.host.set_link(link, &up)?;
+        for address in &plan.container {
+            let route = NewRoute {
+                oif: Some(link),
+                ..NewRoute::to(IpNet::from(*address))
+            };
+            self.host
+                .add_route(&route)
+                .map_err(|error| self.explain_route(error, *address))?;
+        }
+        Ok(())
+    }
+
+    /// A route to the container's address that is there already leads to somebody else.
+    fn explain_route(&self, error: HostError, address: IpAddr) -> Error {
+        if !error.is_exists() {
+            return error.into();
+        }
+        let filter = RouteFilter {
+            dst: Some(IpNet::from(address)),
+            ..RouteFilter::default()
+        };
+        let found = self.host.routes(&filter).unwrap_or_default();
+        let link = found.first().and_then(|route| route.oif);
+        let link = link.and_then(|index| self.host.link_by_index(index).ok().flatten());
+        let (name, owner) = match link {
+            Some(link) => (link.name, link.alias),
+            None => ("another interface".into(), None),
+        };
+        Error::new(
+            Code::Conflict,
+            format!("add route to {address}: the host reaches it over {name} already"),
+        )
+        .with_details(match owner {
+            Some(owner) => format!("{name} belongs to {owner}"),
+            None => {
+                format!("`ip route get {address}` and `ip -d link show {name}` tell whose it is")
+            }
+        })
+    }
+
+    fn result(&self, leased: CniResult, plan: Plan, pair: &VethPair, mac: MacAddr) -> CniResult {
+        let host = Interface {
+            name: pair.host.name.clone(),
+            mac: mac::of_host_end(&self.owner).to_string(),
+            mtu: pair.host.mtu,
+            ..Interface::default()
+        };
+        let container = Interface {
+            name: self.owner.ifname.to_string(),
+            mac: mac.to_string(),
+            mtu: pair.host.mtu,
+            sandbox: self.container.netns.path().display().to_string(),
+            ..Interface::default()
+        };
+        let dns = if self.settings.dns.is_empty() {
+            leased.dns
+        } else {
+            self.settings.dns.clone()
+        };
+        CniResult {
+            interfaces: vec![host, container],
+            ips: plan.layer3.ips,
+            routes: plan.layer3.routes,
+            dns,
+        }
+    }
+}

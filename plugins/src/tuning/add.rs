@@ -1,0 +1,97 @@
+//! ADD.
+
+use cni_conf::error::Error;
+use cni_conf::request::{Attachment, Request};
+use cni_conf::result::CniResult;
+
+use super::allowlist;
+use super::conf::{self, Setting, Settings};
+use super::state::{Saved, Store};
+use crate::attach::chained;
+use crate::attach::container::Container;
+use crate::attach::undo::Undo;
+
+pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
+    let settings = Settings::read(request, Some(attachment))?;
+    let mut result = chained::previous(request)?.clone();
+    let store = Store::new(conf::data_dir(request)?, request);
+    allowlist::require(&settings.sysctls)?;
+    let container = Container::open(attachment)?;
+    Undo::guard(|undo| {
+        for setting in &settings.sysctls {
+            set(&container, setting, undo)?;
+        }
+        if settings.attributes.is_empty() {
+            return Ok(());
+        }
+        tune(request, attachment, &settings, &container, &store, undo)
+    })?;
+    if let Some(interface) = chained::interface(&mut result, &attachment.ifname) {
+        if let Some(mac) = settings.attributes.mac {
+            interface.mac = mac.to_string();
+        }
+        if let Some(mtu) = settings.attributes.mtu {
+            interface.mtu = mtu;
+        }
+    }
+    Ok(result)
+}
+
+fn set<'a>(
+    container: &'a Container,
+    setting: &'a Setting,
+    undo: &mut Undo<'a>,
+) -> Result<(), Error> {
+    // Some can only be written, such as net.ipv4.route.flush.
+    let before = container.netns.enter(|| setting.sysctl.read())?.ok();
+    if before.as_deref() == Some(&setting.value) {
+        return Ok(());
+    }
+    if let Some(before) = before {
+        undo.push(move || {
+            container.netns.enter(|| setting.sysctl.write(&before))??;
+            Ok(())
+        });
+    }
+    container
+        .netns
+        .enter(|| setting.sysctl.write(&setting.value))?
+        .map_err(|error| {
+            Error::from(error).with_details(format!(
+                "it was to get the value {:?} by \"sysctl\" of the tuning plugin",
+                setting.value
+            ))
+        })
+}
+
+/// Saves what the interface is like, and changes it.
+fn tune<'a>(
+    request: &'a Request,
+    attachment: &Attachment,
+    settings: &Settings,
+    container: &'a Container,
+    store: &'a Store<'a>,
+    undo: &mut Undo<'a>,
+) -> Result<(), Error> {
+    let id = attachment.id();
+    let link = chained::link(container, &attachment.ifname)?;
+    let before = settings.attributes.of(&link)?;
+    let earlier = store.read(&id)?;
+    let saved = Saved::new(
+        &request.network,
+        container,
+        &link,
+        &before,
+        earlier.as_ref(),
+    );
+    undo.push({
+        let id = id.clone();
+        move || match earlier {
+            Some(earlier) => store.write(&id, &earlier),
+            None => store.remove(&id),
+        }
+    });
+    store.write(&id, &saved)?;
+    undo.push(move || before.apply(&container.rtnl, link.index));
+    settings.attributes.apply(&container.rtnl, link.index)
+}

@@ -1,0 +1,409 @@
+//! What interfaces were like before they were tuned, in files.
+//!
+//! One file per attachment, `<containerID>_<ifname>.json` in `dataDir`, as the reference has it: either implementation
+//! can restore what the other saved. Three keys are added that the reference ignores: the network, by which GC knows
+//! what is this network's to remove, and the namespace's cookie and the interface's index, by which a file that a
+//! missed DEL left behind is told from the file of an earlier tuning plugin of the same list. A file without a network
+//! was saved by the reference; nobody can say whose it is, so GC leaves it to DEL.
+//!
+//! Files appear whole or not at all: a temporary file, fsync, rename.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use cni_conf::error::{Code, Error};
+use cni_conf::json;
+use cni_conf::names::NetworkName;
+use cni_conf::request::{Attachment, AttachmentId, Request};
+use serde::{Deserialize, Serialize};
+
+use super::attributes::Attributes;
+use crate::attach::chained;
+use crate::attach::container::Container;
+use crate::attach::owner::fnv1a;
+use crate::attach::settings;
+use crate::host::rtnl::Link;
+
+/// Content of a file. Keys and types are the reference's as far as it has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Saved {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mac: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promisc: Option<bool>,
+    #[serde(skip_serializing_if = "is_zero")]
+    mtu: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allmulti: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tx_q_len: Option<u32>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    network: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    netns_cookie: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ifindex: Option<u32>,
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+impl Saved {
+    /// What is saved of an interface. What an earlier plugin of the same list saved of it stays.
+    pub(super) fn new(
+        network: &NetworkName,
+        container: &Container,
+        link: &Link,
+        attributes: &Attributes,
+        earlier: Option<&Self>,
+    ) -> Self {
+        let this = Self {
+            network: network.to_string(),
+            // Before Linux 5.14 there is no cookie, and a file of an earlier plugin is not known again.
+            netns_cookie: container.netns.cookie().ok(),
+            ifindex: Some(link.index),
+            ..Self::default()
+        };
+        let attributes = match earlier {
+            Some(earlier) if earlier.is_of(&this) == Some(true) => {
+                earlier.attributes().or(attributes)
+            }
+            _ => *attributes,
+        };
+        Self {
+            mac: attributes
+                .mac
+                .map(|mac| mac.to_string())
+                .unwrap_or_default(),
+            promisc: attributes.promisc,
+            mtu: attributes.mtu.unwrap_or_default(),
+            allmulti: attributes.allmulti,
+            tx_q_len: attributes.tx_queue_len,
+            ..this
+        }
+    }
+
+    /// Whether both are about one interface; `None` if that can't be told.
+    fn is_of(&self, other: &Self) -> Option<bool> {
+        let (cookie, other_cookie) = (self.netns_cookie?, other.netns_cookie?);
+        Some((cookie, self.ifindex) == (other_cookie, other.ifindex))
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes {
+            mac: settings::mac("mac", &self.mac).ok(),
+            mtu: Some(self.mtu).filter(|mtu| *mtu != 0),
+            promisc: self.promisc,
+            allmulti: self.allmulti,
+            tx_queue_len: self.tx_q_len,
+        }
+    }
+}
+
+/// The files of one network in a directory that networks share.
+pub(super) struct Store<'a> {
+    dir: PathBuf,
+    network: &'a NetworkName,
+}
+
+impl<'a> Store<'a> {
+    pub(super) fn new(dir: PathBuf, request: &'a Request) -> Self {
+        Self {
+            dir,
+            network: &request.network,
+        }
+    }
+
+    /// What is saved for an attachment. A file that a crash cut short counts as none.
+    pub(super) fn read(&self, id: &AttachmentId) -> Result<Option<Saved>, Error> {
+        let path = self.path(id);
+        match fs::read(&path) {
+            Ok(content) => Ok(parse(&content)),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(failed("read", &path, &error)),
+        }
+    }
+
+    pub(super) fn write(&self, id: &AttachmentId, saved: &Saved) -> Result<(), Error> {
+        let path = self.path(id);
+        self.write_whole(&path, &self.temporary(id), saved)
+            .map_err(|error| failed("save", &path, &error))
+    }
+
+    fn write_whole(&self, path: &Path, temporary: &Path, saved: &Saved) -> io::Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(saved)?)?;
+        file.sync_all()?;
+        fs::rename(temporary, path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Removes the file of an attachment, if there is one.
+    pub(super) fn remove(&self, id: &AttachmentId) -> Result<(), Error> {
+        for path in [self.temporary(id), self.path(id)] {
+            remove(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the interface of an attachment back what was saved, if it is still the one that it was saved of, and
+    /// removes the file.
+    ///
+    /// A value that can't be restored is reported, but not tried again: the runtime's next DEL has to get through to
+    /// the plugins that stand before this one.
+    pub(super) fn restore(&self, attachment: &Attachment) -> Result<(), Error> {
+        let id = attachment.id();
+        let Some(saved) = self.read(&id)? else {
+            return self.remove(&id);
+        };
+        let restored = self.restore_interface(attachment, &saved);
+        let removed = self.remove(&id);
+        Error::join([restored, removed].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
+    }
+
+    fn restore_interface(&self, attachment: &Attachment, saved: &Saved) -> Result<(), Error> {
+        let Some(container) = Container::open_if_there(attachment)? else {
+            return Ok(());
+        };
+        let Some(link) = chained::find_link(&container, &attachment.ifname)? else {
+            return Ok(());
+        };
+        let now = Saved::new(
+            self.network,
+            &container,
+            &link,
+            &Attributes::default(),
+            None,
+        );
+        if saved.is_of(&now) == Some(false) {
+            return Ok(());
+        }
+        match saved.attributes().apply(&container.rtnl, link.index) {
+            // Gone meanwhile.
+            Err(_) if chained::find_link(&container, &attachment.ifname)?.is_none() => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Removes the files of this network's attachments that are not in `valid`. Carries on after an error.
+    pub(super) fn collect(&self, valid: &[AttachmentId]) -> Result<(), Error> {
+        let keep: Vec<PathBuf> = valid
+            .iter()
+            .flat_map(|id| [self.path(id), self.temporary(id)])
+            .collect();
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(()),
+            Err(error) => return Err(failed("list", &self.dir, &error)),
+        };
+        let errors = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| !keep.contains(path) && self.owns(path))
+            .filter_map(|path| remove(&path).err());
+        Error::join(errors).map_or(Ok(()), Err)
+    }
+
+    fn owns(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(&self.temporary_prefix()) {
+            return true;
+        }
+        let saved = match fs::read(path) {
+            Ok(content) if name.ends_with(".json") => parse(&content),
+            _ => None,
+        };
+        saved.is_some_and(|saved| saved.network == self.network.as_str())
+    }
+
+    fn path(&self, id: &AttachmentId) -> PathBuf {
+        self.dir.join(file_name(id))
+    }
+
+    /// Every attachment has its own, so a crash leaves at most one, which the next ADD overwrites.
+    fn temporary(&self, id: &AttachmentId) -> PathBuf {
+        let attachment = fnv1a(file_name(id).as_bytes());
+        self.dir
+            .join(format!("{}{attachment:016x}", self.temporary_prefix()))
+    }
+
+    fn temporary_prefix(&self) -> String {
+        format!(".trestle-{:016x}-", fnv1a(self.network.as_str().as_bytes()))
+    }
+}
+
+fn file_name(id: &AttachmentId) -> String {
+    format!("{}_{}.json", id.container, id.ifname)
+}
+
+fn parse(content: &[u8]) -> Option<Saved> {
+    let value = serde_json::from_slice(content).ok()?;
+    json::from_value(&value).ok()
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if !is_absent(&error) => Err(failed("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// A name that is too long for a file is one that no file has.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
+    )
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> Error {
+    Error::new(
+        Code::Io,
+        format!(
+            "{action} the interface's former settings {}: {error}",
+            path.display()
+        ),
+    )
+    .with_details(
+        "\"dataDir\" says where they are kept; it must be a directory that root can write to",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use cni_conf::version::SpecVersion;
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(network: &str) -> Request {
+        Request {
+            version: SpecVersion::LATEST,
+            network: network.try_into().unwrap(),
+            plugin: "tuning".try_into().unwrap(),
+            conf: json!({}),
+            cni_path: Vec::new(),
+            prev_result: None,
+        }
+    }
+
+    fn id(container: &str) -> AttachmentId {
+        AttachmentId {
+            container: container.try_into().unwrap(),
+            ifname: "eth0".try_into().unwrap(),
+        }
+    }
+
+    fn saved(network: &str) -> Saved {
+        Saved {
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            promisc: Some(false),
+            network: network.into(),
+            ..Saved::default()
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_references_name_and_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let request = request("net");
+        let store = Store::new(dir.path().join("a/b"), &request);
+        let full = Saved {
+            allmulti: Some(true),
+            tx_q_len: Some(1000),
+            ..saved("net")
+        };
+        store.write(&id("c1"), &full).unwrap();
+        let content = fs::read(dir.path().join("a/b/c1_eth0.json")).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&content).unwrap();
+        assert_eq!(
+            value,
+            json!({
+                "mac": "02:00:00:00:00:01", "promisc": false, "mtu": 1500, "allmulti": true, "txQLen": 1000,
+                "network": "net",
+            })
+        );
+        assert_eq!(store.read(&id("c1")).unwrap(), Some(full));
+        assert_eq!(fs::read_dir(dir.path().join("a/b")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_of_the_reference_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let request = request("net");
+        let store = Store::new(dir.path().into(), &request);
+        let text = "{\n \"mac\": \"c2:b0:57:49:47:f1\",\n \"promisc\": false,\n \"mtu\": 1454\n}";
+        fs::write(dir.path().join("c1_eth0.json"), text).unwrap();
+        let attributes = store.read(&id("c1")).unwrap().unwrap().attributes();
+        assert_eq!(
+            (attributes.mtu, attributes.promisc, attributes.allmulti),
+            (Some(1454), Some(false), None)
+        );
+        assert_eq!(attributes.mac.unwrap().to_string(), "c2:b0:57:49:47:f1");
+    }
+
+    #[test]
+    fn debris_of_a_crash_is_no_saved_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let request = request("net");
+        let store = Store::new(dir.path().into(), &request);
+        for text in ["", "{\"mtu\": 15", "[]", "{\"mtu\": \"x\"}"] {
+            fs::write(dir.path().join("c1_eth0.json"), text).unwrap();
+            assert_eq!(store.read(&id("c1")).unwrap(), None, "{text:?}");
+        }
+        assert_eq!(store.read(&id(&"x".repeat(240))).unwrap(), None);
+    }
+
+    #[test]
+    fn gc_removes_what_is_this_networks_and_not_valid() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (request("one"), request("two"));
+        let (store, other) = (
+            Store::new(dir.path().into(), &one),
+            Store::new(dir.path().into(), &two),
+        );
+        for container in ["live", "dead"] {
+            store.write(&id(container), &saved("one")).unwrap();
+        }
+        other.write(&id("others"), &saved("two")).unwrap();
+        other.write(&id("references"), &saved("")).unwrap();
+        fs::write(store.temporary(&id("crashed")), "{").unwrap();
+        fs::write(other.temporary(&id("crashed")), "{").unwrap();
+        store.collect(&[id("live")]).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        left.sort();
+        let mut expected = vec![
+            other.temporary(&id("crashed")),
+            store.path(&id("live")),
+            store.path(&id("others")),
+            store.path(&id("references")),
+        ];
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn gc_without_a_directory_has_nothing_to_do() {
+        let request = request("net");
+        Store::new("/nonexistent/x".into(), &request)
+            .collect(&[])
+            .unwrap();
+    }
+}
