@@ -30,6 +30,14 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::tuning::Tuning,
     },
     Applet {
+        name: "portmap",
+        plugin: &crate::portmap::Portmap,
+    },
+    Applet {
+        name: "firewall",
+        plugin: &crate::firewall::Firewall,
+    },
+    Applet {
         name: "host-local",
         plugin: &crate::attach::ipam::HOST_LOCAL,
     },

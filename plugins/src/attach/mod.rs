@@ -3,6 +3,7 @@
 
 pub mod chained;
 pub mod check;
+pub mod comment;
 pub mod container;
 pub mod detach;
 pub mod errors;
@@ -15,5 +16,6 @@ pub mod masq;
 pub mod masquerade;
 pub mod owner;
 pub mod settings;
+pub mod table;
 pub mod undo;
 pub mod veth;

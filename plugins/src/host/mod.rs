@@ -10,6 +10,7 @@
 //! are [`error::HostError`]s that say operation, object and cause, and often a remedy.
 
 pub mod error;
+pub mod iptables;
 pub mod module;
 pub mod netns;
 pub mod nft;

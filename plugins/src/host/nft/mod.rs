@@ -13,6 +13,7 @@ mod attributes;
 pub mod batch;
 pub mod element;
 mod query;
+mod verdict;
 pub mod ruleset;
 pub(crate) mod socket;
 
@@ -115,4 +116,22 @@ pub struct Rule {
     pub handle: u64,
     /// Its comment.
     pub comment: Option<String>,
+    /// What it does with every packet that comes to it; none when it is about some packets only, or when
+    /// it decides nothing.
+    pub verdict: Option<Verdict>,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It leaves this base chain for the next one.
+    Accept,
+    /// It is dropped, with or without notice to its sender.
+    Drop,
+    /// It goes back to the rule behind the one that led to this chain.
+    Return,
+    /// It goes through another chain first.
+    Jump(String),
+    /// It goes through another chain instead.
+    Goto(String),
 }
