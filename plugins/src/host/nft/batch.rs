@@ -114,6 +114,19 @@ impl Batch {
         )
     }
 
+    /// Deletes a set and its elements; `EBUSY` when a rule uses it that is not deleted earlier in the same
+    /// transaction.
+    pub fn delete_set(&mut self, set: ObjectRef<'_>) -> &mut Self {
+        let body = SetMessage {
+            attributes: vec![
+                SetAttribute::Table(set.table.name.to_owned()),
+                SetAttribute::Name(set.name.to_owned()),
+            ],
+        };
+        let operation = format!("delete nft set {set}");
+        self.push(set.table, NfTablesMessage::DeleteSet(body), 0, operation)
+    }
+
     /// Deletes a table that has neither chains nor sets; `EBUSY` when it has some.
     pub fn delete_empty_table(&mut self, table: TableRef<'_>) -> &mut Self {
         let body = TableMessage {

@@ -13,9 +13,9 @@ mod attributes;
 pub mod batch;
 pub mod element;
 mod query;
-mod verdict;
 pub mod ruleset;
 pub(crate) mod socket;
+mod verdict;
 
 use std::fmt;
 
