@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
+use std::{panic, thread};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -47,10 +47,7 @@ impl Host {
     /// # Panics
     /// When the namespaces can't be made.
     pub fn new() -> Self {
-        let made = thread::scope(|scope| scope.spawn(make_host).join());
-        let (mount, net) = made
-            .expect("thread")
-            .expect("make the namespaces of a host");
+        let (mount, net) = Self::make().expect("make the namespaces of a host");
         let host = Self {
             place: Place {
                 mount: Arc::new(mount),
@@ -59,6 +56,17 @@ impl Host {
         };
         host.ip("link set lo up");
         host
+    }
+
+    /// Why no host can be made on this machine: no privileges, or `/` is no mount point, as in a chroot.
+    pub fn problem() -> Option<String> {
+        let error = Self::make().err()?;
+        Some(format!("can't make namespaces here ({error})"))
+    }
+
+    fn make() -> io::Result<(File, File)> {
+        let made = thread::scope(|scope| scope.spawn(make_host).join());
+        made.unwrap_or_else(|payload| panic::resume_unwind(payload))
     }
 
     /// Make a pod: a network namespace at `/run/netns/NAME`.

@@ -13,6 +13,7 @@ mod lifecycle;
 mod loopback;
 mod protocol;
 mod samples;
+mod scenarios;
 mod upkeep;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         host_local_state::cases(),
         delegation::cases(),
         samples::cases(),
+        scenarios::cases(),
     ];
     conformance::run(modules.into_iter().flatten().collect())
 }

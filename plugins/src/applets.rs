@@ -30,6 +30,10 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::tuning::Tuning,
     },
     Applet {
+        name: "bandwidth",
+        plugin: &crate::bandwidth::Bandwidth,
+    },
+    Applet {
         name: "portmap",
         plugin: &crate::portmap::Portmap,
     },

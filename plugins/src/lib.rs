@@ -5,6 +5,7 @@
 
 pub mod applets;
 pub mod attach;
+pub mod bandwidth;
 pub mod bridge;
 pub mod cli;
 pub mod firewall;

@@ -15,7 +15,7 @@ use cni_conf::result::{CniResult, Dns, IpConfig};
 use ipnet::IpNet;
 
 use self::conf::{Place, Settings};
-use crate::ranges::RangeSet;
+use crate::ranges::{Range, RangeSet};
 use crate::store::{Holding, Liveness, Origin, ProcLiveness, Store, Want};
 
 /// The plugin `host-local`.
@@ -28,6 +28,13 @@ impl HostLocal {
     /// The plugin with a way to tell whether a container is still there.
     pub const fn new(liveness: &'static dyn Liveness) -> Self {
         Self { liveness }
+    }
+
+    /// The subnets of the configuration's ranges.
+    pub fn subnets(&self, request: &Request) -> Result<Vec<IpNet>, Error> {
+        let settings = Settings::read(request)?;
+        let ranges = settings.sets.iter().flat_map(RangeSet::ranges);
+        Ok(ranges.map(Range::subnet).collect())
     }
 
     /// Who holds which addresses, with the prefix lengths of their ranges. Addresses outside the configuration's

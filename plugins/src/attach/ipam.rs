@@ -224,16 +224,30 @@ pub fn forward(request: &Request, conf: &IpamConf, call: Call) -> Result<(), Err
 
 /// Who holds which addresses of a network, as far as our own `host-local` gave them.
 pub fn holdings(request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
+    if is_host_local(request)? {
+        HOST_LOCAL.holdings(request)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+/// The subnets that containers get addresses of, as far as the configuration tells.
+pub fn subnets(request: &Request) -> Result<Vec<IpNet>, Error> {
+    if is_host_local(request)? {
+        HOST_LOCAL.subnets(request)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn is_host_local(request: &Request) -> Result<bool, Error> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Wire {
         ipam: IpamConf,
     }
     let Wire { ipam } = json::from_value(&request.conf)?;
-    match ipam.plugin.as_deref() {
-        Some("host-local") => HOST_LOCAL.holdings(request),
-        _ => Ok(Vec::new()),
-    }
+    Ok(ipam.plugin.as_deref() == Some("host-local"))
 }
 
 fn verb(call: &Call) -> &'static str {

@@ -1,6 +1,7 @@
 //! Steps that several plugins share: who owns what, delegation to IPAM, configuring a container's interface,
 //! comparing it with a result, and undoing.
 
+pub mod bridge_netfilter;
 pub mod chained;
 pub mod check;
 pub mod comment;
@@ -8,12 +9,15 @@ pub mod container;
 pub mod detach;
 pub mod errors;
 pub mod forward;
+pub mod forwarding;
 pub mod gateway;
 pub mod ipam;
+pub mod list;
 pub mod liveness;
 pub mod mac;
 pub mod masq;
 pub mod masquerade;
+pub mod nat_table;
 pub mod owner;
 pub mod settings;
 pub mod table;

@@ -1,5 +1,6 @@
 //! ADD.
 
+use cni_conf::addr::MacAddr;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, Request};
 use cni_conf::result::{CniResult, Interface};
@@ -7,6 +8,7 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::link;
 use super::plan::{self, Plan};
+use super::service;
 use crate::attach::container::{Container, if_there};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
@@ -35,7 +37,7 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         container,
     };
     // A configuration whose bridge can't be had should not cost an address.
-    link::ensure(&add.host, &add.settings)?;
+    let bridge = link::ensure(&add.host, &add.settings)?;
     Undo::guard(|undo| {
         let leased = match &ipam {
             None => CniResult::default(),
@@ -46,12 +48,16 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             }
         };
         let plan = plan::plan(&add.settings, &leased)?;
-        let connected = add.connect(&plan, undo)?;
+        let connected = add.connect(bridge, &plan, undo)?;
+        add.settings
+            .netfilter
+            .ensure(&add.host, &connected.bridge)?;
         if let Some(masquerade) = &add.settings.masquerade {
             undo.push(|| masq::remove(&add.owner));
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
         add.bring_up(&plan, &connected)?;
+        add.look_at_forwarding(&plan);
         add.result(leased, plan, connected)
     })
 }
@@ -69,12 +75,17 @@ struct Connected {
     bridge: Link,
     vlan_gateway: Option<Link>,
     pair: VethPair,
-    mac: cni_conf::addr::MacAddr,
+    mac: MacAddr,
 }
 
 impl Add {
     /// Makes the bridge a gateway and plugs the pair in.
-    fn connect<'a>(&'a self, plan: &Plan, undo: &mut Undo<'a>) -> Result<Connected, Error> {
+    fn connect<'a>(
+        &'a self,
+        mut bridge: Link,
+        plan: &Plan,
+        undo: &mut Undo<'a>,
+    ) -> Result<Connected, Error> {
         let mac = match plan::mac(&self.settings, &plan.layer3) {
             Some(mac) => mac,
             None => mac::random()?,
@@ -82,7 +93,6 @@ impl Add {
         undo.push(|| veth::delete_anew(&self.owner));
         let mut attempt = 1;
         loop {
-            let bridge = link::ensure(&self.host, &self.settings)?;
             match self.plug_in(&bridge, plan, mac) {
                 Ok((vlan_gateway, pair)) => {
                     return Ok(Connected {
@@ -97,6 +107,7 @@ impl Add {
                     if !vanished || attempt == BRIDGE_ATTEMPTS {
                         return Err(error);
                     }
+                    bridge = link::ensure(&self.host, &self.settings)?;
                     attempt += 1;
                 }
             }
@@ -107,7 +118,7 @@ impl Add {
         &self,
         bridge: &Link,
         plan: &Plan,
-        mac: cni_conf::addr::MacAddr,
+        mac: MacAddr,
     ) -> Result<(Option<Link>, VethPair), Error> {
         let vlan_gateway =
             link::ensure_gateway(&self.host, &self.settings, bridge, &plan.gateways)?;
@@ -128,7 +139,7 @@ impl Add {
     fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
         let (settings, port) = (&self.settings, connected.pair.host.index);
         // A port needs no address of its own, and nobody has to wait for its link-local one.
-        if_there(Sysctl::ipv6_conf(&connected.pair.host.name, "addr_gen_mode").ensure("1"))?;
+        if_there(Sysctl::ipv6_conf(&connected.pair.host.name, "addr_gen_mode").write("1"))?;
         link::set_vlans(&self.host, port, &settings.vlans)?;
         if settings.mac_spoof_check {
             self.host.add_static_fdb(port, connected.mac.bytes())?;
@@ -160,6 +171,22 @@ impl Add {
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
         Ok(())
+    }
+
+    /// Rules of others that stop the container's packets are worth a word, but no failure.
+    fn look_at_forwarding(&self, plan: &Plan) {
+        for ipv4 in [true, false] {
+            let mut addresses = plan.layer3.ips.iter().map(|ip| ip.address.addr());
+            let address = addresses.find(|address| address.is_ipv4() == ipv4);
+            if let Some(address) = address.filter(|_| self.settings.gateway) {
+                service::warn_of_dropped_traffic(
+                    &self.host,
+                    &self.owner.network,
+                    &self.settings,
+                    address,
+                );
+            }
+        }
     }
 
     fn result(

@@ -25,6 +25,7 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Er
     }
     let host = Rtnl::new()?;
     let bridge = bridge(&host, &settings)?;
+    settings.netfilter.check(&bridge)?;
     gateway_addresses(&host, &settings, &bridge, expected)?;
     let container = Container::open(attachment)?;
     let link = check::interface(&container, attachment, expected, !settings.container_down)?;

@@ -8,6 +8,7 @@ use cni_conf::request::{Attachment, Request};
 use cni_conf::result::Dns;
 use serde::Deserialize;
 
+use super::service::Netfilter;
 use crate::attach::ipam::IpamConf;
 use crate::attach::masq;
 use crate::attach::settings;
@@ -38,6 +39,7 @@ struct Wire {
     disable_container_interface: bool,
     dns: Dns,
     ipam: IpamConf,
+    bridge_netfilter: String,
     args: WireArgs,
     runtime_config: WireMac,
 }
@@ -61,6 +63,7 @@ impl Default for Wire {
             disable_container_interface: false,
             dns: Dns::default(),
             ipam: IpamConf::default(),
+            bridge_netfilter: String::new(),
             args: WireArgs::default(),
             runtime_config: WireMac::default(),
         }
@@ -111,6 +114,8 @@ pub(super) struct Settings {
     pub(super) container_down: bool,
     pub(super) dns: Dns,
     pub(super) ipam: IpamConf,
+    /// How packets between containers of the bridge meet the rules of the IP layer.
+    pub(super) netfilter: Netfilter,
     /// How the containers are masqueraded, if they are.
     pub(super) masquerade: Option<masq::Settings>,
     /// The MAC address that somebody asked for.
@@ -140,9 +145,10 @@ impl Settings {
     pub(super) fn read(request: &Request, attachment: Option<&Attachment>) -> Result<Self, Error> {
         let wire: Wire = json::from_value(&request.conf)?;
         let mac = requested_mac(&wire, attachment)?;
+        let gateway = wire.is_gateway || wire.is_default_gateway;
         let settings = Self {
             bridge: bridge_name(&wire.bridge)?,
-            gateway: wire.is_gateway || wire.is_default_gateway,
+            gateway,
             default_gateway: wire.is_default_gateway,
             force_address: wire.force_address,
             mtu: settings::mtu(wire.mtu)?,
@@ -155,6 +161,7 @@ impl Settings {
             container_down: wire.disable_container_interface,
             dns: wire.dns,
             ipam: wire.ipam,
+            netfilter: Netfilter::read(&wire.bridge_netfilter, gateway)?,
             masquerade: masq::Settings::read(request)?,
             mac,
         };

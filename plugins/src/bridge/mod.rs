@@ -9,6 +9,7 @@ mod check;
 mod conf;
 mod link;
 mod plan;
+mod service;
 
 use cni_conf::dispatch::Plugin;
 use cni_conf::error::Error;
@@ -39,6 +40,7 @@ impl Plugin for Bridge {
 
     fn status(&self, request: &Request) -> Result<(), Error> {
         let settings = conf::Settings::read(request, None)?;
+        service::status(request, &settings)?;
         ipam::forward(request, &settings.ipam, Call::Status)
     }
 }

@@ -20,3 +20,11 @@ pub fn load(name: &str) -> Result<(), HostError> {
     MODPROBE.run(&format!("load kernel module {name}"), ["--", name], "")?;
     Ok(())
 }
+
+/// Whether there is a program that loads modules.
+///
+/// # Errors
+/// [`HostError::ProgramMissing`].
+pub fn can_load(purpose: &str) -> Result<(), HostError> {
+    MODPROBE.find(purpose).map(drop)
+}

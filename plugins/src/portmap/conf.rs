@@ -165,6 +165,13 @@ impl Protocol {
             .find(|protocol| protocol.number() == number)
     }
 
+    /// The one of this name.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.name() == name)
+    }
+
     /// Its name in rules and messages.
     pub(super) fn name(self) -> &'static str {
         match self {

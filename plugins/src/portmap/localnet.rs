@@ -14,12 +14,38 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::rules::{self, LOCALNET};
+use crate::attach::container::if_there;
 use crate::attach::table::{self, TABLE};
-use crate::host::nft::{Batch, Element, Family, Nft, TableRef};
+use crate::host::nft::{Batch, Element, Family, Nft, ObjectRef, TableRef};
 use crate::host::{HostError, Rtnl, Sysctl};
 
-fn route_localnet(interface: &str) -> Sysctl {
+/// The comment of the rules of iptables that drop what pretends to be localhost.
+pub(super) const GUARD_COMMENT: &str = "trestle: localhost is not for neighbours";
+
+/// Letting localhost out by this interface.
+pub(super) fn route_localnet(interface: &str) -> Sysctl {
     Sysctl::ipv4_conf(interface, "route_localnet")
+}
+
+/// The interface by which localhost is to reach the container with this address, if it is ours to open. `in_use` says
+/// whether another container of the own backend has it open.
+pub(super) fn to_open(
+    nft: &mut Nft,
+    address: Ipv4Addr,
+    in_use: &dyn Fn(&str) -> bool,
+) -> Result<Option<String>, HostError> {
+    let Some(interface) = interface_towards(address)? else {
+        return Ok(None);
+    };
+    if route_localnet("all").read()? == "1" {
+        return Ok(None);
+    }
+    let was_on = route_localnet(&interface).read()? == "1";
+    let theirs = was_on
+        && !in_use(&interface)
+        && !is_listed(nft, &interface, &|_| true)?
+        && go_plugins_map_ports(nft)?;
+    Ok((!theirs).then_some(interface))
 }
 
 /// Makes sure that localhost reaches the container with this address.
@@ -27,16 +53,12 @@ pub(super) fn ensure(address: Ipv4Addr, comment: &str) -> Result<(), HostError> 
     let Some(interface) = interface_towards(address)? else {
         return Ok(());
     };
-    if route_localnet("all").read()? == "1" {
-        return Ok(());
-    }
     let sysctl = route_localnet(&interface);
     let _lock = sysctl.lock()?;
     let mut nft = Nft::open()?;
-    let was_on = sysctl.read()? == "1";
-    if was_on && !is_listed(&mut nft, &interface, &|_| true)? && go_plugins_map_ports(&mut nft)? {
+    let Some(interface) = to_open(&mut nft, address, &|_| false)? else {
         return Ok(());
-    }
+    };
     let mut batch = Batch::new();
     let set = TABLE.object(LOCALNET);
     let element = rules::localnet(address, &interface, comment);
@@ -50,6 +72,14 @@ pub(super) fn ensure(address: Ipv4Addr, comment: &str) -> Result<(), HostError> 
     Ok(())
 }
 
+/// Switches the setting off, unless a container of the nftables backend needs it.
+pub(super) fn close(nft: &mut Nft, interface: &str) -> Result<(), HostError> {
+    if is_listed(nft, interface, &|_| true)? {
+        return Ok(());
+    }
+    if_there(route_localnet(interface).ensure("0"))
+}
+
 fn interface_towards(address: Ipv4Addr) -> Result<Option<String>, HostError> {
     let host = Rtnl::new()?;
     let Some(index) = host.link_towards(IpAddr::V4(address))? else {
@@ -57,6 +87,15 @@ fn interface_towards(address: Ipv4Addr) -> Result<Option<String>, HostError> {
     };
     Ok(host.link_by_index(index)?.map(|link| link.name))
 }
+
+/// The chain that the iptables backend has as long as it maps a port.
+const IPTABLES_SNAT: ObjectRef<'static> = ObjectRef {
+    table: TableRef {
+        family: Family::IPv4,
+        name: "nat",
+    },
+    name: "TRESTLE-PORTS-SNAT",
+};
 
 /// Whether the rules of the Go plugins are there, of either backend.
 fn go_plugins_map_ports(nft: &mut Nft) -> Result<bool, HostError> {
@@ -107,8 +146,10 @@ pub(super) fn remove(condemned: &dyn Fn(&str) -> bool) -> Result<(), HostError> 
             Err(error) if error.is_missing() => None,
             Err(error) => return Err(error),
         };
-        if !is_listed(&mut nft, interface, &|comment| !condemned(comment))? {
-            crate::attach::container::if_there(sysctl.ensure("0"))?;
+        let others = is_listed(&mut nft, interface, &|comment| !condemned(comment))?;
+        // A container of the iptables backend may need it too: the last one of them switches it off.
+        if !others && nft.chain(IPTABLES_SNAT)?.is_none() {
+            if_there(sysctl.ensure("0"))?;
         }
         let mine = doomed
             .iter()

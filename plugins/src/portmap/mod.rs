@@ -11,6 +11,7 @@
 //! process in the steady state. With iptables ([`iptables`]) each container has a chain.
 
 mod conf;
+mod iptables;
 mod localnet;
 mod nftables;
 mod plan;
@@ -26,9 +27,11 @@ use cni_conf::result::CniResult;
 
 use self::conf::{Backend, Masquerade, Settings};
 use self::plan::{Addresses, Forward};
+use crate::attach::nat_table::printable;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::{chained, check, comment};
+use crate::host::iptables::restore_command;
 use crate::host::nft::ruleset;
 
 /// The plugin.
@@ -89,17 +92,19 @@ impl Plugin for Portmap {
             addresses,
             masquerade: settings.masquerade,
         };
+        let iptables = matches!(settings.backend, Backend::Iptables(_));
         Undo::guard(|undo| {
-            undo.push(|| remove(&|found| found == wanted.comment));
+            undo.push(|| remove(&Condemned::Owner(&wanted.comment), iptables));
             ensure(&settings.backend, &wanted)
         })?;
         Ok(previous.clone())
     }
 
-    /// Total, and without a child process: what is mapped is found by its owner, whatever the configuration says.
+    /// Total: what is mapped is found by its owner, whatever the configuration says. Starts a process only to remove
+    /// rules of iptables.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let comment = comment::of(&Owner::of(request, attachment));
-        remove(&|found| found == comment)
+        remove(&Condemned::Owner(&comment), expects_iptables(request))
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
@@ -118,7 +123,7 @@ impl Plugin for Portmap {
         };
         let mut differences = match &settings.backend {
             Backend::Nftables => nftables::check(&wanted)?,
-            Backend::Iptables(_) => Vec::new(),
+            Backend::Iptables(_) => iptables::check(&wanted)?,
         };
         if let Some(address) = wanted.localhost()
             && !localnet::is_open(address)?
@@ -134,18 +139,20 @@ impl Plugin for Portmap {
     }
 
     fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
-        let network = format!("{}/", request.network);
-        let keep: Vec<String> = valid
-            .iter()
-            .map(|id| comment::of(&Owner::new(&request.network, id)))
-            .collect();
-        remove(&|found| found.starts_with(&network) && !keep.iter().any(|kept| kept == found))
+        let condemned = Condemned::Others {
+            network: format!("{}/", request.network),
+            valid: valid
+                .iter()
+                .map(|id| comment::of(&Owner::new(&request.network, id)))
+                .collect(),
+        };
+        remove(&condemned, true)
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
         let program = match Settings::read(request)?.backend {
             Backend::Nftables => ruleset::NFT,
-            Backend::Iptables(_) => ruleset::NFT,
+            Backend::Iptables(_) => restore_command(false),
         };
         program.find("map ports").map(drop).map_err(|error| {
             let error = Error::from(error);
@@ -165,7 +172,7 @@ fn ensure(backend: &Backend, wanted: &Wanted<'_>) -> Result<(), Error> {
                 localnet::ensure(address, &wanted.comment)?;
             }
         }
-        Backend::Iptables(_) => {}
+        Backend::Iptables(settings) => iptables::ensure(wanted, settings)?,
     }
     if let Err(error) = stale::forget_former(wanted.forwards) {
         warn(format_args!("stale UDP connections may linger: {error}"));
@@ -173,20 +180,77 @@ fn ensure(backend: &Backend, wanted: &Wanted<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes out everything whose owner `condemned` says so of. Carries on after an error.
-fn remove(condemned: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+/// Whose mappings are to be removed.
+enum Condemned<'a> {
+    /// Those with this comment.
+    Owner(&'a str),
+    /// Those of a network, given as the beginning of its comments, save for the valid ones.
+    Others { network: String, valid: Vec<String> },
+}
+
+impl Condemned<'_> {
+    fn has(&self, comment: &str) -> bool {
+        match self {
+            Self::Owner(owner) => *owner == comment,
+            Self::Others { network, valid } => {
+                comment.starts_with(network) && !valid.iter().any(|kept| kept == comment)
+            }
+        }
+    }
+
+    /// The same for a comment of iptables.
+    fn has_printable(&self, comment: &str) -> bool {
+        match self {
+            Self::Owner(owner) => printable(owner) == comment,
+            Self::Others { network, valid } => {
+                comment.starts_with(network) && !valid.iter().any(|kept| printable(kept) == comment)
+            }
+        }
+    }
+}
+
+/// Whether the configuration of a DEL, however broken, speaks of ports that iptables mapped.
+fn expects_iptables(request: &Request) -> bool {
+    Settings::read(request).is_ok_and(|settings| {
+        !settings.mappings.is_empty() && matches!(settings.backend, Backend::Iptables(_))
+    })
+}
+
+/// Takes out everything of the condemned, whichever backend made it. Carries on after an error.
+fn remove(condemned: &Condemned<'_>, thorough: bool) -> Result<(), Error> {
     let mut errors = Vec::new();
-    let removed = nftables::remove(condemned).unwrap_or_else(|error| {
+    let doomed = |comment: &str| condemned.has(comment);
+    let removed = nftables::remove(&doomed).unwrap_or_else(|error| {
         errors.push(Error::from(error));
         nftables::Removed::default()
     });
     // The setting before the rules that guard it.
-    errors.extend(localnet::remove(condemned).err().map(Error::from));
+    errors.extend(localnet::remove(&doomed).err().map(Error::from));
     errors.extend(nftables::dismantle(&removed).err().map(Error::from));
-    if let Err(error) = stale::forget(&removed.forwards) {
+    let mut forwards = removed.forwards;
+    match iptables::remove(condemned, thorough) {
+        Ok(more) => forwards.extend(more),
+        Err(error) => errors.push(error.into()),
+    }
+    if let Err(error) = stale::forget(&forwards) {
         warn(format_args!("stale UDP connections may linger: {error}"));
     }
     Error::join(errors).map_or(Ok(()), Err)
+}
+
+fn conflict(port: &str, owner: &str, theirs: &str) -> Error {
+    let as_what = match port == theirs {
+        true => String::new(),
+        false => format!(" as {theirs}"),
+    };
+    Error::new(
+        Code::Conflict,
+        format!("map host port {port}: {owner} has it already{as_what}"),
+    )
+    .with_details(
+        "the owner reads network/containerID/interface: choose another host port, or delete that container; if it is \
+         gone, GC or a DEL for it gives the port free",
+    )
 }
 
 /// What is kept for the attachments to `network`.
@@ -194,5 +258,7 @@ fn remove(condemned: &dyn Fn(&str) -> bool) -> Result<(), Error> {
 /// # Errors
 /// What the kernel says.
 pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> {
-    Ok(nftables::list(network.as_str())?)
+    let mut kept = nftables::list(network.as_str())?;
+    kept.extend(iptables::list(network.as_str())?);
+    Ok(kept)
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use cni_conf::error::{Code, Error};
+use cni_conf::error::Error;
 use nix::errno::Errno;
 
 use super::conf::Masquerade;
 use super::plan::{Addresses, Forward};
 use super::rules::{self, CHAINS, FROM_PREFIX, Map, PREFIX, SEALED, Sources};
-use super::{Kept, Wanted};
+use super::{Kept, Wanted, conflict};
 use crate::attach::table::{self, TABLE};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, ElementData, Nft, ruleset};
@@ -127,6 +127,7 @@ fn put(
         outcome => return Ok(outcome),
     }
     let mut batch = Batch::new();
+    refuse_taken(nft, wanted)?;
     for (map, element) in elements.forwarding.iter().chain(&elements.masquerading) {
         let set = TABLE.object(map.name());
         let present = nft.element(set, element)?;
@@ -134,9 +135,6 @@ fn put(
             continue;
         }
         if let Some(present) = present {
-            if map.forwards() && present.comment.as_deref() != Some(&wanted.comment) {
-                return Err(conflict(*map, element, &present));
-            }
             // What leads to the container's address is this attachment's: IPAM gave it the address.
             batch.delete_elements(set, &[present]);
         }
@@ -148,55 +146,48 @@ fn put(
 /// Looks for mappings of the same port by others, of one address where all are wanted and the other way round.
 fn refuse_overlaps(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<(), Error> {
     for forward in wanted.forwards {
-        let map = Map::of(forward);
+        let map = Map::of(forward).other();
         let found = if forward.host.is_some() {
             let any = Forward {
                 host: None,
                 ..*forward
             };
             let element = rules::forwarding(&any, "");
-            Vec::from_iter(nft.element(TABLE.object(map.other().name()), &element)?)
+            Vec::from_iter(nft.element(TABLE.object(map.name()), &element)?)
         } else {
-            table::elements(nft, map.other().name())?
+            table::elements(nft, map.name())?
         };
-        for element in found {
-            let foreign = element.comment.as_deref() != Some(&wanted.comment);
-            let other = rules::parse_forwarding(map.other(), &element);
-            let overlaps = other.is_some_and(|other| {
-                (other.protocol, other.host_port) == (forward.protocol, forward.host_port)
-            });
-            if foreign && overlaps {
-                let wanted = rules::forwarding(forward, &wanted.comment);
-                return Err(conflict_between(map, &wanted, map.other(), &element));
-            }
+        refuse_foreign(forward, map, &found, &wanted.comment)?;
+    }
+    Ok(())
+}
+
+/// Fails if one of the elements of `map` is a mapping by another that gets in the way.
+fn refuse_foreign(
+    forward: &Forward,
+    map: Map,
+    found: &[Element],
+    comment: &str,
+) -> Result<(), Error> {
+    for element in found {
+        let owner = element.comment.as_deref().unwrap_or("somebody unnamed");
+        let other = rules::parse_forwarding(map, element);
+        if let Some(other) = other.filter(|other| owner != comment && forward.overlaps(other)) {
+            return Err(conflict(&forward.to_string(), owner, &other.to_string()));
         }
     }
     Ok(())
 }
 
-fn conflict(map: Map, wanted: &Element, present: &Element) -> Error {
-    conflict_between(map, wanted, map, present)
-}
-
-fn conflict_between(map: Map, wanted: &Element, other: Map, present: &Element) -> Error {
-    let text = |map, element| {
-        rules::parse_forwarding(map, element).map_or_else(String::new, |it| it.to_string())
-    };
-    let owner = present.comment.as_deref().unwrap_or("somebody unnamed");
-    let (port, theirs) = (text(map, wanted), text(other, present));
-    let as_what = if port == theirs {
-        String::new()
-    } else {
-        format!(" as {theirs}")
-    };
-    Error::new(
-        Code::Conflict,
-        format!("map host port {port}: {owner} has it already{as_what}"),
-    )
-    .with_details(
-        "the owner reads network/containerID/interface: choose another host port, or delete that container; if it is \
-         gone, GC or a DEL for it gives the port free",
-    )
+/// Looks for mappings of the same ports by others.
+pub(super) fn refuse_taken(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<(), Error> {
+    for forward in wanted.forwards {
+        let map = Map::of(forward);
+        let element = rules::forwarding(forward, "");
+        let found = Vec::from_iter(nft.element(TABLE.object(map.name()), &element)?);
+        refuse_foreign(forward, map, &found, &wanted.comment)?;
+    }
+    refuse_overlaps(nft, wanted)
 }
 
 /// Takes out the elements whose comment `condemned` says so of.

@@ -24,6 +24,27 @@ impl Forward {
     pub(super) fn answers_localhost(&self) -> bool {
         self.to.is_ipv4() && self.host.is_none_or(|host| host.is_loopback())
     }
+
+    /// The mapping that reads `text` and leads to `to`.
+    pub(super) fn parse(text: &str, to: SocketAddr) -> Option<Self> {
+        let (address, protocol) = text.split_once('/')?;
+        let address: SocketAddr = address.parse().ok()?;
+        Some(Self {
+            host: Some(address.ip()).filter(|host| !host.is_unspecified()),
+            protocol: Protocol::from_name(protocol)?,
+            host_port: address.port(),
+            to,
+        })
+    }
+
+    /// Whether a packet may be meant for this mapping and for the other one.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let same_host = match (self.host, other.host) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.to.is_ipv4() == other.to.is_ipv4(),
+        };
+        same_host && (self.protocol, self.host_port) == (other.protocol, other.host_port)
+    }
 }
 
 impl fmt::Display for Forward {

@@ -15,8 +15,8 @@ use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::attach::{forward, mac};
-use crate::host::rtnl::{AddressOptions, LinkChange, NewRoute, RouteFilter, VethPair};
+use crate::attach::{forward, mac, masq};
+use crate::host::rtnl::{AddressOptions, NewRoute, RouteFilter, VethPair};
 use crate::host::{HostError, Rtnl, Sysctl};
 
 pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
@@ -36,6 +36,10 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         let plan = plan::plan(&leased)?;
         add.ensure_forwarding(&plan)?;
         let (pair, mac) = add.connect(&plan, undo)?;
+        if let Some(masquerade) = &add.settings.masquerade {
+            undo.push(|| masq::remove(&add.owner));
+            masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
+        }
         add.set_up_host(&plan, &pair)?;
         add.container
             .configure(pair.peer_index, add.owner.ifname.as_str(), &plan.layer3)?;
@@ -99,11 +103,7 @@ impl Add {
             self.host
                 .add_address(link, IpNet::from(*gateway), options)?;
         }
-        let up = LinkChange {
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        self.host.set_link(link, &up)?;
+        veth::bring_up(&self.host, link, &self.owner, None)?;
         for address in &plan.container {
             let route = NewRoute {
                 oif: Some(link),

@@ -10,6 +10,7 @@ use crate::attach::chained;
 use crate::attach::check::{self, failed};
 use crate::attach::container::Container;
 use crate::attach::ipam::Ipam;
+use crate::attach::owner::Owner;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, RouteFilter};
 
@@ -17,6 +18,9 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Er
     let settings = Settings::read(request)?;
     let expected = check::expected(request)?;
     Ipam::find(request, settings.ipam_plugin)?.check(attachment)?;
+    if let Some(masquerade) = &settings.masquerade {
+        masquerade.check(&Owner::of(request, attachment), &expected.ips)?;
+    }
     let container = Container::open(attachment)?;
     let inside = check::interface(&container, attachment, expected, true)?;
     let host = Rtnl::new()?;

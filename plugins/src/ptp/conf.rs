@@ -8,7 +8,7 @@ use cni_conf::result::Dns;
 use serde::Deserialize;
 
 use crate::attach::ipam::IpamConf;
-use crate::attach::settings;
+use crate::attach::{masq, settings};
 
 /// The JSON as it comes.
 #[derive(Debug, Default, Deserialize)]
@@ -27,6 +27,8 @@ pub(super) struct Settings {
     /// Wins over the IPAM plugin's, if there is anything in it.
     pub(super) dns: Dns,
     pub(super) ipam: IpamConf,
+    /// How the containers are masqueraded, if they are.
+    pub(super) masquerade: Option<masq::Settings>,
     /// The name in `ipam`.
     pub(super) ipam_plugin: PluginName,
 }
@@ -42,6 +44,7 @@ impl Settings {
             mtu: settings::mtu(wire.mtu)?,
             dns: wire.dns,
             ipam: wire.ipam,
+            masquerade: masq::Settings::read(request)?,
             ipam_plugin,
         })
     }
@@ -80,6 +83,7 @@ mod tests {
         for (conf, field, value) in [
             (json!({"mtu": 67}), "mtu", "67"),
             (json!({"mtu": "1500"}), "mtu", "1500"),
+            (json!({"ipMasqBackend": "pf"}), "ipMasqBackend", "pf"),
             (json!({"ipam": {}}), "ipam.type", "missing"),
             (json!({"ipam": {"type": ""}}), "ipam.type", "missing"),
             (json!({"ipam": {"type": "a/b"}}), "ipam.type", "a/b"),

@@ -1,6 +1,6 @@
 //! Traffic shaping.
 
-use plugins::host::rtnl::TokenBucket;
+use plugins::host::rtnl::{Band, Side, TokenBucket};
 
 use super::support::{Needs, Sandbox, Tests};
 
@@ -16,6 +16,31 @@ pub(crate) fn add(tests: &mut Tests) {
         Needs::Root,
         redirect,
     );
+    tests.add("bands_are_made_read_back_and_removed", Needs::Root, bands);
+}
+
+fn bands(sandbox: &Sandbox) {
+    let (rtnl, link) = (&sandbox.rtnl, sandbox.lone_veth("veth0", None));
+    assert_eq!(rtnl.bands_token_bucket(link).unwrap(), None);
+    for rate in [125_000, 12_500_000_000] {
+        let wanted = TokenBucket {
+            rate,
+            burst: 50_000,
+            limit: 80_000,
+        };
+        rtnl.set_bands(link, Band::Shaped, &wanted).unwrap();
+        let found = rtnl.bands_token_bucket(link).unwrap().unwrap();
+        assert_eq!((found.rate, found.limit), (rate, 80_000));
+        for (number, net) in [(16, "10.0.0.0/8"), (16, "10.1.0.0/16"), (15, "fd00::/8")] {
+            let net = net.parse().unwrap();
+            rtnl.add_band_filter(link, number, Side::Source, &net, Band::Free)
+                .unwrap();
+        }
+        assert_eq!(rtnl.token_bucket(link).unwrap(), None);
+        assert!(rtnl.stop_shaping(link).unwrap());
+        assert!(!rtnl.stop_shaping(link).unwrap());
+        assert_eq!(rtnl.bands_token_bucket(link).unwrap(), None);
+    }
 }
 
 fn near(value: u32, wanted: u32) -> bool {

@@ -184,8 +184,8 @@ fn maps() {
             comment: Some("y".into()),
         };
         let mut batch = Batch::new();
-        batch.add_elements(T.object("v"), &[jump.clone()]);
-        batch.add_elements(T.object("d"), &[value.clone()]);
+        batch.add_elements(T.object("v"), std::slice::from_ref(&jump));
+        batch.add_elements(T.object("d"), std::slice::from_ref(&value));
         nft.commit(batch).unwrap();
         assert_eq!(nft.elements(T.object("v")).unwrap(), [jump]);
         assert_eq!(nft.elements(T.object("d")).unwrap(), [value]);

@@ -2,9 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod bridge_netfilter;
+mod conntrack;
 mod elements;
+mod forwarding;
+mod iptables;
 mod masquerade;
 mod node;
+mod scene;
 
 use std::process::{Command, ExitCode};
 
@@ -20,7 +25,15 @@ pub(crate) struct Case {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let cases = [elements::CASES, masquerade::CASES].concat();
+    let cases = [
+        elements::CASES,
+        conntrack::CASES,
+        masquerade::CASES,
+        iptables::CASES,
+        bridge_netfilter::CASES,
+        forwarding::CASES,
+    ]
+    .concat();
     let trials = cases.into_iter().map(|case| {
         let reason = reason_to_skip(&case);
         if let Some(reason) = &reason {

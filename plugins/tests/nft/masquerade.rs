@@ -1,9 +1,7 @@
 //! Masquerade with nftables: what the rules look like, what traffic sees, and that nothing stays.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
 
 use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
@@ -11,9 +9,11 @@ use ipnet::IpNet;
 use plugins::attach::masquerade::{self, Backend, Kept, Masquerade, Member};
 use plugins::attach::owner::Owner;
 use plugins::host::HostError;
+use plugins::host::nft::Nft;
 
 use crate::Case;
 use crate::node::Node;
+use crate::scene::Scene;
 
 pub(crate) const CASES: &[Case] = &[
     case("the_ruleset_reads_like_documentation", golden),
@@ -67,6 +67,10 @@ pub(crate) const CASES: &[Case] = &[
     case("adding_twice_is_adding_once", twice),
     case("gc_keeps_the_valid_and_removes_the_rest", collected),
     case("check_tells_what_is_missing", checked),
+    case(
+        "in_the_steady_state_add_and_del_need_no_program",
+        steady_state,
+    ),
     case("a_missing_nft_names_the_package", no_nft),
     case("addresses_without_a_subnet_share_one_pool", host_prefixes),
     case("every_destination_can_be_exempt", all_exempt),
@@ -80,7 +84,7 @@ const fn case(name: &'static str, run: fn()) -> Case {
     }
 }
 
-fn owner(network: &str, container: &str) -> Owner {
+pub(crate) fn owner(network: &str, container: &str) -> Owner {
     Owner {
         network: network.try_into().unwrap(),
         container: container.try_into().unwrap(),
@@ -92,11 +96,11 @@ fn named(network: &str) -> NetworkName {
     network.try_into().unwrap()
 }
 
-fn list(network: &str) -> Vec<Kept> {
+pub(crate) fn list(network: &str) -> Vec<Kept> {
     masquerade::list(&named(network)).unwrap()
 }
 
-fn gc(network: &str, valid: &[(&str, &str)]) -> Vec<Kept> {
+pub(crate) fn gc(network: &str, valid: &[(&str, &str)]) -> Vec<Kept> {
     let valid: Vec<AttachmentId> = valid
         .iter()
         .map(|(container, ifname)| AttachmentId {
@@ -112,7 +116,7 @@ fn nets(list: &[&str]) -> Vec<IpNet> {
 }
 
 /// `ensure` for a container of network `network`, with nobody else alive.
-fn add(network: &str, container: &str, addresses: &[&str]) -> Result<(), HostError> {
+pub(crate) fn add(network: &str, container: &str, addresses: &[&str]) -> Result<(), HostError> {
     add_with(network, container, addresses, &[], &Vec::new)
 }
 
@@ -190,78 +194,6 @@ fn constant_rules() {
     });
     assert_eq!(rules(&node), before);
     assert_eq!(before.len(), 6);
-}
-
-/// A router with a pod behind it and an outside in front of it that has no route back.
-struct Scene {
-    host: Node,
-    pod: Node,
-    neighbour: Node,
-    outside: Node,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (host, pod, neighbour, outside) = (Node::new(), Node::new(), Node::new(), Node::new());
-        host.sh("ip link add br0 type bridge; ip link set br0 up
-            ip addr add 10.1.0.1/24 dev br0; ip addr add fd00:1::1/64 dev br0 nodad
-            echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
-        for (node, name, last) in [(&pod, "pod", 5), (&neighbour, "near", 6)] {
-            host.sh(&format!(
-                "ip link add {name} type veth peer name eth0 netns {}; ip link set {name} master br0 up",
-                node.netns()
-            ));
-            node.sh(&format!(
-                "ip addr add 10.1.0.{last}/24 dev eth0; ip addr add fd00:1::{last}/64 dev eth0 nodad
-                 ip link set eth0 up; ip route add default via 10.1.0.1; ip route add default via fd00:1::1"
-            ));
-        }
-        host.sh(&format!(
-            "ip link add up0 type veth peer name eth0 netns {}; ip link set up0 up
-             ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad
-             ip route add 198.51.100.0/24 via 192.0.2.2",
-            outside.netns()
-        ));
-        outside.sh(
-            "ip addr add 192.0.2.2/24 dev eth0; ip addr add 2001:db8::2/64 dev eth0 nodad
-            ip addr add 198.51.100.2/24 dev eth0; ip link set eth0 up
-            ip route add 10.1.0.0/24 via 192.0.2.1; ip route add fd00:1::/64 via 2001:db8::1",
-        );
-        Self {
-            host,
-            pod,
-            neighbour,
-            outside,
-        }
-    }
-
-    /// The source that `server` sees of a packet from the pod to `to`, which is an address of `server`.
-    fn seen_by(&self, server: &Node, to: &str) -> IpAddr {
-        let to: IpAddr = to.parse().unwrap();
-        let socket = server.run(move || UdpSocket::bind(SocketAddr::new(to, 7000)).unwrap());
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        self.pod.run(move || {
-            let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
-                .parse()
-                .unwrap();
-            UdpSocket::bind(any)
-                .unwrap()
-                .send_to(b"hello", SocketAddr::new(to, 7000))
-                .unwrap();
-        });
-        let (_, from) = socket.recv_from(&mut [0; 64]).expect("the packet arrives");
-        from.ip()
-    }
-
-    fn assert_seen(&self, server: &Node, to: &str, from: &str) {
-        assert_eq!(
-            self.seen_by(server, to),
-            from.parse::<IpAddr>().unwrap(),
-            "towards {to}"
-        );
-    }
 }
 
 fn traffic() {
@@ -389,7 +321,7 @@ fn flushed_table() {
 }
 
 /// Runs `work(n)` for each n in a process-like fashion: a thread of its own in the same namespace.
-fn at_once(node: &Node, count: u32, work: fn(u32)) {
+pub(crate) fn at_once(node: &Node, count: u32, work: fn(u32)) {
     node.run(move || {
         let start = Arc::new(Barrier::new(count as usize));
         let threads: Vec<_> = (0..count)
@@ -583,36 +515,53 @@ fn checked() {
         assert_eq!(check(), Vec::<String>::new());
     });
     node.sh("nft flush table inet trestle");
-    let differences = node.run(move || check());
+    let differences = node.run(check);
     assert!(
         differences[0].contains("rules of network podnet"),
         "{differences:?}"
     );
     node.sh("nft flush set inet trestle masq/podnet/10.1.0.0-24");
-    let differences = node.run(move || check());
+    let differences = node.run(check);
     assert!(
         differences[1].contains("10.1.0.5 is not masqueraded"),
         "{differences:?}"
     );
 }
 
+/// Leaves the thread without nft and iptables: it gets mounts of its own, in which they are hidden.
+fn hide_programs() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    for dir in ["/usr/sbin", "/usr/local/sbin"] {
+        nix::mount::mount(
+            Some("none"),
+            dir,
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+    }
+}
+
+fn steady_state() {
+    let node = Node::new();
+    node.run(|| {
+        add("podnet", "first", &["10.1.0.2/24", "fd00::2/64"]).unwrap();
+        hide_programs();
+        add("podnet", "a", &["10.1.0.5/24", "fd00::5/64"]).unwrap();
+        del("podnet", "a");
+        del("podnet", "a");
+        gc("podnet", &[]);
+        assert_eq!(Nft::open().unwrap().chains(None).unwrap(), []);
+    });
+}
+
 fn no_nft() {
-    // The program is looked for in fixed places too, so they have to be hidden: a mount namespace.
     let node = Node::new();
     let error = node.run(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        for dir in ["/usr/sbin", "/usr/local/sbin"] {
-            nix::mount::mount(
-                Some("none"),
-                dir,
-                Some("tmpfs"),
-                nix::mount::MsFlags::empty(),
-                None::<&str>,
-            )
-            .unwrap();
-        }
+        hide_programs();
         add("podnet", "a", &["10.1.0.5/24"]).unwrap_err()
     });
     assert_eq!(

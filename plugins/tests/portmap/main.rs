@@ -1,5 +1,7 @@
 //! Port mappings against the real kernel: what traffic sees, who gets a port, and that nothing stays.
 
+mod alike;
+mod iptables;
 mod nftables;
 #[path = "../nft/node.rs"]
 mod node;
@@ -9,24 +11,36 @@ use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use scene::Backend;
+
 /// A test by name, with the programs it can't do without.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) needs: &'static [&'static str],
-    pub(crate) run: fn(),
+    pub(crate) run: fn(Backend),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let cases = [nftables::CASES].concat();
-    let trials = cases.into_iter().map(|case| {
+    let on = |backend: Backend, cases: &[Case]| -> Vec<(Backend, Case)> {
+        cases.iter().map(|case| (backend, *case)).collect()
+    };
+    let cases = [
+        on(Backend::Nftables, alike::CASES),
+        on(Backend::Iptables, alike::CASES),
+        on(Backend::Nftables, nftables::CASES),
+        on(Backend::Iptables, iptables::CASES),
+    ]
+    .concat();
+    let trials = cases.into_iter().map(|(backend, case)| {
+        let name = format!("{}::{}", backend.name(), case.name);
         let reason = reason_to_skip(&case);
         if let Some(reason) = &reason {
-            eprintln!("skipped {}: {reason}", case.name);
+            eprintln!("skipped {name}: {reason}");
         }
         let run = move || {
-            std::panic::catch_unwind(case.run).map_err(|panic| {
+            std::panic::catch_unwind(|| (case.run)(backend)).map_err(|panic| {
                 let text = panic
                     .downcast_ref::<String>()
                     .cloned()
@@ -34,7 +48,7 @@ fn main() -> ExitCode {
                 Failed::from(text.unwrap_or_else(|| "panicked".to_owned()))
             })
         };
-        Trial::test(case.name, run)
+        Trial::test(name, run)
             .with_ignored_flag(reason.is_some())
             .with_kind(reason.unwrap_or_default())
     });

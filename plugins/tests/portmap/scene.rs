@@ -36,6 +36,33 @@ fn sctp(flags: nix::sys::socket::SockFlag) -> nix::Result<std::os::fd::OwnedFd> 
     )
 }
 
+/// Who carries the rules out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Nftables,
+    Iptables,
+}
+
+impl Backend {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
+/// Everything that the backends may leave, rules of iptables and of nftables. Chains that come with a table of iptables
+/// don't count.
+pub(crate) fn state_of(node: &Node) -> String {
+    node.sh(
+        "nft list tables | grep -q 'inet trestle' && nft -s list table inet trestle || true
+        for tables in iptables ip6tables; do for table in raw nat; do
+            $tables -t $table -S | grep -v '^-P' | sed \"s/^/$tables $table /\" || true
+        done; done",
+    )
+}
+
 /// The transport protocol of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
@@ -54,11 +81,14 @@ pub(crate) struct Call {
 
 impl Call {
     /// A container of network `podnet` with the first pod's addresses.
-    pub(crate) fn new(container: &str, mappings: Value) -> Self {
+    pub(crate) fn new(backend: Backend, container: &str, mappings: Value) -> Self {
         Self {
             network: "podnet",
             container: container.to_owned(),
-            conf: json!({"runtimeConfig": {"portMappings": mappings}}),
+            conf: json!({
+                "backend": backend.name(),
+                "runtimeConfig": {"portMappings": mappings},
+            }),
             addresses: vec!["10.1.0.5/24", "fd00:1::5/64"],
         }
     }
@@ -209,6 +239,11 @@ impl Scene {
 
     pub(crate) fn ruleset(&self) -> String {
         self.host.sh("nft -s list ruleset")
+    }
+
+    /// See [`state_of`].
+    pub(crate) fn state(&self) -> String {
+        state_of(&self.host)
     }
 
     pub(crate) fn route_localnet(&self) -> String {

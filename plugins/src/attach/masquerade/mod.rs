@@ -13,6 +13,7 @@
 //! All functions work on the network namespace that the calling thread is in.
 
 mod comment;
+mod iptables;
 mod nftables;
 mod rules;
 
@@ -79,7 +80,7 @@ pub struct Kept {
 pub fn ensure(wanted: &Masquerade<'_>, living: &dyn Fn() -> Vec<Member>) -> Result<(), HostError> {
     match wanted.backend {
         Backend::Nftables => nftables::ensure(wanted, living),
-        Backend::Iptables => Ok(()),
+        Backend::Iptables => iptables::ensure(wanted),
     }
 }
 
@@ -106,6 +107,9 @@ pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
     let mut nft = Nft::open()?;
     let comment = comment::of(owner);
     let taken = nftables::remove(&mut nft, &owner.network, &|found| found == comment)?;
+    if taken.is_empty() {
+        iptables::remove(&mut nft, owner)?;
+    }
     Ok(Removal {
         network: owner.network.clone(),
         comment,
@@ -141,7 +145,9 @@ pub fn remove(owner: &Owner) -> Result<(), HostError> {
 /// # Errors
 /// What the kernel says.
 pub fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
-    nftables::list(network)
+    let mut kept = nftables::list(network)?;
+    kept.extend(iptables::list(&mut Nft::open()?, network)?);
+    Ok(kept)
 }
 
 /// Takes out what belongs to `network` but to none of the `valid` attachments, and gives what was taken
@@ -155,11 +161,14 @@ pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, Ho
         .map(|id| comment::of(&Owner::new(network, id)))
         .collect();
     let doomed = |comment: &str| !valid.iter().any(|owner| owner == comment);
-    let taken = nftables::remove(&mut Nft::open()?, network, &doomed)?;
-    Ok(taken
+    let mut nft = Nft::open()?;
+    let taken = nftables::remove(&mut nft, network, &doomed)?;
+    let mut removed: Vec<Kept> = taken
         .iter()
         .map(|(pool, element)| nftables::kept(pool, element))
-        .collect())
+        .collect();
+    removed.extend(iptables::gc(&mut nft, network, &valid)?);
+    Ok(removed)
 }
 
 /// Compares what is there with what `wanted` says, and gives a sentence for each difference.
@@ -169,6 +178,6 @@ pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, Ho
 pub fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
     match wanted.backend {
         Backend::Nftables => nftables::check(wanted),
-        Backend::Iptables => Ok(Vec::new()),
+        Backend::Iptables => iptables::check(wanted),
     }
 }

@@ -7,16 +7,12 @@
 
 mod plan;
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
-
 use cni_conf::names::NetworkName;
-use nix::fcntl::{Flock, FlockArg};
 
 use super::Kept;
 use super::guard::IpTable;
 use super::wanted::Wanted;
-use crate::host::HostError;
+use crate::host::{HostError, Sysctl};
 use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command};
 use crate::host::program::Program;
 
@@ -26,19 +22,9 @@ pub(super) use plan::{FORWARD, PREFIX};
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 6;
 
-/// What our processes lock, as iptables locks `/run/xtables.lock`.
-const LOCK: &str = "/run/trestle-iptables.lock";
-
-/// Waits until no other process of ours changes a table. The lock goes with the process. Where there is no such
-/// directory, or it can't be written, changes that cross each other are the lesser evil.
-fn lock() -> Option<Flock<File>> {
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(LOCK)
-        .ok()?;
-    Flock::lock(file, FlockArg::LockExclusive).ok()
+/// Waits until no other process of ours changes tables of this namespace. Whose setting is locked does not matter.
+fn lock() -> Result<impl Drop, HostError> {
+    Sysctl::ipv4_forwarding().lock()
 }
 
 impl IpTable {
@@ -78,7 +64,7 @@ impl IpTable {
         purpose: &str,
         plan: impl Fn(&Listing) -> Vec<String>,
     ) -> Result<(), HostError> {
-        let _lock = lock();
+        let _lock = lock()?;
         let mut attempt = 0;
         loop {
             attempt += 1;

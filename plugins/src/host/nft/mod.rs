@@ -9,7 +9,8 @@
 //! A socket belongs to the network namespace its thread was in when it was opened, a child process to
 //! the one its thread is in when it is started.
 
-mod attributes;
+pub(crate) mod answer;
+pub(crate) mod attributes;
 pub mod batch;
 pub mod element;
 mod query;

@@ -10,9 +10,10 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 use nix::errno::Errno;
 
+use super::answer::Answer;
 use super::attributes::Attributes;
 use super::element::{Element, decode_comment};
-use super::socket::{Answer, NetfilterSocket};
+use super::socket::NetfilterSocket;
 use super::{BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch, verdict};
 use crate::host::HostError;
 

@@ -24,19 +24,6 @@ pub fn apply(purpose: &str, batch: Batch<'_>) -> Result<(), HostError> {
         .map_err(|error| explain(purpose, error))
 }
 
-/// The output of `nft -j` with `args`, for looking at rules that netlink only gives as expressions.
-///
-/// # Errors
-/// As [`apply`].
-pub fn list(
-    purpose: &str,
-    args: &[&str],
-) -> Result<nftables::schema::Nftables<'static>, HostError> {
-    let program = NFT.find(purpose)?;
-    helper::get_current_ruleset_with_args(Some(&program), args)
-        .map_err(|error| explain(purpose, error))
-}
-
 fn explain(purpose: &str, error: NftablesError) -> HostError {
     let operation = purpose.to_owned();
     let failed = |complaint| HostError::ProgramFailed {

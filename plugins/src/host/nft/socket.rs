@@ -5,16 +5,16 @@
 //! datagram in the same way and each further one while the one before it is read.
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::attributes::{Attributes, text};
+use super::answer::{Answer, Incoming, incoming};
 use crate::host::HostError;
 
 /// The most a datagram of a dump holds: the kernel stops at 32 KiB (`netlink_dump`), whatever is offered.
@@ -26,18 +26,6 @@ const DUMP_ATTEMPTS: u32 = 20;
 /// The subsystem number that opens and closes an nftables batch (`NFNL_SUBSYS_NFTABLES`).
 const SUBSYSTEM_NFTABLES: u16 = 10;
 
-/// The attribute of an extended acknowledgement that holds the kernel's words (`NLMSGERR_ATTR_MSG`).
-const EXTENDED_ACK_TEXT: u16 = 1;
-
-/// Message types below this one are netlink's own (`NLMSG_MIN_TYPE`).
-const FIRST_OWN_TYPE: u16 = 16;
-
-/// The length of a netlink header (`struct nlmsghdr`).
-const NETLINK_HEADER: usize = 16;
-
-/// The length of a netfilter header behind it (`struct nfgenmsg`).
-const NETFILTER_HEADER: usize = 4;
-
 /// One message of a request, not yet numbered.
 pub(crate) struct Outgoing {
     /// The family, subsystem and body.
@@ -46,26 +34,6 @@ pub(crate) struct Outgoing {
     pub(crate) flags: u16,
     /// Operation and object, for the error message.
     pub(crate) operation: String,
-}
-
-/// An object in an answer.
-pub(crate) struct Answer<'a> {
-    /// Subsystem in the upper, message in the lower byte.
-    pub(crate) kind: u16,
-    /// The address family.
-    pub(crate) family: NetfilterProtoFamily,
-    /// What is told of it.
-    pub(crate) attributes: Attributes<'a>,
-}
-
-/// A message of netlink's own, or an object.
-enum Incoming<'a> {
-    Object(Answer<'a>),
-    /// The end of a listing, with an error code.
-    Done(i32),
-    /// A refusal, or an acknowledgement when the code is 0, and the kernel's words on it.
-    Status(i32, Option<String>),
-    Other,
 }
 
 /// A netfilter netlink socket. It belongs to the network namespace the thread was in when it was opened.
@@ -88,9 +56,9 @@ impl NetfilterSocket {
             operation: "open netfilter netlink socket".into(),
             source,
         };
-        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(refused)?;
-        socket.bind_auto().map_err(refused)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(refused)?;
+        // Neither bound nor connected: the kernel does the one at the first request and is where
+        // requests without an address go (netlink_sendmsg).
+        let socket = Socket::new(NETLINK_NETFILTER).map_err(refused)?;
         // Errors are understood without either; the text is a courtesy of kernels from 4.12.
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
@@ -360,7 +328,7 @@ impl NetfilterSocket {
         whole: &str,
     ) -> Result<(), HostError> {
         let (mut acks, mut failure) = (0, None);
-        while self.receive(whole)? {
+        while acks < operations.len() && self.receive(whole)? {
             self.each_message(whole, |header, incoming| {
                 let Incoming::Status(code, detail) = incoming else {
                     return Ok(());
@@ -390,34 +358,6 @@ fn batch_edge(edge: ControlMessage) -> NetfilterMessage {
     NetfilterMessage::new(header, edge)
 }
 
-/// The first message of a datagram and how many bytes it takes up.
-fn incoming(bytes: &[u8]) -> Option<(NetlinkHeader, Incoming<'_>, usize)> {
-    let buffer = NetlinkBuffer::new_checked(&bytes).ok()?;
-    let mut header = NetlinkHeader::default();
-    header.length = buffer.length();
-    header.message_type = buffer.message_type();
-    header.flags = buffer.flags();
-    header.sequence_number = buffer.sequence_number();
-    let length = usize::try_from(header.length).ok()?;
-    let payload = bytes.get(NETLINK_HEADER..length)?;
-    let code = || {
-        payload
-            .first_chunk::<4>()
-            .map(|bytes| i32::from_ne_bytes(*bytes))
-    };
-    let incoming = match header.message_type {
-        NLMSG_DONE => Incoming::Done(code().unwrap_or(0)),
-        NLMSG_ERROR => Incoming::Status(code()?, extended_ack(payload.get(4..)?)),
-        kind if kind >= FIRST_OWN_TYPE => Incoming::Object(Answer {
-            kind,
-            family: (*payload.first()?).into(),
-            attributes: Attributes::new(payload.get(NETFILTER_HEADER..)?),
-        }),
-        _ => Incoming::Other,
-    };
-    Some((header, incoming, length.next_multiple_of(4)))
-}
-
 /// An acknowledgement is an error message with code 0.
 fn refusal(operation: &str, code: i32, detail: Option<String>) -> Result<(), HostError> {
     if code == 0 {
@@ -436,12 +376,4 @@ fn unanswered(operation: &str) -> HostError {
         operation: operation.to_owned(),
         problem: "the kernel did not answer",
     }
-}
-
-/// The kernel's own words on a refusal, after the header of the request it quotes. The quote is only the
-/// header, because the socket asks for that (`NETLINK_CAP_ACK`).
-fn extended_ack(quote: &[u8]) -> Option<String> {
-    Attributes::new(quote.get(NETLINK_HEADER..)?)
-        .find(EXTENDED_ACK_TEXT)
-        .map(text)
 }

@@ -8,6 +8,7 @@
 //! Requests that need a privilege need it in the user namespace that owns the network namespace.
 
 mod address;
+mod bands;
 mod bridge;
 mod bridge_vlan;
 mod exchange;
@@ -22,6 +23,7 @@ mod veth;
 mod vlan;
 
 pub use address::{Address, AddressFlags, AddressOptions, AddressScope};
+pub use bands::{Band, Side};
 pub use bridge::{BridgeChange, BridgeInfo, NewBridge, PortChange, PortInfo, PortState};
 pub use bridge_vlan::{BridgeVlan, VlanOwner};
 pub use exchange::Rtnl;

@@ -4,7 +4,9 @@
 //! and shaped where it leaves that. The token bucket's options are put together here, because the
 //! packet crate does not have them; include/uapi/linux/pkt_sched.h describes them.
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Nla, NlasIterator};
+use netlink_packet_core::{
+    DefaultNla, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Nla, NlasIterator,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::tc::{
@@ -24,7 +26,7 @@ const TBF_BURST: u16 = 6;
 
 /// `TC_LINKLAYER_ETHERNET`: the kernel works out packets' times from the rate, without a table of
 /// them.
-const LINKLAYER_ETHERNET: u8 = 1;
+pub(super) const LINKLAYER_ETHERNET: u8 = 1;
 
 /// The length of `struct tc_tbf_qopt`: two rates of 12 bytes, then limit, buffer and mtu.
 const PARAMETERS_LENGTH: usize = 36;
@@ -34,8 +36,8 @@ const LIMIT_AT: usize = 24;
 const TICK_NANOSECONDS: u128 = 64;
 
 /// What to do when the kernel can't shape.
-const NO_SHAPING: &str = "Load the kernel's modules sch_tbf, sch_ingress, cls_u32, act_mirred \
-    and ifb, or install the distribution's full kernel.";
+pub(super) const NO_SHAPING: &str = "Load the kernel's modules sch_tbf, sch_htb, sch_ingress, \
+    cls_u32, act_mirred and ifb, or install the distribution's full kernel.";
 
 /// A token bucket: how fast, and how much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +77,7 @@ impl Rtnl {
     pub fn set_token_bucket(&self, link: u32, bucket: &TokenBucket) -> Result<(), HostError> {
         let mut message = tc_message(link);
         message.header.parent = TcHandle::ROOT;
-        message.header.handle = TcHandle { major: 1, minor: 0 };
+        message.header.handle = ROOT_HANDLE;
         message.attributes.push(TcAttribute::Kind("tbf".to_owned()));
         message
             .attributes
@@ -106,24 +108,31 @@ impl Rtnl {
     /// The token bucket that shapes what leaves by a link, if there is one. The burst is rounded by
     /// the kernel, which keeps it as a time.
     pub fn token_bucket(&self, link: u32) -> Result<Option<TokenBucket>, HostError> {
-        let answers = self
-            .dump(&RouteNetlinkMessage::GetQueueDiscipline(tc_message(link)))
-            .map_err(|refusal| {
-                refusal.during(format!(
-                    "list queueing disciplines of {}",
-                    self.describe(link)
-                ))
-            })?;
-        // The kernel lists those of all links.
-        Ok(answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewQueueDiscipline(message)
-                if message.header.index == tc_index(link)
-                    && message.header.parent == TcHandle::ROOT =>
-            {
-                TokenBucket::from_attributes(&message.attributes)
-            }
-            _ => None,
-        }))
+        let mut request = tc_message(link);
+        request.header.parent = TcHandle::ROOT;
+        let queue = self.tc_object(link, RouteNetlinkMessage::GetQueueDiscipline(request))?;
+        Ok(queue.and_then(|queue| TokenBucket::from_attributes(&queue.attributes)))
+    }
+
+    /// A queueing discipline or class of a link, without listing those of all links. The kernel tells of it in a
+    /// notification, which the asker gets too where it asks for an echo.
+    pub(super) fn tc_object(
+        &self,
+        link: u32,
+        request: RouteNetlinkMessage,
+    ) -> Result<Option<TcMessage>, HostError> {
+        match self.ask(request, NLM_F_ECHO) {
+            Ok(answers) => Ok(answers.into_iter().find_map(|answer| match answer {
+                RouteNetlinkMessage::NewQueueDiscipline(message)
+                | RouteNetlinkMessage::NewTrafficClass(message) => Some(message),
+                _ => None,
+            })),
+            Err(refusal) => match refusal.errno() {
+                // There is none, or one that the kernel does not tell of since it put it there itself.
+                Some(Errno::ENOENT | Errno::EINVAL) => Ok(None),
+                _ => Err(refusal.during(format!("look up how {} is shaped", self.describe(link)))),
+            },
+        }
     }
 
     /// Redirects all that a link receives to another one, an ifb device.
@@ -161,6 +170,33 @@ impl Rtnl {
         Ok(())
     }
 
+    /// Shapes no longer what leaves by a link, and forgets its bands. Returns false when nothing was set.
+    pub fn stop_shaping(&self, link: u32) -> Result<bool, HostError> {
+        self.delete_queue(link, TcHandle::ROOT, "stop shaping")
+    }
+
+    /// Redirects no longer what a link receives. Returns false when it was not redirected.
+    pub fn stop_ingress_redirect(&self, link: u32) -> Result<bool, HostError> {
+        self.delete_queue(
+            link,
+            TcHandle::INGRESS,
+            "stop redirecting what is received by",
+        )
+    }
+
+    fn delete_queue(&self, link: u32, parent: TcHandle, what: &str) -> Result<bool, HostError> {
+        let mut message = tc_message(link);
+        message.header.parent = parent;
+        match self.ask(RouteNetlinkMessage::DelQueueDiscipline(message), 0) {
+            Ok(_) => Ok(true),
+            Err(refusal) => match refusal.errno() {
+                // EINVAL for what the kernel put there itself.
+                Some(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV) => Ok(false),
+                _ => Err(refusal.during(format!("{what} {}", self.describe(link)))),
+            },
+        }
+    }
+
     /// The index of the link that received traffic is redirected to, if it is.
     pub fn ingress_redirect(&self, link: u32) -> Result<Option<u32>, HostError> {
         let mut request = tc_message(link);
@@ -183,6 +219,9 @@ impl Rtnl {
     }
 }
 
+/// The handle of what queues for a whole link.
+pub(super) const ROOT_HANDLE: TcHandle = TcHandle { major: 1, minor: 0 };
+
 /// The ingress queueing discipline always has this handle.
 const INGRESS_HANDLE: TcHandle = TcHandle {
     major: 0xffff,
@@ -197,7 +236,7 @@ fn tc_index(link: u32) -> i32 {
     i32::try_from(link).unwrap_or_default()
 }
 
-fn tc_message(link: u32) -> TcMessage {
+pub(super) fn tc_message(link: u32) -> TcMessage {
     TcMessage::with_index(tc_index(link))
 }
 
@@ -269,7 +308,28 @@ fn payload(attribute: &DefaultNla) -> Vec<u8> {
     value
 }
 
+/// The options of a kind that the packet crate does not know: it keeps them in one attribute, unread.
+pub(super) fn unread_options(attributes: &[TcAttribute], kind: &str) -> Option<Vec<u8>> {
+    let is_kind = |it: &TcAttribute| matches!(it, TcAttribute::Kind(found) if found == kind);
+    if !attributes.iter().any(is_kind) {
+        return None;
+    }
+    attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => match options.as_slice() {
+            [TcOption::Other(unread)] => Some(payload(unread)),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
 impl TokenBucket {
+    /// The time that the burst takes at the rate, in ticks; as many as fit.
+    pub(super) fn ticks(&self) -> u32 {
+        let nanoseconds = u128::from(self.burst) * 1_000_000_000 / u128::from(self.rate.max(1));
+        u32::try_from(nanoseconds / TICK_NANOSECONDS).unwrap_or(u32::MAX)
+    }
+
     fn options(&self) -> Vec<TcOption> {
         let rate = u32::try_from(self.rate);
         let mut parameters = vec![0; PARAMETERS_LENGTH];
@@ -290,20 +350,7 @@ impl TokenBucket {
     }
 
     fn from_attributes(attributes: &[TcAttribute]) -> Option<Self> {
-        if !attributes
-            .iter()
-            .any(|it| matches!(it, TcAttribute::Kind(kind) if kind == "tbf"))
-        {
-            return None;
-        }
-        // Of a kind it does not know, the packet crate keeps all options in one, unread.
-        let options = attributes.iter().find_map(|attribute| match attribute {
-            TcAttribute::Options(options) => match options.as_slice() {
-                [TcOption::Other(unread)] => Some(payload(unread)),
-                _ => None,
-            },
-            _ => None,
-        })?;
+        let options = unread_options(attributes, "tbf")?;
         let value = |wanted| {
             NlasIterator::new(options.as_slice())
                 .map_while(Result::ok)

@@ -1,0 +1,177 @@
+//! Will the host's filter rules let a container's packets through? A look, never a change.
+//!
+//! Docker, for one, sets the policy of the chain FORWARD to DROP and lets its own bridges through alone:
+//! containers of everybody else reach the host and nothing beyond. Here the rules of every chain that
+//! drops by policy are followed for two packets, the first one of a container to the outside and the
+//! answer to it. What can't be decided (a match on something unknown) counts in the rules' favour: a
+//! finding is meant to be right, not complete.
+
+mod iptables;
+mod nft;
+mod verdict;
+
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::host::HostError;
+use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, family_name};
+
+/// Which packets are meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<'a> {
+    /// The interface that containers are behind.
+    pub bridge: &'a str,
+    /// A container's address, or one that a container may get.
+    pub address: IpAddr,
+    /// The interface of the host's default route, as far as there is one.
+    pub uplink: Option<&'a str>,
+}
+
+/// A chain that drops what a container sends or gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The chain: `ip filter FORWARD`.
+    pub chain: String,
+    /// The interface that containers are behind.
+    pub bridge: String,
+    /// Whether packets from the container are dropped; else the answers to them.
+    pub outbound: bool,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            chain,
+            bridge,
+            outbound,
+        } = self;
+        let packets = if *outbound {
+            "forwarded packets from"
+        } else {
+            "answers to packets from"
+        };
+        write!(
+            f,
+            "the host's filter rules drop {packets} {bridge}: chain {chain} has the policy DROP and no \
+             rule that lets them through; add the plugin `firewall` after this one in the network \
+             configuration, or allow them in that chain"
+        )
+    }
+}
+
+/// Whether anything on this host drops forwarded packets by policy at all: one netlink round trip, which spares the
+/// rest of the look on most hosts.
+///
+/// # Errors
+/// What the kernel says.
+pub fn may_drop(address: IpAddr) -> Result<bool, HostError> {
+    Ok(!dropping_chains(address)?.is_empty() || legacy_filter_exists(address))
+}
+
+/// The chains that stop packets on `path`, none when all is well.
+///
+/// Costs one netlink round trip when no chain of the forward hook drops by policy, which is a kernel's
+/// default, and a child process for each that does.
+///
+/// # Errors
+/// What the kernel or `nft` says. Rules that can't be read are no error but no finding either.
+pub fn judge(path: &Path<'_>) -> Result<Vec<Finding>, HostError> {
+    let mut findings = Vec::new();
+    for chain in dropping_chains(path.address)? {
+        let rules = if is_iptables(&chain) {
+            iptables::read(path.address, iptables::Flavour::Nft)
+        } else {
+            nft::read(&chain)
+        };
+        let Ok(rules) = rules else { continue };
+        let name = format!(
+            "{} {} {}",
+            family_name(chain.family),
+            chain.table,
+            chain.name
+        );
+        findings.extend(first_stopped(path, &rules, &chain.name, &name));
+    }
+    if legacy_filter_exists(path.address)
+        && let Ok(rules) = iptables::read(path.address, iptables::Flavour::Legacy)
+        && rules.drops("FORWARD")
+    {
+        let name = "filter FORWARD (iptables-legacy)";
+        findings.extend(first_stopped(path, &rules, "FORWARD", name));
+    }
+    Ok(findings)
+}
+
+/// The base chains of the forward hook that drop by policy, for the family of `address`.
+fn dropping_chains(address: IpAddr) -> Result<Vec<Chain>, HostError> {
+    let own = if address.is_ipv4() {
+        Family::IPv4
+    } else {
+        Family::IPv6
+    };
+    let mut chains = Nft::open()?.chains(None)?;
+    chains.retain(|chain| {
+        let stops = chain
+            .base
+            .as_ref()
+            .is_some_and(|base| base.hook == FORWARD_HOOK && base.drops && base.kind == "filter");
+        stops && (chain.family == Family::Inet || chain.family == own)
+    });
+    Ok(chains)
+}
+
+fn first_stopped(
+    path: &Path<'_>,
+    rules: &verdict::Ruleset,
+    chain: &str,
+    name: &str,
+) -> Option<Finding> {
+    [true, false]
+        .into_iter()
+        .find(|outbound| rules.surely_drops(chain, &packet(path, *outbound)))
+        .map(|outbound| Finding {
+            chain: name.to_owned(),
+            bridge: path.bridge.to_owned(),
+            outbound,
+        })
+}
+
+/// A packet between the container and an address of the outside that nobody has rules for (RFC 5737,
+/// RFC 3849).
+fn packet<'a>(path: &Path<'a>, outbound: bool) -> verdict::Packet<'a> {
+    let outside: IpAddr = if path.address.is_ipv4() {
+        Ipv4Addr::new(203, 0, 113, 77).into()
+    } else {
+        Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 0x77).into()
+    };
+    let (inner, outer) = ((Some(path.bridge), path.address), (path.uplink, outside));
+    let (from, to) = if outbound {
+        (inner, outer)
+    } else {
+        (outer, inner)
+    };
+    verdict::Packet {
+        iif: from.0,
+        oif: to.0,
+        source: from.1,
+        destination: to.1,
+        state: if outbound { "new" } else { "established" },
+    }
+}
+
+/// Whether the chain is one that `iptables` made, whose rules `nft` can't always print.
+fn is_iptables(chain: &Chain) -> bool {
+    chain.table == "filter" && chain.name == "FORWARD" && chain.family != Family::Inet
+}
+
+/// Whether the old iptables, which nftables does not know of, has a filter table in this namespace.
+fn legacy_filter_exists(address: IpAddr) -> bool {
+    let list = if address.is_ipv4() {
+        "ip_tables_names"
+    } else {
+        "ip6_tables_names"
+    };
+    fs::read_to_string(format!("/proc/thread-self/net/{list}"))
+        .is_ok_and(|tables| tables.lines().any(|table| table == "filter"))
+}

@@ -1,0 +1,190 @@
+//! Connection tracking entries: forgetting those that lead to where nothing is any more.
+//!
+//! A UDP flow keeps the translation it began with for as long as packets come (`nf_conntrack_udp_timeout`),
+//! so a client that goes on asking at an old port mapping is sent to a container that is gone. When the
+//! entry is deleted, its next packet begins a new flow, which meets the rules of now. Entries are listed
+//! and deleted by netlink (net/netfilter/nf_conntrack_netlink.c); no program is needed.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use nix::errno::Errno;
+
+use super::error::HostError;
+use super::nft::answer::Answer;
+use super::nft::attributes::Attributes;
+use super::nft::socket::{NetfilterSocket, Outgoing};
+
+// Attributes from include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+/// One direction of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    /// Where packets come from.
+    pub source: IpAddr,
+    /// Where they go.
+    pub destination: IpAddr,
+    /// The protocol's number: 6 for TCP, 17 for UDP, 132 for SCTP.
+    pub protocol: u8,
+    /// The source port; 0 where the protocol has none.
+    pub source_port: u16,
+    /// The destination port; 0 where the protocol has none.
+    pub destination_port: u16,
+}
+
+/// A flow that the kernel tracks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flow {
+    /// The direction of the first packet, as it came in.
+    pub original: Tuple,
+    /// The answers, as they come in: after a DNAT, their source is where the flow was led to.
+    pub reply: Tuple,
+    family: NetfilterProtoFamily,
+    /// What names the entry to the kernel, as the kernel wrote it.
+    handle: Vec<(u16, Vec<u8>)>,
+}
+
+/// A netlink socket for connection tracking. It belongs to the network namespace the thread was in when
+/// it was opened.
+pub struct Conntrack {
+    socket: NetfilterSocket,
+}
+
+impl Conntrack {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`HostError::System`] when the kernel has no nfnetlink.
+    pub fn open() -> Result<Self, HostError> {
+        NetfilterSocket::open().map(|socket| Self { socket })
+    }
+
+    /// The flows of IPv4 or IPv6 that `wanted` says so of.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`]; `EOPNOTSUPP` or `EINVAL` on a kernel without nf_conntrack_netlink.
+    pub fn flows(
+        &mut self,
+        v6: bool,
+        wanted: impl Fn(&Flow) -> bool,
+    ) -> Result<Vec<Flow>, HostError> {
+        let family = if v6 {
+            NetfilterProtoFamily::IPv6
+        } else {
+            NetfilterProtoFamily::IPv4
+        };
+        let message = message(family, ConntrackMessage::Get(Vec::new()));
+        self.socket
+            .dump(&message, "list tracked connections", |found, answer| {
+                found.extend(read(answer).filter(|flow| wanted(flow)));
+            })
+    }
+
+    /// Forgets the flows of IPv4 or IPv6 that `condemned` says so of, and tells how many those were.
+    /// Flows that ended meanwhile are no error.
+    ///
+    /// # Errors
+    /// As [`Conntrack::flows`].
+    pub fn forget(
+        &mut self,
+        v6: bool,
+        condemned: impl Fn(&Flow) -> bool,
+    ) -> Result<usize, HostError> {
+        let flows = self.flows(v6, condemned)?;
+        let mut forgotten = 0;
+        for flow in &flows {
+            match self.socket.request(deletion(flow)) {
+                Ok(()) => forgotten += 1,
+                Err(HostError::Netlink {
+                    errno: Errno::ENOENT,
+                    ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+fn message(family: NetfilterProtoFamily, body: ConntrackMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), body)
+}
+
+fn deletion(flow: &Flow) -> Outgoing {
+    let attributes = flow
+        .handle
+        .iter()
+        .map(|(kind, value)| ConntrackAttribute::Other(DefaultNla::new(*kind, value.clone())))
+        .collect();
+    let Tuple {
+        destination,
+        destination_port,
+        ..
+    } = flow.original;
+    Outgoing {
+        message: message(flow.family, ConntrackMessage::Delete(attributes)),
+        flags: 0,
+        operation: format!("forget a tracked connection to {destination} port {destination_port}"),
+    }
+}
+
+fn read(answer: &Answer<'_>) -> Option<Flow> {
+    let attributes = answer.attributes;
+    // The tuple is needed whole, and so is what tells apart entries with equal ones.
+    let named = [
+        (CTA_TUPLE_ORIG, CTA_TUPLE_ORIG | NLA_F_NESTED),
+        (CTA_ID, CTA_ID),
+        (CTA_ZONE, CTA_ZONE),
+    ];
+    let handle = named
+        .into_iter()
+        .filter_map(|(kind, written)| Some((written, attributes.find(kind)?.to_vec())))
+        .collect();
+    Some(Flow {
+        original: read_tuple(attributes.nested(CTA_TUPLE_ORIG))?,
+        reply: read_tuple(attributes.nested(CTA_TUPLE_REPLY))?,
+        family: answer.family,
+        handle,
+    })
+}
+
+fn read_tuple(tuple: Attributes<'_>) -> Option<Tuple> {
+    let (ip, protocol) = (tuple.nested(CTA_TUPLE_IP), tuple.nested(CTA_TUPLE_PROTO));
+    let address = |v4, v6| {
+        let four = ip
+            .find(v4)
+            .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        let sixteen = ip
+            .find(v6)
+            .and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+        four.map(IpAddr::from).or(sixteen.map(IpAddr::from))
+    };
+    let port = |kind| {
+        let bytes = protocol
+            .find(kind)
+            .and_then(|bytes| <[u8; 2]>::try_from(bytes).ok());
+        bytes.map_or(0, u16::from_be_bytes)
+    };
+    Some(Tuple {
+        source: address(CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
+        destination: address(CTA_IP_V4_DST, CTA_IP_V6_DST)?,
+        protocol: *protocol.find(CTA_PROTO_NUM)?.first()?,
+        source_port: port(CTA_PROTO_SRC_PORT),
+        destination_port: port(CTA_PROTO_DST_PORT),
+    })
+}
