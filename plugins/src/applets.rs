@@ -34,6 +34,10 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::bandwidth::Bandwidth,
     },
     Applet {
+        name: "portmap",
+        plugin: &crate::portmap::Portmap,
+    },
+    Applet {
         name: "host-local",
         plugin: &crate::attach::ipam::HOST_LOCAL,
     },

@@ -10,6 +10,7 @@ pub mod bridge;
 pub mod cli;
 pub mod host;
 pub mod loopback;
+pub mod portmap;
 pub mod process;
 pub mod ptp;
 pub mod tuning;
