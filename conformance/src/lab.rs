@@ -48,12 +48,12 @@ pub enum Need {
     OldGoPlugins,
     /// `strace`, to make system calls fail.
     Strace,
-    /// The kernel's bridge netfilter. Tests load no modules.
-    BridgeNetfilter,
     /// containerd, podman and what belongs to them.
     Runtimes,
     /// A plugin of the subject, which may not have it.
     Plugin(&'static str),
+    /// The kernel's bridge netfilter. Tests load no modules.
+    BridgeNetfilter,
 }
 
 impl Need {
