@@ -15,7 +15,9 @@ step=0
 title() { step=$((step + 1)); printf '\n%s%d. %s%s\n' "$bold" "$step" "$*" "$off"; }
 # Indented, and with a line end after the last line.
 text() { sed -e 's/^/   /' -e '$a\'; }
-fail() { printf '\nThe demo failed in step %d: %s\n' "$step" "$*" >&2; trap - EXIT; exit 1; }
+servers=()
+stop_servers() { [ ${#servers[@]} -eq 0 ] || kill "${servers[@]}"; servers=(); }
+fail() { printf '\nThe demo failed in step %d: %s\n' "$step" "$*" >&2; trap - EXIT; stop_servers; exit 1; }
 
 # Show a command, run it, indent what it says, and stop the demo if it fails.
 try() {
@@ -184,7 +186,7 @@ for pod in server client; do
     try sh -c "./cnitool add service /run/netns/$pod | jq -c '.ips[]'"
 done
 ip netns exec server perl serve.pl &
-server=$!
+servers+=($!)
 printf '   %s# ip netns exec client perl ask.pl 10.96.0.10%s\n' "$dim" "$off"
 if ip netns exec client perl ask.pl 10.96.0.10 >ask.log 2>&1; then fail "the answer should have taken the short way"; fi
 text <ask.log
@@ -207,12 +209,12 @@ ip -n world addr add 198.51.100.1/24 dev eth0
 ip link set up0 up
 ip -n world link set eth0 up
 ip netns exec world perl serve.pl &
-world=$!
+servers+=($!)
 try ip netns exec client perl ask.pl 198.51.100.1
 try nft list table inet trestle
 
 title "DEL: and the rules have gone with the last container"
-kill "$server" "$world"
+stop_servers
 ip link del up0
 for pod in client server; do
     try ./cnitool del service "/run/netns/$pod"
