@@ -12,9 +12,9 @@ use cni_conf::names::NetworkName;
 use super::Kept;
 use super::guard::IpTable;
 use super::wanted::Wanted;
-use crate::host::{HostError, Sysctl};
 use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command};
 use crate::host::program::Program;
+use crate::host::{HostError, Sysctl};
 
 use plan::Listing;
 pub(super) use plan::{FORWARD, PREFIX};
