@@ -4,10 +4,10 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test reference demo faults fuzz tools packages clean
+.PHONY: help build check test e2e reference demo faults fuzz bench tools packages clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## the static release binary
 	cargo build --release --package plugins --bin trestle
@@ -22,6 +22,9 @@ check: ## formatting, lints and unit tests; fast, and needs no root
 test: packages tools build ## everything, with the real kernel, cnitool and the release binary
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --workspace
 
+e2e: packages tools build ## pods of containerd and containers of podman alone
+	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance --test e2e
+
 reference: packages tools ## put the conformance tests to the Go reference plugins
 	TRESTLE_SUBJECT=go TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance
 
@@ -35,8 +38,12 @@ fuzz: ## run the fuzz targets, each for FUZZ_SECONDS (60); needs a nightly toolc
 demo: packages tools build ## two containers on a bridge, step by step
 	TRESTLE_BIN=$(BIN) conformance/demo.sh
 
-tools: ## fetch cnitool and the reference plugins (unpacked under target, not installed)
+bench: packages tools build ## measure trestle, the Go plugins and the kernel's floor; BENCH=--publish refreshes docs/bench.svg
+	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no cargo bench --package conformance --bench cni -- $(BENCH)
+
+tools: ## fetch cnitool, the reference plugins and the runtimes (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
+	-@conformance/e2e/obtain.sh
 
 packages: ## install the Debian packages that tests need, if any is missing
 	@conformance/tools/install-packages.sh

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::cnitool::Cnitool;
 use crate::exec::Program;
 use crate::host::Host;
+use crate::machine;
 use crate::plugin::Plugin;
 
 /// Names under which the binary is linked if it can't install itself.
@@ -47,16 +48,25 @@ pub enum Need {
     OldGoPlugins,
     /// `strace`, to make system calls fail.
     Strace,
+    /// containerd, podman and what belongs to them.
+    Runtimes,
+    /// A plugin of the subject, which may not have it.
+    Plugin(&'static str),
+    /// The kernel's bridge netfilter. Tests load no modules.
+    BridgeNetfilter,
 }
 
 impl Need {
-    fn file(self) -> &'static str {
+    /// What it is a file of the tools for.
+    fn file(self) -> Option<&'static str> {
         match self {
-            Self::Cnitool => "cnitool-old/cnitool",
-            Self::NewCnitool => "cnitool-new/cnitool",
-            Self::GoPlugins => "plugins-new/bridge",
-            Self::OldGoPlugins => "plugins-old/bridge",
-            Self::Strace => "/usr/bin/strace",
+            Self::Cnitool => Some("cnitool-old/cnitool"),
+            Self::NewCnitool => Some("cnitool-new/cnitool"),
+            Self::GoPlugins => Some("plugins-new/bridge"),
+            Self::OldGoPlugins => Some("plugins-old/bridge"),
+            Self::Strace => Some("/usr/bin/strace"),
+            Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+            Self::Runtimes | Self::Plugin(_) => None,
         }
     }
 }
@@ -120,12 +130,33 @@ impl Lab {
 
     /// Why a test that needs this can't run here.
     pub fn lacks(&self, need: Need) -> Option<String> {
-        let file = self.tools.join(need.file());
-        let remedy = match need {
-            Need::Strace => "install it",
-            _ => "conformance/tools/obtain.sh failed",
-        };
-        (!file.exists()).then(|| format!("no {}: {remedy}", need.file()))
+        match need {
+            Need::Plugin(name) => self.lacks_plugin(name),
+            Need::Runtimes if self.runtimes().join("VERSION").exists() => machine::problem(self),
+            Need::Runtimes => {
+                Some("no containerd and podman: conformance/e2e/obtain.sh failed".to_owned())
+            }
+            _ => {
+                let file = need.file().filter(|file| !self.tools.join(file).exists());
+                let remedy = match need {
+                    Need::Strace => "install it",
+                    Need::BridgeNetfilter => "run modprobe br_netfilter",
+                    _ => "conformance/tools/obtain.sh failed",
+                };
+                file.map(|file| format!("no {file}: {remedy}"))
+            }
+        }
+    }
+
+    fn lacks_plugin(&self, name: &str) -> Option<String> {
+        let file = self.bin().join(name);
+        let answers = file.exists()
+            && Program::new(&file)
+                .env("CNI_COMMAND", "VERSION")
+                .stdin("{}")
+                .run()
+                .ok();
+        (!answers).then(|| format!("the binary under test has no {name}"))
     }
 
     fn missing_from_machine(&self) -> Option<String> {
@@ -159,6 +190,11 @@ impl Lab {
         self.tools.join("plugins-old")
     }
 
+    /// The container runtimes that `e2e/obtain.sh` unpacks, and their image.
+    pub fn runtimes(&self) -> PathBuf {
+        self.tools.join("runtimes")
+    }
+
     /// One of the subject's plugins on a host.
     pub fn plugin<'h>(&self, host: &'h Host, name: &str) -> Plugin<'h> {
         self.plugin_in(host, name, self.bin(), &[])
@@ -186,11 +222,11 @@ impl Lab {
 
     /// `cnitool` with the subject's plugins, the release that has gc and status if it is there.
     pub fn cnitool<'h>(&self, host: &'h Host) -> Cnitool<'h> {
-        let new = self.tools.join(Need::NewCnitool.file());
+        let new = self.tools.join("cnitool-new/cnitool");
         let program = if new.exists() {
             new
         } else {
-            self.tools.join(Need::Cnitool.file())
+            self.tools.join("cnitool-old/cnitool")
         };
         let path = self.bin().to_string_lossy().into_owned();
         Cnitool {
@@ -202,21 +238,30 @@ impl Lab {
     }
 }
 
-fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
 }
 
 /// Where the tools are. `TRESTLE_TOOLS_FETCH=no` takes what is there, for who has just tried.
 fn obtain_tools() -> PathBuf {
+    obtain("conformance/tools/obtain.sh")
+}
+
+/// Fetch the container runtimes, unless the environment says that somebody has just tried. To be called before
+/// tests that need them are run.
+pub fn obtain_runtimes() {
+    obtain("conformance/e2e/obtain.sh");
+}
+
+fn obtain(script: &str) -> PathBuf {
     let tools = env::var_os("TRESTLE_TOOLS")
         .filter(|dir| !dir.is_empty())
         .map(PathBuf::from);
     let tools = tools.unwrap_or_else(|| workspace().join("target/conformance-tools"));
     if env::var("TRESTLE_TOOLS_FETCH").as_deref() != Ok("no") {
-        let mut script = Command::new(workspace().join("conformance/tools/obtain.sh"));
         // What is missing afterwards is the reason of the tests that need it.
-        let _ = script
+        let _ = Command::new(workspace().join(script))
             .env("TRESTLE_TOOLS", &tools)
             .stdin(Stdio::null())
             .status();

@@ -10,9 +10,12 @@
 //! `TRESTLE_TOOLS` (where `tools/obtain.sh` puts what it fetches), `TRESTLE_SUBJECT` (`trestle` or `go`).
 
 mod cnitool;
+mod dns;
 mod exec;
 mod host;
+mod kube_proxy;
 mod lab;
+mod machine;
 mod network;
 mod observe;
 mod place;
@@ -24,7 +27,9 @@ mod traffic;
 pub use cnitool::Cnitool;
 pub use exec::{Output, Program};
 pub use host::{Host, Pod};
-pub use lab::{Lab, Need, Subject};
+pub use kube_proxy::{ProxyMode, Service};
+pub use lab::{Lab, Need, Subject, obtain_runtimes};
+pub use machine::Machine;
 pub use network::{bridge, host_local, ipam_network, layer2, with};
 pub use observe::Snapshot;
 pub use place::Place;

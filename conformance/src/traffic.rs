@@ -5,10 +5,11 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::dns;
 use crate::place::Place;
 
 /// How long a client waits for an answer that should come.
@@ -27,9 +28,11 @@ pub enum Protocol {
     Tcp,
     /// A datagram each way.
     Udp,
+    /// A question and an answer of the domain name system, over UDP.
+    Dns,
 }
 
-/// Both protocols, for tests that want the same of them.
+/// Protocols for tests that want the same of them.
 impl Protocol {
     /// TCP, then UDP.
     pub const BOTH: [Self; 2] = [Self::Tcp, Self::Udp];
@@ -41,7 +44,15 @@ pub struct EchoServer {
     /// Where it listens.
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl EchoServer {
+    /// How many requests it has answered so far.
+    pub fn served(&self) -> usize {
+        self.served.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for EchoServer {
@@ -61,29 +72,36 @@ impl Place {
     #[track_caller]
     pub fn serve(&self, protocol: Protocol, ip: IpAddr, port: u16) -> EchoServer {
         let address = SocketAddr::new(ip, port);
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let served = match protocol {
+        let (stop, served) = (Arc::default(), Arc::default());
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&served));
+        let started = match protocol {
             Protocol::Tcp => self
                 .enter(|| TcpListener::bind(address))
                 .and_then(|listener| {
                     let address = listener.local_addr()?;
                     listener.set_nonblocking(true)?;
-                    Ok((
-                        address,
-                        thread::spawn(move || serve_tcp(&listener, &stopped)),
-                    ))
+                    let serve = move || serve_tcp(&listener, &stopped, &count);
+                    Ok((address, thread::spawn(serve)))
                 }),
-            Protocol::Udp => self.enter(|| UdpSocket::bind(address)).and_then(|socket| {
-                let address = socket.local_addr()?;
-                socket.set_read_timeout(Some(TICK))?;
-                Ok((address, thread::spawn(move || serve_udp(&socket, &stopped))))
-            }),
+            Protocol::Udp | Protocol::Dns => {
+                self.enter(|| UdpSocket::bind(address)).and_then(|socket| {
+                    let address = socket.local_addr()?;
+                    socket.set_read_timeout(Some(TICK))?;
+                    let reply = if protocol == Protocol::Dns {
+                        dns::answer
+                    } else {
+                        |_: &[u8], peer| Some(shown(peer))
+                    };
+                    let serve = move || serve_udp(&socket, &stopped, &count, reply);
+                    Ok((address, thread::spawn(serve)))
+                })
+            }
         };
-        match served {
+        match started {
             Ok((address, thread)) => EchoServer {
                 address,
                 stop,
+                served,
                 thread: Some(thread),
             },
             Err(error) => panic!("serve {protocol:?} on {address}: {error}"),
@@ -103,54 +121,108 @@ impl Place {
         self.ask_within(protocol, to, DOUBT).is_err()
     }
 
+    /// Send numbered datagrams to an address and see how often each arrives at a place: the highest count, once all
+    /// have arrived and a little time has passed.
+    ///
+    /// # Errors
+    /// When one doesn't arrive within three seconds.
+    pub fn copies(&self, to: SocketAddr, at: &Self, bound: SocketAddr) -> io::Result<usize> {
+        const DATAGRAMS: u8 = 16;
+        let receiver = at.enter(|| UdpSocket::bind(bound))?;
+        receiver.set_read_timeout(Some(TICK))?;
+        let sender = self.enter(|| UdpSocket::bind(any(to)))?;
+        let (mut arrived, begun) = ([0; DATAGRAMS as usize], Instant::now());
+        let mut receive = || {
+            let mut buffer = [0; 1];
+            if receiver.recv(&mut buffer).is_ok() {
+                arrived[usize::from(buffer[0])] += 1;
+            }
+            arrived.contains(&0)
+        };
+        for number in 0..DATAGRAMS {
+            sender.send_to(&[number], to)?;
+        }
+        while receive() {
+            if begun.elapsed() > PATIENCE {
+                return Err(io::Error::other(format!("not all arrived: {arrived:?}")));
+            }
+        }
+        // A second copy takes no longer than the first.
+        let complete = Instant::now();
+        while complete.elapsed() < DOUBT / 4 {
+            receive();
+        }
+        Ok(arrived.into_iter().max().unwrap_or(0))
+    }
+
     fn ask_within(&self, protocol: Protocol, to: SocketAddr, wait: Duration) -> io::Result<IpAddr> {
-        let answer = self.enter(|| match protocol {
+        self.enter(|| match protocol {
             Protocol::Tcp => ask_tcp(to, wait),
-            Protocol::Udp => ask_udp(to, wait),
-        })?;
-        answer
-            .parse()
-            .map_err(|_| io::Error::other(format!("{to} answered {answer:?}")))
+            Protocol::Udp => exchange(to, wait, |_| b"who am I".to_vec(), |_, answer| read(answer)),
+            Protocol::Dns => exchange(to, wait, |id| dns::question(id, to), dns::read),
+        })
     }
 }
 
-fn serve_tcp(listener: &TcpListener, stop: &AtomicBool) {
+fn serve_tcp(listener: &TcpListener, stop: &AtomicBool, served: &AtomicUsize) {
     while !stop.load(Ordering::Relaxed) {
         let Ok((mut stream, peer)) = listener.accept() else {
             thread::sleep(TICK);
             continue;
         };
-        let _ = stream.write_all(peer.ip().to_string().as_bytes());
+        served.fetch_add(1, Ordering::Relaxed);
+        let _ = stream.write_all(&shown(peer));
     }
 }
 
-fn serve_udp(socket: &UdpSocket, stop: &AtomicBool) {
+fn serve_udp(
+    socket: &UdpSocket,
+    stop: &AtomicBool,
+    served: &AtomicUsize,
+    reply: fn(&[u8], SocketAddr) -> Option<Vec<u8>>,
+) {
     let mut buffer = [0; 512];
     while !stop.load(Ordering::Relaxed) {
-        if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(peer.ip().to_string().as_bytes(), peer);
+        let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        if let Some(answer) = reply(&buffer[..length], peer) {
+            served.fetch_add(1, Ordering::Relaxed);
+            let _ = socket.send_to(&answer, peer);
         }
     }
 }
 
-fn ask_tcp(to: SocketAddr, wait: Duration) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, wait)?;
-    stream.set_read_timeout(Some(wait))?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+fn shown(peer: SocketAddr) -> Vec<u8> {
+    peer.ip().to_string().into_bytes()
 }
 
-/// The socket is not connected, so that an answer from elsewhere arrives and can be told apart.
-fn ask_udp(to: SocketAddr, wait: Duration) -> io::Result<String> {
-    let any: SocketAddr = if to.is_ipv4() {
-        ([0; 4], 0).into()
-    } else {
-        ([0; 16], 0).into()
-    };
-    let socket = UdpSocket::bind(any)?;
+fn read(answer: &[u8]) -> io::Result<IpAddr> {
+    let text = String::from_utf8_lossy(answer);
+    let parsed = text.parse();
+    parsed.map_err(|_| io::Error::other(format!("the answer is {text:?}")))
+}
+
+fn ask_tcp(to: SocketAddr, wait: Duration) -> io::Result<IpAddr> {
+    let mut stream = TcpStream::connect_timeout(&to, wait)?;
+    stream.set_read_timeout(Some(wait))?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    read(&answer)
+}
+
+/// One datagram there and one back. The socket is not connected, so that an answer from elsewhere arrives and can be
+/// told apart.
+fn exchange(
+    to: SocketAddr,
+    wait: Duration,
+    question: impl FnOnce(u16) -> Vec<u8>,
+    read: fn(&[u8], &[u8]) -> io::Result<IpAddr>,
+) -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind(any(to))?;
     socket.set_read_timeout(Some(wait))?;
-    socket.send_to(b"who am I", to)?;
+    let question = question(socket.local_addr()?.port());
+    socket.send_to(&question, to)?;
     let mut buffer = [0; 512];
     let (length, from) = socket.recv_from(&mut buffer)?;
     if from != to {
@@ -158,5 +230,14 @@ fn ask_udp(to: SocketAddr, wait: Duration) -> io::Result<String> {
             "asked {to}, was answered by {from}"
         )));
     }
-    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    read(&question, &buffer[..length])
+}
+
+/// Any address of the family, any port.
+fn any(to: SocketAddr) -> SocketAddr {
+    if to.is_ipv4() {
+        ([0; 4], 0).into()
+    } else {
+        ([0; 16], 0).into()
+    }
 }

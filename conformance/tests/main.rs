@@ -16,7 +16,7 @@ mod loopback;
 mod protocol;
 mod reclaim;
 mod samples;
-mod service;
+mod scenarios;
 mod storage;
 mod storms;
 mod upkeep;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         host_local_state::cases(),
         delegation::cases(),
         samples::cases(),
-        service::cases(),
+        scenarios::cases(),
     ];
     conformance::run(modules.into_iter().flatten().collect())
 }

@@ -16,6 +16,8 @@ jq jq
 strace strace
 unshare util-linux
 flock util-linux
+nsenter util-linux
+mount mount
 /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 '

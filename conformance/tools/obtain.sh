@@ -233,4 +233,5 @@ main() {
     chmod -R u+w "$tools"/go-* && rm -rf "$tools"/go-* "$tools"/apt
 }
 
-main "$@"
+# Another script may read this one for its functions.
+[ "${BASH_SOURCE[0]}" != "$0" ] || main "$@"

@@ -36,6 +36,14 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::bandwidth::Bandwidth,
     },
     Applet {
+        name: "portmap",
+        plugin: &crate::portmap::Portmap,
+    },
+    Applet {
+        name: "firewall",
+        plugin: &crate::firewall::Firewall,
+    },
+    Applet {
         name: "host-local",
         plugin: &crate::attach::ipam::HOST_LOCAL,
     },
@@ -63,6 +71,8 @@ pub fn parse_conf(
         "ptp" => crate::ptp::parse_conf(request),
         "tuning" => crate::tuning::parse_conf(request, attachment),
         "bandwidth" => crate::bandwidth::parse_conf(request),
+        "portmap" => crate::portmap::parse_conf(request),
+        "firewall" => crate::firewall::parse_conf(request),
         "host-local" => ipam::HostLocal::parse_conf(request, attachment),
         // It has nothing but its configuration.
         "static" => ipam::Static.add(request, attachment).map(drop),

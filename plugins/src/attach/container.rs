@@ -212,23 +212,24 @@ impl Layer3 {
     }
 }
 
-/// Settings of the container's interface, from within its namespace, before it is up.
+/// Settings of the container's interface, from within its namespace, before it is up. The interface is new, so they
+/// are written without a look at what they are.
 fn set_sysctls(ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
     if layer3.has_ipv6() {
         // Some runtimes switch IPv6 off in new namespaces; addresses were asked for here.
-        Sysctl::ipv6_conf(ifname, "disable_ipv6").ensure("0")?;
+        Sysctl::ipv6_conf(ifname, "disable_ipv6").write("0")?;
         // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
-        Sysctl::ipv6_conf(ifname, "accept_ra").ensure("0")?;
+        Sysctl::ipv6_conf(ifname, "accept_ra").write("0")?;
     }
     if !layer3.dad {
-        if_there(Sysctl::ipv6_conf(ifname, "accept_dad").ensure("0"))?;
+        if_there(Sysctl::ipv6_conf(ifname, "accept_dad").write("0"))?;
     }
     // Tells the neighbours at once when an address has moved to another MAC address.
-    if_there(Sysctl::ipv4_conf(ifname, "arp_notify").ensure("1"))
+    if_there(Sysctl::ipv4_conf(ifname, "arp_notify").write("1"))
 }
 
 /// Settings that a kernel without the protocol lacks are no loss.
-pub fn if_there(outcome: Result<bool, HostError>) -> Result<(), HostError> {
+pub fn if_there<T>(outcome: Result<T, HostError>) -> Result<(), HostError> {
     match outcome {
         Err(error) if error.is_missing() => Ok(()),
         outcome => outcome.map(drop),

@@ -2,9 +2,9 @@
 //! comparing it with a result, and undoing.
 
 pub mod bridge_netfilter;
-pub mod chain;
 pub mod chained;
 pub mod check;
+pub mod comment;
 pub mod container;
 pub mod detach;
 pub mod errors;
@@ -12,11 +12,14 @@ pub mod forward;
 pub mod forwarding;
 pub mod gateway;
 pub mod ipam;
+pub mod list;
 pub mod liveness;
 pub mod mac;
 pub mod masq;
 pub mod masquerade;
+pub mod nat_table;
 pub mod owner;
 pub mod settings;
+pub mod table;
 pub mod undo;
 pub mod veth;

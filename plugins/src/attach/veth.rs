@@ -50,7 +50,7 @@ pub fn create(host: &Rtnl, pair: &Pair<'_>) -> Result<VethPair, Error> {
         )));
     };
     let created = created?;
-    if_there(Sysctl::ipv6_conf(&created.host.name, "accept_ra").ensure("0"))?;
+    if_there(Sysctl::ipv6_conf(&created.host.name, "accept_ra").write("0"))?;
     Ok(created)
 }
 

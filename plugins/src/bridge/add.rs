@@ -1,5 +1,6 @@
 //! ADD.
 
+use cni_conf::addr::MacAddr;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, Request};
 use cni_conf::result::{CniResult, Interface};
@@ -36,7 +37,7 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         container,
     };
     // A configuration whose bridge can't be had should not cost an address.
-    link::ensure(&add.host, &add.settings)?;
+    let bridge = link::ensure(&add.host, &add.settings)?;
     Undo::guard(|undo| {
         let leased = match &ipam {
             None => CniResult::default(),
@@ -47,7 +48,7 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             }
         };
         let plan = plan::plan(&add.settings, &leased)?;
-        let connected = add.connect(&plan, undo)?;
+        let connected = add.connect(bridge, &plan, undo)?;
         add.settings
             .netfilter
             .ensure(&add.host, &connected.bridge)?;
@@ -74,12 +75,17 @@ struct Connected {
     bridge: Link,
     vlan_gateway: Option<Link>,
     pair: VethPair,
-    mac: cni_conf::addr::MacAddr,
+    mac: MacAddr,
 }
 
 impl Add {
     /// Makes the bridge a gateway and plugs the pair in.
-    fn connect<'a>(&'a self, plan: &Plan, undo: &mut Undo<'a>) -> Result<Connected, Error> {
+    fn connect<'a>(
+        &'a self,
+        mut bridge: Link,
+        plan: &Plan,
+        undo: &mut Undo<'a>,
+    ) -> Result<Connected, Error> {
         let mac = match plan::mac(&self.settings, &plan.layer3) {
             Some(mac) => mac,
             None => mac::random()?,
@@ -87,7 +93,6 @@ impl Add {
         undo.push(|| veth::delete_anew(&self.owner));
         let mut attempt = 1;
         loop {
-            let bridge = link::ensure(&self.host, &self.settings)?;
             match self.plug_in(&bridge, plan, mac) {
                 Ok((vlan_gateway, pair)) => {
                     return Ok(Connected {
@@ -102,6 +107,7 @@ impl Add {
                     if !vanished || attempt == BRIDGE_ATTEMPTS {
                         return Err(error);
                     }
+                    bridge = link::ensure(&self.host, &self.settings)?;
                     attempt += 1;
                 }
             }
@@ -112,7 +118,7 @@ impl Add {
         &self,
         bridge: &Link,
         plan: &Plan,
-        mac: cni_conf::addr::MacAddr,
+        mac: MacAddr,
     ) -> Result<(Option<Link>, VethPair), Error> {
         let vlan_gateway =
             link::ensure_gateway(&self.host, &self.settings, bridge, &plan.gateways)?;
@@ -133,7 +139,7 @@ impl Add {
     fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
         let (settings, port) = (&self.settings, connected.pair.host.index);
         // A port needs no address of its own, and nobody has to wait for its link-local one.
-        if_there(Sysctl::ipv6_conf(&connected.pair.host.name, "addr_gen_mode").ensure("1"))?;
+        if_there(Sysctl::ipv6_conf(&connected.pair.host.name, "addr_gen_mode").write("1"))?;
         link::set_vlans(&self.host, port, &settings.vlans)?;
         if settings.mac_spoof_check {
             self.host.add_static_fdb(port, connected.mac.bytes())?;

@@ -10,6 +10,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use nix::fcntl::{Flock, FlockArg};
+
 use super::error::HostError;
 
 /// One network sysctl, by name. Making one does not touch the system.
@@ -144,6 +146,20 @@ impl Sysctl {
             .open(self.path())
             .map_err(self.failed("write"))?;
         io::Write::write_all(&mut file, value.as_bytes()).map_err(self.failed("write"))
+    }
+
+    /// Keeps other processes of this program out that take the same lock, until the guard is dropped. For settings
+    /// that are switched by who comes first and who leaves last.
+    ///
+    /// The lock is on the file under /proc/sys itself, so it belongs to the namespace and goes with the process.
+    ///
+    /// # Errors
+    /// [`HostError::Sysctl`]; [`HostError::is_missing`] when the kernel has no such setting.
+    pub fn lock(&self) -> Result<Flock<fs::File>, HostError> {
+        self.check()?;
+        let file = fs::File::open(self.path()).map_err(self.failed("lock"))?;
+        Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| self.failed("lock")(errno.into()))
     }
 
     /// Makes sure of the value: writes only when it is another one. Returns whether it wrote.

@@ -6,7 +6,7 @@
 //! meanwhile is not touched. An attachment is gone if
 //! - host-local remembers under which boot or for which network namespace it gave its address, and that is over, or
 //! - the runtime's cache tells its network namespace, and there is none at that path, or
-//! - nothing but elements or rules of the firewall are left of it;
+//! - nothing but rules is left of it, where host-local would have an address of every attachment;
 //!
 //! and in any case none of its interfaces stands on the host. With `"reclaim": false` what holds an address stays.
 
@@ -26,10 +26,11 @@ use cni_conf::request::{Attachment, AttachmentId, Call, CniArgs, Request};
 use self::cache::Cached;
 use self::list::Network;
 use super::{CliError, GcArgs, file};
-use crate::attach::masquerade::{self, Kept};
+use crate::attach::masquerade;
 use crate::attach::owner::Owner;
 use crate::attach::{ipam, veth};
 use crate::host::{HostError, NetNs, Rtnl};
+use crate::{firewall, portmap};
 
 /// What is known of one attachment.
 #[derive(Default)]
@@ -38,7 +39,8 @@ struct Evidence {
     /// Whether host-local says that nothing of it is left.
     dead_in_ipam: bool,
     cached: Option<Cached>,
-    firewall: Vec<String>,
+    /// Rules and elements of the firewall, in words.
+    rules: Vec<String>,
 }
 
 enum Verdict {
@@ -54,6 +56,8 @@ struct Survey {
     attachments: BTreeMap<AttachmentId, Evidence>,
     /// Whether addresses may be taken back.
     reclaim: bool,
+    /// Whether every attachment that lives holds an address of host-local.
+    all_have_addresses: bool,
     /// What is kept for nobody who could be named.
     nameless: Vec<String>,
 }
@@ -74,7 +78,7 @@ pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
     let (mut gone, mut alive) = (0, 0);
     for (id, evidence) in &survey.attachments {
         let whose = format!("container {}, interface {}", id.container, id.ifname);
-        match judge(&host, &network, id, evidence, survey.reclaim)? {
+        match judge(&host, &network, id, evidence, &survey)? {
             Verdict::Alive => alive += 1,
             Verdict::Unknown => {
                 alive += 1;
@@ -130,7 +134,7 @@ impl Evidence {
         let addresses = self.addresses.iter();
         addresses
             .map(|address| format!("address {address}"))
-            .chain(self.firewall.iter().cloned())
+            .chain(self.rules.iter().cloned())
             .collect()
     }
 }
@@ -142,17 +146,19 @@ fn plugins(network: &Network) -> String {
         .join(", ")
 }
 
-/// Collects what is known. Firewall and addresses come first, interfaces and namespaces later ([`judge`]): ADD makes
+/// Collects what is known. Rules and addresses come first, interfaces and namespaces later ([`judge`]): ADD makes
 /// them in another order, so that what is half done now looks alive.
 fn survey(network: &Network, cache_dir: &Path) -> Result<Survey, CliError> {
     let mut survey = Survey {
         attachments: BTreeMap::new(),
         reclaim: true,
+        all_have_addresses: false,
         nameless: Vec::new(),
     };
-    let firewall = masquerade::list(&network.name).map_err(Error::from)?;
+    let rules = rules(network)?;
     for member in &network.members {
         if let Some(held) = ipam::survey(&member.request)? {
+            survey.all_have_addresses = true;
             survey.take_in_addresses(held);
         }
     }
@@ -160,8 +166,8 @@ fn survey(network: &Network, cache_dir: &Path) -> Result<Survey, CliError> {
         let evidence = survey.attachments.entry(cached.id.clone()).or_default();
         evidence.cached = Some(cached);
     }
-    for kept in firewall {
-        survey.take_in_firewall(network, kept);
+    for (owner, what) in rules {
+        survey.take_in_rule(network, &owner, what);
     }
     Ok(survey)
 }
@@ -193,23 +199,33 @@ impl Survey {
         }
     }
 
-    fn take_in_firewall(&mut self, network: &Network, kept: Kept) {
-        let known = self
-            .attachments
-            .iter_mut()
-            .find(|(id, _)| masquerade::owner_text(&Owner::new(&network.name, id)) == kept.owner);
+    fn take_in_rule(&mut self, network: &Network, text: &str, what: String) {
+        let is_whose = |id: &AttachmentId| {
+            let owner = Owner::new(&network.name, id);
+            owner.path() == text || masquerade::owner_text(&owner) == text
+        };
+        let known = self.attachments.iter_mut().find(|(id, _)| is_whose(id));
         if let Some((_, evidence)) = known {
-            evidence.firewall.push(kept.what);
+            evidence.rules.push(what);
             return;
         }
-        match parse_owner(network, &kept.owner) {
-            Some(id) => {
-                let evidence = self.attachments.entry(id).or_default();
-                evidence.firewall.push(kept.what);
-            }
-            None => self.nameless.push(kept.what),
+        match parse_owner(network, text) {
+            Some(id) => self.attachments.entry(id).or_default().rules.push(what),
+            None => self.nameless.push(what),
         }
     }
+}
+
+/// What masquerade, portmap and firewall keep: the text of its owner, and what it is in words.
+fn rules(network: &Network) -> Result<Vec<(String, String)>, Error> {
+    let masquerade = masquerade::list(&network.name)?.into_iter();
+    let portmap = portmap::list(&network.name)?.into_iter();
+    let firewall = firewall::list(&network.name)?.into_iter();
+    Ok(masquerade
+        .map(|kept| (kept.owner, kept.what))
+        .chain(portmap.map(|kept| (kept.owner, format!("port mapping {}", kept.what))))
+        .chain(firewall.map(|kept| (kept.owner, kept.what)))
+        .collect())
 }
 
 /// The attachment that a comment spells out in full.
@@ -229,7 +245,7 @@ fn judge(
     network: &Network,
     id: &AttachmentId,
     evidence: &Evidence,
-    reclaim: bool,
+    survey: &Survey,
 ) -> Result<Verdict, Error> {
     if stands(host, &Owner::new(&network.name, id), evidence)? {
         return Ok(Verdict::Alive);
@@ -239,14 +255,14 @@ fn judge(
             "its network namespace is gone, or the machine was started since".into(),
         ));
     }
-    if !reclaim && !evidence.addresses.is_empty() {
+    if !survey.reclaim && !evidence.addresses.is_empty() {
         return Ok(Verdict::Alive);
     }
     let Some(cached) = &evidence.cached else {
-        return Ok(if evidence.addresses.is_empty() {
-            Verdict::Gone("nothing but rules of the firewall is left of it".into())
-        } else {
-            Verdict::Unknown
+        let only_rules = survey.all_have_addresses && evidence.addresses.is_empty();
+        return Ok(match only_rules {
+            true => Verdict::Gone("nothing but rules is left of it".into()),
+            false => Verdict::Unknown,
         });
     };
     if cached.netns.is_empty() {

@@ -15,6 +15,7 @@ mod exchange;
 mod fdb;
 mod link;
 mod link_change;
+mod lookup;
 mod monitor;
 mod qdisc;
 mod route;

@@ -1,0 +1,133 @@
+//! A host that is full already, and what connections out of it cost.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use conformance::{Host, Pod};
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::burst::attach_all;
+use crate::stats::Lane;
+use crate::subject::{Kind, Network, Subject};
+
+/// How many containers are attached already. A bridge takes no more than 1,023.
+pub(crate) const LEVELS: [usize; 3] = [1, 100, 1_000];
+
+const WORKERS: usize = 4;
+const PORT: u16 = 8080;
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const SLICE: Duration = Duration::from_millis(300);
+
+/// A network with containers attached, one of them at hand, and a pod for one more.
+pub(crate) struct Populated {
+    pub(crate) network: Network,
+    pub(crate) level: usize,
+    pub(crate) spare: Pod,
+    pods: Vec<Pod>,
+    _world: World,
+}
+
+impl Populated {
+    /// Attaches `level` containers.
+    pub(crate) fn new(subject: &Subject, kind: Kind, level: usize) -> Result<Self, String> {
+        let network = Network::new(subject, kind)?;
+        let pods: Vec<_> = (1..level)
+            .map(|number| network.host.pod(&format!("pod-{number}")))
+            .collect();
+        attach_all(&network, &pods, WORKERS)?;
+        let world = World::beside(&network.host);
+        Ok(Self {
+            spare: network.host.pod("spare"),
+            network,
+            level,
+            pods,
+            _world: world,
+        })
+    }
+
+    /// A lane that opens connections from a container to a machine elsewhere, one after the other; per second.
+    pub(crate) fn connections(&self, case: String) -> Lane<'_> {
+        Lane::new(case, self.network.subject.who.name(), move || {
+            // Whose rules, if there is one for each container, come last.
+            let pod = self.pods.last().unwrap_or(&self.network.resident);
+            let (count, took) = pod
+                .enter(connect_for_a_while)
+                .map_err(|error| format!("connect out of a pod: {error}"))?;
+            Ok(vec![(
+                "connections".to_owned(),
+                f64::from(count) / took.as_secs_f64(),
+            )])
+        })
+    }
+}
+
+fn connect_for_a_while() -> io::Result<(u32, Duration)> {
+    let (start, mut count) = (Instant::now(), 0);
+    let to = SocketAddr::from((OUTSIDE, PORT));
+    while start.elapsed() < SLICE {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
+        forget_at_close(&stream)?;
+        count += 1;
+    }
+    Ok((count, start.elapsed()))
+}
+
+/// Close with a reset, so that no port is kept waiting.
+fn forget_at_close(stream: &TcpStream) -> io::Result<()> {
+    let now = linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    Ok(setsockopt(&stream.as_fd(), sockopt::Linger, &now)?)
+}
+
+/// A machine at the other end of the host's cable that doesn't know where the pods are, with a server.
+struct World {
+    _host: Host,
+    stop: Arc<AtomicBool>,
+    address: SocketAddr,
+    server: Option<JoinHandle<()>>,
+}
+
+impl World {
+    fn beside(host: &Host) -> Self {
+        let world = Host::new();
+        host.cable("wan0", &world, "wan0");
+        host.ip("addr add 192.0.2.1/24 dev wan0");
+        world.ip("addr add 192.0.2.2/24 dev wan0");
+        let listener = world.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)));
+        let listener = listener.expect("listen in the world");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let server = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let _ = listener.accept();
+            }
+        });
+        Self {
+            _host: world,
+            stop,
+            address: SocketAddr::from((OUTSIDE, PORT)),
+            server: Some(server),
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Wakes it up, from its own machine.
+        let address = self.address;
+        self._host
+            .enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
+        if let Some(server) = self.server.take() {
+            let _ = server.join();
+        }
+    }
+}

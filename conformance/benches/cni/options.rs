@@ -1,0 +1,51 @@
+//! The command line of the benchmark.
+
+use std::env;
+use std::path::PathBuf;
+
+/// What is measured, how often, and where it goes.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The parts to run; none means all.
+    only: Vec<String>,
+    /// Samples of each figure that is cheap to take.
+    pub(crate) rounds: usize,
+    /// Refresh the chart of the documentation as well.
+    pub(crate) publish: bool,
+    /// Another directory of reference plugins than the one that is fetched.
+    pub(crate) go: Option<PathBuf>,
+}
+
+/// Shown when the command line makes no sense.
+const USAGE: &str = "cni [--only one,burst,store,full,costs] [--rounds N] [--go DIR] [--publish]";
+
+impl Options {
+    /// Those of this process.
+    pub(crate) fn from_os() -> Result<Self, String> {
+        let mut options = Self {
+            only: Vec::new(),
+            rounds: 40,
+            publish: false,
+            go: None,
+        };
+        let mut arguments = env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(USAGE);
+            match argument.as_str() {
+                // cargo bench says so.
+                "--bench" => {}
+                "--publish" => options.publish = true,
+                "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
+                "--rounds" => options.rounds = value()?.parse().map_err(|_| USAGE)?,
+                "--go" => options.go = Some(value()?.into()),
+                _ => return Err(USAGE.to_owned()),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether this part is wanted.
+    pub(crate) fn wants(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == part)
+    }
+}

@@ -1,0 +1,191 @@
+//! What the figures should be on a quiet machine. They are shown beside what was measured and never decide
+//! whether a run succeeds: time belongs to the machine.
+
+use serde_json::{Value, json};
+
+use crate::report::section::{BURST, COSTS, FULL, ONE, STORE};
+use crate::report::{Report, number};
+use crate::subject::Who::{self, Floor, Go, Trestle};
+
+/// A ratio or figure with a limit.
+#[derive(Debug)]
+pub(crate) struct Target {
+    text: String,
+    measured: Option<f64>,
+    limit: Limit,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Target {
+    fn met(&self) -> Option<bool> {
+        Some(match self.limit {
+            Limit::AtMost(limit) => self.measured? <= limit,
+            Limit::AtLeast(limit) => self.measured? >= limit,
+        })
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let limit = match self.limit {
+            Limit::AtMost(limit) => format!("at most {limit}"),
+            Limit::AtLeast(limit) => format!("at least {limit}"),
+        };
+        let verdict = match self.met() {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "?",
+        };
+        let measured = self.measured.map_or_else(|| "-".to_owned(), number);
+        format!("{verdict:<4}{:<68} {measured:>7}   {limit}", self.text)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let (bound, limit) = match self.limit {
+            Limit::AtMost(limit) => ("at most", limit),
+            Limit::AtLeast(limit) => ("at least", limit),
+        };
+        json!({
+            "target": self.text, "measured": self.measured, "bound": bound, "limit": limit, "met": self.met()
+        })
+    }
+}
+
+/// Section, case, metric and whose: what names a figure.
+type Figure<'a> = (&'a str, &'a str, &'a str, Who);
+
+/// All targets with what this run says about them.
+pub(crate) fn all(report: &Report) -> Vec<Target> {
+    use Limit::{AtLeast, AtMost};
+    let (plain, masq) = ("bridge", "bridge, nftables masquerade");
+    let value =
+        |(section, case, metric, who): Figure<'_>| report.median(section, case, metric, who);
+    let ratio = |text: &str, over: Figure<'_>, under: Figure<'_>, limit: Limit| Target {
+        text: text.to_owned(),
+        measured: value(over)
+            .zip(value(under))
+            .map(|(over, under)| over / under),
+        limit,
+    };
+    let figure = |text: &str, of: Figure<'_>, limit: Limit| Target {
+        text: text.to_owned(),
+        measured: value(of),
+        limit,
+    };
+    vec![
+        ratio(
+            "ADD, trestle to floor",
+            (ONE, plain, "ADD", Trestle),
+            (ONE, plain, "ADD", Floor),
+            AtMost(1.5),
+        ),
+        ratio(
+            "ADD with nftables masquerade, trestle to floor without",
+            (ONE, masq, "ADD", Trestle),
+            (ONE, plain, "ADD", Floor),
+            AtMost(2.0),
+        ),
+        ratio(
+            "ADD with nftables masquerade, Go to trestle",
+            (ONE, masq, "ADD", Go),
+            (ONE, masq, "ADD", Trestle),
+            AtLeast(10.0),
+        ),
+        ratio(
+            "DEL, trestle to floor",
+            (ONE, plain, "DEL", Trestle),
+            (ONE, plain, "DEL", Floor),
+            AtMost(1.25),
+        ),
+        ratio(
+            "DEL with nftables masquerade, trestle to floor without",
+            (ONE, masq, "DEL", Trestle),
+            (ONE, plain, "DEL", Floor),
+            AtMost(1.25),
+        ),
+        ratio(
+            "200 ADDs by 8 processes, trestle to floor",
+            (BURST, "bridge, 8 at once", "ADD", Trestle),
+            (BURST, "bridge, 8 at once", "ADD", Floor),
+            AtMost(1.6),
+        ),
+        ratio(
+            "host-local ADD, 60000 addresses to none",
+            (STORE, "60000 allocated", "ADD", Trestle),
+            (STORE, "0 allocated", "ADD", Trestle),
+            AtMost(1.2),
+        ),
+        ratio(
+            "host-local DEL, 60000 addresses to none",
+            (STORE, "60000 allocated", "DEL", Trestle),
+            (STORE, "0 allocated", "DEL", Trestle),
+            AtMost(1.2),
+        ),
+        ratio(
+            "ADD with masquerade, 1000 containers to 1",
+            (
+                FULL,
+                "bridge, nftables masquerade, 1000 attached",
+                "ADD",
+                Trestle,
+            ),
+            (
+                FULL,
+                "bridge, nftables masquerade, 1 attached",
+                "ADD",
+                Trestle,
+            ),
+            AtMost(1.2),
+        ),
+        ratio(
+            "DEL with masquerade, 1000 containers to 1",
+            (
+                FULL,
+                "bridge, nftables masquerade, 1000 attached",
+                "DEL",
+                Trestle,
+            ),
+            (
+                FULL,
+                "bridge, nftables masquerade, 1 attached",
+                "DEL",
+                Trestle,
+            ),
+            AtMost(1.2),
+        ),
+        ratio(
+            "connections out of a pod, 1000 containers to 1",
+            (
+                FULL,
+                "bridge, nftables masquerade, 1000 attached",
+                "connections",
+                Trestle,
+            ),
+            (
+                FULL,
+                "bridge, nftables masquerade, 1 attached",
+                "connections",
+                Trestle,
+            ),
+            AtLeast(0.95),
+        ),
+        figure(
+            "child processes of an ADD with masquerade",
+            (COSTS, masq, "ADD: child processes", Trestle),
+            AtMost(0.0),
+        ),
+        figure(
+            "MB of the binary",
+            (
+                COSTS,
+                "files of bridge, ptp, host-local, loopback, portmap",
+                "size",
+                Trestle,
+            ),
+            AtMost(4.0),
+        ),
+    ]
+}

@@ -1,0 +1,248 @@
+//! What a call may ask of the kernel, counted by strace: system calls, netlink messages, child processes.
+//!
+//! Counts don't depend on the machine's mood, so they guard the speed where time can't. A budget leaves a little
+//! room above what was counted when it was set. Who needs more for a good reason raises it; who needs much less
+//! lowers it.
+
+#[path = "../benches/cni/trace.rs"]
+mod trace;
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use conformance::{Host, Lab, Pod, Program, Subject, bridge, host_local, ipam_network, with};
+use libtest_mimic::{Arguments, Trial};
+use serde_json::{Value, json};
+use trace::Trace;
+
+const TRACE: &str = "/run/trace";
+
+/// Upper bounds of one call.
+struct Budget {
+    calls: usize,
+    messages: usize,
+}
+
+/// bridge + host-local, the network and other containers being there.
+const BRIDGE: [Budget; 2] = [
+    Budget {
+        calls: 250,
+        messages: 11,
+    },
+    Budget {
+        calls: 120,
+        messages: 4,
+    },
+];
+
+/// The same with masquerade in nftables.
+const MASQUERADE: [Budget; 2] = [
+    Budget {
+        calls: 265,
+        messages: 15,
+    },
+    Budget {
+        calls: 130,
+        messages: 9,
+    },
+];
+
+/// host-local, called as a runtime's plugin calls it.
+const HOST_LOCAL: [Budget; 2] = [
+    Budget {
+        calls: 115,
+        messages: 0,
+    },
+    Budget {
+        calls: 95,
+        messages: 0,
+    },
+];
+
+type Test = fn(&Lab);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let lab = Arc::new(Lab::open());
+    let reason = match (lab.problem(), lab.subject) {
+        (Some(problem), _) => Some(problem.to_owned()),
+        (None, Subject::Go) => Some("trestle's own behaviour".to_owned()),
+        (None, Subject::Trestle) => trace::unavailable(),
+    };
+    let tests: [(&str, Test); 5] = [
+        (
+            "bridge_and_host_local_stay_within_budget",
+            bridge_within_budget,
+        ),
+        ("masquerade_stays_within_budget", masquerade_within_budget),
+        ("host_local_stays_within_budget", host_local_within_budget),
+        (
+            "a_call_does_the_same_beside_few_and_many_containers",
+            flat_in_containers,
+        ),
+        (
+            "a_call_does_the_same_with_few_and_many_addresses_allocated",
+            flat_in_addresses,
+        ),
+    ];
+    let trials = tests.into_iter().map(|(name, test)| {
+        let (lab, name) = (Arc::clone(&lab), format!("budget::{name}"));
+        let trial = Trial::test(name, move || {
+            test(&lab);
+            Ok(())
+        });
+        match &reason {
+            Some(reason) => trial
+                .with_kind(format!("skipped: {reason}"))
+                .with_ignored_flag(true),
+            None => trial,
+        }
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    // Not Conclusion::exit, which would leave the installed plugins lying about.
+    drop(lab);
+    conclusion.exit_code()
+}
+
+fn bridge_within_budget(lab: &Lab) {
+    let node = Node::new(lab, bridge(ipam()));
+    node.attach(2);
+    assert_within(&node.counts(), &BRIDGE);
+}
+
+fn masquerade_within_budget(lab: &Lab) {
+    let node = Node::new(lab, masqueraded());
+    node.attach(2);
+    assert_within(&node.counts(), &MASQUERADE);
+}
+
+fn host_local_within_budget(lab: &Lab) {
+    let node = Node::new(lab, ipam_network(ipam()));
+    node.attach(2);
+    assert_within(&node.counts(), &HOST_LOCAL);
+}
+
+fn flat_in_containers(lab: &Lab) {
+    let node = Node::new(lab, masqueraded());
+    node.attach(2);
+    let few = node.counts();
+    node.attach(40);
+    assert_same(&few, &node.counts());
+}
+
+fn flat_in_addresses(lab: &Lab) {
+    let node = Node::new(lab, ipam_network(ipam()));
+    node.attach(2);
+    let few = node.counts();
+    for number in 0..2_000 {
+        let address = Ipv4Addr::from(0x0a58_8000 + number);
+        let path = format!("/var/lib/cni/networks/net/{address}");
+        node.host.write(&path, format!("other-{number}\r\neth0"));
+    }
+    assert_same(&few, &node.counts());
+}
+
+fn ipam() -> Value {
+    host_local(&["10.88.0.0/16"])
+}
+
+fn masqueraded() -> Value {
+    let masquerade = json!({"ipMasq": true, "ipMasqBackend": "nftables"});
+    with(bridge(ipam()), masquerade)
+}
+
+/// A host with one network, made by one plugin.
+struct Node<'l> {
+    lab: &'l Lab,
+    host: Host,
+    configuration: Value,
+    pod: Pod,
+}
+
+impl<'l> Node<'l> {
+    fn new(lab: &'l Lab, configuration: Value) -> Self {
+        let host = Host::new();
+        let pod = host.pod("counted");
+        Self {
+            lab,
+            host,
+            configuration,
+            pod,
+        }
+    }
+
+    /// Attach so many containers that stay.
+    fn attach(&self, count: usize) {
+        // They share a namespace, which is cheaper than one each and the same to the host.
+        let netns = self.host.pod(&format!("shared-{count}")).netns();
+        for number in 0..count {
+            let container = format!("resident-{count}-{number}");
+            self.call("ADD", &container, &netns, &format!("net{number}"), &[]);
+        }
+    }
+
+    /// What an ADD and a DEL ask for once everything shared is there and caches are filled.
+    fn counts(&self) -> [Trace; 2] {
+        let netns = self.pod.netns();
+        for _ in 0..2 {
+            self.call("ADD", "warm-up", &netns, "eth0", &[]);
+            self.call("DEL", "warm-up", &netns, "eth0", &[]);
+        }
+        ["ADD", "DEL"].map(|verb| {
+            self.call(verb, "counted", &netns, "eth0", &trace::wrapper(TRACE));
+            let text = self.host.read(TRACE).expect("a trace");
+            Trace::parse(&text)
+        })
+    }
+
+    fn call(&self, verb: &str, container: &str, netns: &str, ifname: &str, wrapper: &[String]) {
+        let plugin = self.configuration["type"].as_str().expect("a type");
+        let program = self.lab.bin().join(plugin).to_string_lossy().into_owned();
+        let mut words = wrapper.iter().cloned().chain([program]);
+        let first = words.next().expect("a program");
+        let called = Program::new(first)
+            .args(words)
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", container)
+            .env("CNI_NETNS", netns)
+            .env("CNI_IFNAME", ifname)
+            .env("CNI_PATH", self.lab.bin())
+            .stdin(self.configuration.to_string());
+        self.host.run(called).succeeded();
+    }
+}
+
+fn assert_within(counts: &[Trace; 2], budgets: &[Budget; 2]) {
+    for ((trace, budget), verb) in counts.iter().zip(budgets).zip(["ADD", "DEL"]) {
+        assert_eq!(trace.children, 0, "child processes of {verb}: {trace:#?}");
+        assert_eq!(trace.threads, 0, "threads of {verb}: {trace:#?}");
+        let messages = trace.netlink_messages;
+        assert!(
+            messages <= budget.messages,
+            "{verb} sends {messages} netlink messages, {} are allowed: {trace:#?}",
+            budget.messages
+        );
+        let calls = trace.total();
+        assert!(
+            calls <= budget.calls,
+            "{verb} makes {calls} system calls, {} are allowed: {trace:#?}",
+            budget.calls
+        );
+    }
+}
+
+/// Memory is asked for in steps, so a few calls more or less mean nothing.
+fn assert_same(few: &[Trace; 2], many: &[Trace; 2]) {
+    for ((few, many), verb) in few.iter().zip(many).zip(["ADD", "DEL"]) {
+        assert_eq!(
+            few.netlink_messages, many.netlink_messages,
+            "netlink messages of {verb}: {few:#?} {many:#?}"
+        );
+        let (less, more) = (few.total(), many.total());
+        assert!(
+            more <= less + 8,
+            "{verb} makes {less} system calls beside few, {more} beside many: {few:#?} {many:#?}"
+        );
+    }
+}

@@ -1,0 +1,355 @@
+//! A node: a machine that runs containerd with the plugins under test, and what a kubelet would ask of it.
+
+use std::net::IpAddr;
+use std::process::Child;
+use std::sync::Mutex;
+use std::thread;
+
+use conformance::{Lab, Machine, Place, Snapshot, Subject};
+use prost::Message;
+use serde_json::Value;
+
+use crate::image::{IMAGE, SERVER, WHOAMI, parse_whoami};
+use crate::{cri, patiently};
+
+const SOCKET: &str = "/run/e2e/containerd.sock";
+const LOG: &str = "/run/e2e/containerd.log";
+
+/// containerd on a machine of its own.
+pub(crate) struct Node {
+    pub(crate) machine: Machine,
+    pub(crate) before: Snapshot,
+    subject: Subject,
+    daemon: Mutex<Option<Child>>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.machine.inside().read(LOG).unwrap_or_default();
+            let error = |line: &&str| line.contains("level=error") || line.contains("level=fatal");
+            let lines: Vec<&str> = log.lines().filter(error).collect();
+            let tail = &lines[lines.len().saturating_sub(20)..];
+            eprintln!("the last of containerd's errors:\n{}", tail.join("\n"));
+        }
+        // The daemon and everything else end with the machine; this only collects the child.
+        if let Ok(Some(daemon)) = self.daemon.get_mut() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+/// A pod that runs on a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Pod {
+    pub(crate) id: String,
+    /// As the status gives them, the first one first.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The path of the network namespace on the node.
+    pub(crate) netns: String,
+    config: cri::PodSandboxConfig,
+}
+
+impl Node {
+    /// A machine on which containerd runs and serves, with one network configuration list.
+    pub(crate) fn start(lab: &Lab, network: &Value) -> Self {
+        let machine = Machine::start(lab);
+        let inside = machine.inside();
+        inside.write("/run/e2e/net.d/10-net.conflist", network.to_string());
+        inside.write("/run/e2e/containerd.toml", configuration(lab, &machine));
+        let before = machine.observe();
+        let node = Self {
+            machine,
+            before,
+            subject: lab.subject,
+            daemon: Mutex::new(None),
+        };
+        node.start_containerd();
+        let image = node.machine.image();
+        let args = [
+            "--address",
+            SOCKET,
+            "--namespace",
+            "k8s.io",
+            "images",
+            "import",
+            &image,
+        ];
+        node.machine
+            .exec(&node.machine.program("ctr"), &args, &[])
+            .succeeded();
+        node
+    }
+
+    /// Start containerd and wait until it answers.
+    pub(crate) fn start_containerd(&self) {
+        let program = self.machine.program("containerd");
+        let bin = program
+            .parent()
+            .expect("a directory")
+            .to_string_lossy()
+            .into_owned();
+        let path = format!("{bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let args = ["--config", "/run/e2e/containerd.toml"];
+        let child = self
+            .machine
+            .spawn(&program, &args, &[("PATH", path.as_str())], LOG);
+        *self.daemon.lock().expect("lock") = Some(child);
+        let answers = || {
+            let answer = self.call::<_, cri::VersionResponse>("Version", &cri::VersionRequest {});
+            answer.is_ok_and(|answer| answer.runtime_name == "containerd")
+        };
+        assert!(patiently(answers), "containerd doesn't answer");
+    }
+
+    /// End containerd, by SIGKILL as a crash would. Containers and their shims go on.
+    pub(crate) fn kill_containerd(&self) {
+        let pid = self
+            .machine
+            .inside()
+            .read(&format!("{LOG}.pid"))
+            .expect("a PID");
+        self.sh(&format!("kill -9 {}", pid.trim()));
+        let daemon = self.daemon.lock().expect("lock").take();
+        let _ = daemon.expect("containerd runs").wait();
+    }
+
+    /// Run a shell command on the node.
+    pub(crate) fn sh(&self, command: &str) {
+        let shell = std::path::Path::new("/bin/sh");
+        self.machine.exec(shell, &["-ec", command], &[]).succeeded();
+    }
+
+    fn call<Q: Message, A: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+    ) -> Result<A, String> {
+        let connection = self.machine.connect(SOCKET);
+        let connection = connection.map_err(|error| format!("connect {SOCKET}: {error}"))?;
+        cri::call(connection, method, request)
+    }
+
+    /// Run a pod.
+    pub(crate) fn run_pod(&self, name: &str) -> Pod {
+        self.run_pod_with_ports(name, &[])
+    }
+
+    /// Run a pod with these host ports, each forwarded to port 80 of it by a protocol, 0 for TCP and 1 for UDP.
+    pub(crate) fn run_pod_with_ports(&self, name: &str, ports: &[(i32, i32)]) -> Pod {
+        let pod = self.try_run_pod(name, ports);
+        pod.unwrap_or_else(|error| panic!("run {name}: {error}"))
+    }
+
+    pub(crate) fn try_run_pod(&self, name: &str, ports: &[(i32, i32)]) -> Result<Pod, String> {
+        let mapping = |&(protocol, host_port): &(i32, i32)| cri::PortMapping {
+            protocol,
+            host_port,
+            container_port: 80,
+            host_ip: String::new(),
+        };
+        let metadata = cri::PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            namespace: "default".to_owned(),
+        };
+        let config = cri::PodSandboxConfig {
+            metadata: Some(metadata),
+            hostname: name.to_owned(),
+            log_directory: "/run/e2e".to_owned(),
+            port_mappings: ports.iter().map(mapping).collect(),
+            linux: Some(cri::LinuxPodSandboxConfig {}),
+        };
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config.clone()),
+        };
+        let answer: cri::PodSandboxId = self.call("RunPodSandbox", &request)?;
+        let status = self.pod_status(&answer.pod_sandbox_id)?;
+        Ok(Pod {
+            id: answer.pod_sandbox_id,
+            addresses: addresses(&status),
+            netns: netns(&status),
+            config,
+        })
+    }
+
+    /// What the runtime says of a pod.
+    pub(crate) fn pod_status(&self, id: &str) -> Result<cri::PodSandboxStatusResponse, String> {
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: true,
+        };
+        self.call("PodSandboxStatus", &request)
+    }
+
+    /// The addresses of a pod that is ready, as its status gives them now.
+    pub(crate) fn ready_addresses(&self, pod: &Pod) -> Vec<IpAddr> {
+        let status = self.pod_status(&pod.id).expect("the status of a pod");
+        assert_eq!(
+            status.status.as_ref().map(|status| status.state),
+            Some(0),
+            "ready"
+        );
+        addresses(&status)
+    }
+
+    pub(crate) fn stop_pod(&self, pod: &Pod) {
+        let request = cri::PodSandboxId {
+            pod_sandbox_id: pod.id.clone(),
+        };
+        let stopped: Result<cri::Empty, _> = self.call("StopPodSandbox", &request);
+        stopped.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    pub(crate) fn remove_pod(&self, pod: &Pod) {
+        let request = cri::PodSandboxId {
+            pod_sandbox_id: pod.id.clone(),
+        };
+        let removed: Result<cri::Empty, _> = self.call("RemovePodSandbox", &request);
+        removed.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Run the container that serves HTTP in a pod; its ID. It serves when this returns.
+    pub(crate) fn run_server(&self, pod: &Pod) -> String {
+        let config = cri::ContainerConfig {
+            metadata: Some(cri::ContainerMetadata {
+                name: "server".to_owned(),
+            }),
+            image: Some(cri::ImageSpec {
+                image: IMAGE.to_owned(),
+            }),
+            command: SERVER.map(str::to_owned).to_vec(),
+            log_path: format!("{}.log", pod.id),
+            linux: Some(cri::LinuxContainerConfig {}),
+        };
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: pod.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(pod.config.clone()),
+        };
+        let created: Result<cri::ContainerId, _> = self.call("CreateContainer", &request);
+        let created = created.unwrap_or_else(|error| panic!("{error}"));
+        let started: Result<cri::Empty, _> = self.call("StartContainer", &created);
+        started.unwrap_or_else(|error| panic!("{error}"));
+        let id = created.container_id;
+        // Over the loopback interface, which the plugin of that name has brought up.
+        let serves = || self.wget(&id, "127.0.0.1:80").is_ok();
+        if !patiently(serves) {
+            let log = self
+                .machine
+                .inside()
+                .read(&format!("/run/e2e/{}.log", pod.id));
+            let error = self.wget(&id, "127.0.0.1:80");
+            panic!("the server of {pod:?} doesn't answer: {error:?}; its log: {log:?}");
+        }
+        id
+    }
+
+    /// Ask a server from inside a container by its own `wget`: the address the server saw.
+    pub(crate) fn wget(&self, container: &str, server: &str) -> Result<IpAddr, String> {
+        let url = format!("http://{server}{WHOAMI}");
+        let command = ["wget", "-q", "-O", "-", &url];
+        let request = cri::ExecSyncRequest {
+            container_id: container.to_owned(),
+            cmd: command.map(str::to_owned).to_vec(),
+            timeout: 10,
+        };
+        let answer: cri::ExecSyncResponse = self.call("ExecSync", &request)?;
+        let (out, err) = (&answer.stdout, &answer.stderr);
+        if answer.exit_code != 0 {
+            return Err(format!(
+                "wget {url}: status {}: {}",
+                answer.exit_code,
+                String::from_utf8_lossy(err)
+            ));
+        }
+        parse_whoami(&String::from_utf8_lossy(out))
+    }
+
+    /// The network of a pod.
+    pub(crate) fn inside(&self, pod: &Pod) -> Place {
+        self.machine.netns(&pod.netns)
+    }
+
+    /// Stop and remove pods, whatever state they are in, and check that nothing of them is left on the node.
+    #[track_caller]
+    pub(crate) fn remove(&self, pods: &[Pod]) {
+        for pod in pods {
+            self.stop_pod(pod);
+            self.remove_pod(pod);
+        }
+        self.assert_nothing_left(pods);
+    }
+
+    /// Check that the node looks as it did before there were pods, and knows nothing of these.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self, pods: &[Pod]) {
+        let ids: Vec<String> = pods.iter().map(|pod| pod.id.clone()).collect();
+        crate::assert_nothing_left(&self.machine, self.subject, &self.before, &ids);
+    }
+}
+
+fn addresses(status: &cri::PodSandboxStatusResponse) -> Vec<IpAddr> {
+    let network = status
+        .status
+        .as_ref()
+        .and_then(|status| status.network.as_ref());
+    let more = network
+        .map(|network| &network.additional_ips[..])
+        .unwrap_or_default();
+    let texts = network
+        .map(|network| &network.ip)
+        .into_iter()
+        .chain(more.iter().map(|it| &it.ip));
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
+fn netns(status: &cri::PodSandboxStatusResponse) -> String {
+    let info = status.info.get("info").map_or("", String::as_str);
+    let info: Value = serde_json::from_str(info).unwrap_or_default();
+    let namespaces = info["runtimeSpec"]["linux"]["namespaces"]
+        .as_array()
+        .cloned();
+    let namespaces = namespaces.unwrap_or_default();
+    let network = namespaces
+        .iter()
+        .find(|namespace| namespace["type"] == "network");
+    network
+        .and_then(|network| network["path"].as_str())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// `restrict_oom_score_adj` and `disable_cgroup` let containerd work where this process may not raise a score or has
+/// no controllers; neither has to do with networks.
+fn configuration(lab: &Lab, machine: &Machine) -> String {
+    let (bin, runc) = (lab.bin(), machine.program("runc"));
+    let (bin, runc) = (bin.display(), runc.display());
+    format!(
+        r#"version = 2
+root = "/run/e2e/root"
+state = "/run/containerd/state"
+temp = "/run/e2e/tmp"
+disabled_plugins = ["io.containerd.internal.v1.opt"]
+[grpc]
+address = "{SOCKET}"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{IMAGE}"
+restrict_oom_score_adj = true
+disable_cgroup = true
+disable_apparmor = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{bin}"
+conf_dir = "/run/e2e/net.d"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "overlayfs"
+default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+SystemdCgroup = false
+BinaryName = "{runc}"
+"#
+    )
+}

@@ -1,0 +1,228 @@
+//! Masquerading over time: many pods, a firewall that forgets, another backend, and mistakes.
+
+use std::net::IpAddr;
+use std::thread;
+
+use conformance::{Call, Case, Lab, Need, Program, Subject, case, with, with_prev_result};
+use serde_json::{Value, json};
+
+use super::{Member, Node, assert_seen, beyond_the_uplink, pod_network, unreachable};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case!(two_hundred_pods_need_no_more_rules_than_one).ours(),
+        case!(a_flushed_firewall_is_restored_by_the_next_add).ours(),
+        case!(check_notices_a_flushed_firewall).ours(),
+        case!(the_iptables_backend_does_the_same),
+        case!(ip_masq_is_a_boolean),
+        case!(without_nft_the_error_names_the_package).ours(),
+        case!(gc_takes_the_masquerading_of_lost_pods_away)
+            .ours()
+            .needs(Need::NewCnitool),
+    ]
+}
+
+fn masqueraded() -> Value {
+    with(pod_network(), json!({"ipMasq": true}))
+}
+
+/// How many rules the kernel has to look at, in all tables.
+fn rules(node: &Node) -> usize {
+    let listed = node.run(Program::new("nft").args(["-j", "list", "ruleset"]));
+    let listed = listed.succeeded().json();
+    let objects = listed["nftables"].as_array().into_iter().flatten();
+    objects.filter(|object| !object["rule"].is_null()).count()
+}
+
+fn two_hundred_pods_need_no_more_rules_than_one(lab: &Lab) {
+    const PODS: usize = 200;
+    let (node, world) = Node::connected(lab, masqueraded());
+    let first = node.join("pod0");
+    let with_one = rules(&node);
+    assert!(with_one > 0, "there are rules");
+    let join = |worker: usize| -> Vec<Member> {
+        let mine = (1..PODS).filter(|index| index % 4 == worker);
+        mine.map(|index| node.join(&format!("pod{index}")))
+            .collect()
+    };
+    let mut pods = vec![first];
+    pods.extend(four_at_once(join));
+    assert_eq!(pods.len(), PODS);
+    assert_eq!(rules(&node), with_one, "the number of rules is constant");
+    let picked = [0, PODS / 2, PODS - 1];
+    for (outside, uplink) in beyond_the_uplink() {
+        for pod in picked.map(|index| &pods[index]) {
+            assert_seen(pod, &world, outside, uplink);
+        }
+        let (a, b) = (&pods[0], &pods[PODS - 1]);
+        assert_seen(a, b, b.ip_like(outside), a.ip_like(outside));
+    }
+    let part = |worker: usize| -> Vec<()> {
+        let mine = pods.iter().skip(worker).step_by(4);
+        mine.map(|pod| node.plugin().del(&node.network, &Call::of(&pod.pod)))
+            .collect()
+    };
+    four_at_once(part);
+    let pods: Vec<&Member> = pods.iter().collect();
+    node.assert_nothing_left(&pods);
+}
+
+fn four_at_once<T: Send>(work: impl Fn(usize) -> Vec<T> + Sync) -> Vec<T> {
+    let work = &work;
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|worker| scope.spawn(move || work(worker)))
+            .collect();
+        let done = workers
+            .into_iter()
+            .map(|worker| worker.join().expect("a worker"));
+        done.flatten().collect()
+    })
+}
+
+fn a_flushed_firewall_is_restored_by_the_next_add(lab: &Lab) {
+    let (node, world) = Node::connected(lab, masqueraded());
+    let (a, b) = (node.join("alice"), node.join("bob"));
+    let before = node.observe();
+    node.sh("nft flush ruleset");
+    for (outside, _) in beyond_the_uplink() {
+        assert!(unreachable(&a, &world, outside), "{outside}");
+    }
+    let c = node.join("carol");
+    for (outside, uplink) in beyond_the_uplink() {
+        for pod in [&a, &b, &c] {
+            assert_seen(pod, &world, outside, uplink);
+        }
+    }
+    node.plugin().del(&node.network, &Call::of(&c.pod));
+    assert_eq!(super::firewall(&node.observe()), super::firewall(&before));
+    // A flush before a DEL is no reason to fail.
+    node.sh("nft flush ruleset");
+    node.part_with(&[&a, &b, &c]);
+}
+
+fn check_notices_a_flushed_firewall(lab: &Lab) {
+    let (node, _world) = Node::connected(lab, masqueraded());
+    let pod = node.join("pod");
+    let check = || {
+        node.plugin()
+            .check(&node.network, &pod.result, &Call::of(&pod.pod))
+    };
+    check().succeeded();
+    node.sh("nft flush ruleset");
+    let error = check().error();
+    assert_eq!(error["code"], 103, "{error}");
+    node.part_with(&[&pod]);
+}
+
+fn the_iptables_backend_does_the_same(lab: &Lab) {
+    let network = with(masqueraded(), json!({"ipMasqBackend": "iptables"}));
+    let (node, world) = Node::connected(lab, network);
+    let (a, b) = (node.join("alice"), node.join("bob"));
+    let saved = node.sh("iptables-save -t nat");
+    assert!(saved.contains("MASQUERADE"), "{saved}");
+    for (outside, uplink) in beyond_the_uplink() {
+        assert_seen(&a, &world, outside, uplink);
+        assert_seen(&b, &world, outside, uplink);
+        assert_seen(&a, &b, b.ip_like(outside), a.ip_like(outside));
+    }
+    let check = |pod: &Member| {
+        node.plugin()
+            .check(&node.network, &pod.result, &Call::of(&pod.pod))
+    };
+    check(&a).succeeded();
+    if lab.subject == Subject::Trestle {
+        node.sh("iptables -t nat -F POSTROUTING");
+        check(&a).error();
+        // Clean-up goes by the owner alone, whatever the configuration says by now and though the namespace is gone.
+        let network = with(
+            node.network.clone(),
+            json!({"ipMasqBackend": null, "ipMasq": false}),
+        );
+        node.plugin().del(&network, &Call::named("alice", None));
+        node.plugin().del(&network, &Call::named("bob", None));
+    }
+    node.part_with(&[&a, &b]);
+}
+
+fn ip_masq_is_a_boolean(lab: &Lab) {
+    for value in [json!("yes"), json!(1), json!(["true"]), json!({})] {
+        let node = Node::new(lab, with(pod_network(), json!({"ipMasq": value})));
+        let pod = node.pod("pod");
+        let before = node.observe();
+        let error = node.plugin().add_error(&node.network, &Call::of(&pod));
+        if lab.subject == Subject::Trestle {
+            assert_eq!(error["code"], 7, "{error}");
+            let said = error.to_string();
+            assert!(said.contains("ipMasq"), "{error}");
+        }
+        node.host.assert_nothing_left(&before, &["pod"]);
+    }
+}
+
+fn without_nft_the_error_names_the_package(lab: &Lab) {
+    let (node, world) = Node::connected(lab, masqueraded());
+    let pod = node.pod("pod");
+    let before = node.observe();
+    let programs = node.enter(|| {
+        ["/usr/sbin/nft", "/usr/bin/nft", "/usr/local/sbin/nft"]
+            .iter()
+            .filter(|path| std::path::Path::new(path).exists())
+            .copied()
+            .collect::<Vec<_>>()
+    });
+    for program in &programs {
+        node.sh(&format!("mount --bind /dev/null {program}"));
+    }
+    let error = node.plugin().add_error(&node.network, &Call::of(&pod));
+    assert_eq!(error["code"], 105, "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains("nft") && said.contains("nftables"),
+        "the package: {error}"
+    );
+    for program in &programs {
+        node.sh(&format!("umount {program}"));
+    }
+    node.host.assert_nothing_left(&before, &["pod"]);
+    // With it, the same ADD works.
+    let result = node.plugin().add(&node.network, &Call::of(&pod));
+    let (outside, uplink): (IpAddr, IpAddr) = beyond_the_uplink()[0];
+    assert_seen(&pod, &world, outside, uplink);
+    // DEL needs no program.
+    for program in &programs {
+        node.sh(&format!("mount --bind /dev/null {program}"));
+    }
+    let network = with_prev_result(&node.network, &result);
+    node.plugin().del(&network, &Call::of(&pod));
+    for program in &programs {
+        node.sh(&format!("umount {program}"));
+    }
+    node.host.assert_nothing_left(&before, &["pod"]);
+}
+
+fn gc_takes_the_masquerading_of_lost_pods_away(lab: &Lab) {
+    for backend in ["nftables", "iptables"] {
+        let network = with(masqueraded(), json!({"ipMasqBackend": backend}));
+        let (node, world) = Node::connected(lab, network);
+        let (kept, lost) = (node.join("kept"), node.join("lost"));
+        let valid = json!([{"containerID": "kept", "ifname": "eth0"}]);
+        let network = with(
+            node.network.clone(),
+            json!({"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid}),
+        );
+        node.plugin()
+            .call("GC", &network, &Call::default())
+            .succeeded();
+        let now = node.observe();
+        assert!(
+            now.mentioning("lost").is_empty(),
+            "{:?}",
+            now.mentioning("lost")
+        );
+        for (outside, uplink) in beyond_the_uplink() {
+            assert_seen(&kept, &world, outside, uplink);
+        }
+        node.part_with(&[&kept, &lost]);
+    }
+}

@@ -1,0 +1,53 @@
+//! The nftables table `inet trestle`, which all parts of trestle share.
+//!
+//! Each part has objects of its own in it, whose names begin with the part's: `masq/…`, `portmap/…`. Whoever
+//! takes out the last of its own objects takes the table along if nobody else's are left.
+
+use nix::errno::Errno;
+
+use crate::host::HostError;
+use crate::host::nft::{Batch, Element, Family, Nft, TableRef};
+
+/// The table.
+pub const TABLE: TableRef<'static> = TableRef {
+    family: Family::Inet,
+    name: "trestle",
+};
+
+/// Deletes the table if it has neither chains nor sets. One that gets some meanwhile stays.
+///
+/// # Errors
+/// What the kernel says.
+pub fn delete_if_empty(nft: &mut Nft) -> Result<(), HostError> {
+    if !nft.chains(Some(TABLE))?.is_empty() || !nft.sets(TABLE)?.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    batch.delete_empty_table(TABLE);
+    unless_in_use(nft.commit(batch)).map(drop)
+}
+
+/// Commits deletions that the kernel refuses when somebody has begun to use one of the objects (`EBUSY`).
+/// Says whether they took effect; what is gone already counts as deleted.
+///
+/// # Errors
+/// Everything else that the kernel says.
+pub fn unless_in_use(outcome: Result<(), HostError>) -> Result<bool, HostError> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_missing() => Ok(true),
+        Err(error) if error.errno() == Some(Errno::EBUSY) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The elements of a set or map; none where there is no such set.
+///
+/// # Errors
+/// What the kernel says.
+pub fn elements(nft: &mut Nft, set: &str) -> Result<Vec<Element>, HostError> {
+    match nft.elements(TABLE.object(set)) {
+        Err(error) if error.is_missing() => Ok(Vec::new()),
+        outcome => outcome,
+    }
+}

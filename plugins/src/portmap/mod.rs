@@ -1,0 +1,269 @@
+//! The `portmap` plugin: ports of the host that lead to ports of the container.
+//!
+//! It stands behind a plugin that makes the interface and serves the capability `portMappings`: the runtime gives
+//! what it wants in `runtimeConfig.portMappings`. The result passes through unchanged.
+//!
+//! A mapped port answers on every address of the host, or on the one that `hostIP` names: to the outside, to the
+//! host itself, to 127.0.0.1, to other containers and to the container itself. A port has one owner: a second
+//! container that asks for it is refused. What is made carries its owner in a comment and is found by it alone.
+//!
+//! With nftables ([`rules`]) the rules exist once per host and mappings are elements of maps; ADD and DEL start no
+//! process in the steady state. With iptables ([`iptables`]) each container has a chain.
+
+mod conf;
+mod iptables;
+mod localnet;
+mod nftables;
+mod plan;
+mod rules;
+mod stale;
+
+use std::net::IpAddr;
+
+use cni_conf::dispatch::{Plugin, warn};
+use cni_conf::error::{Code, Error};
+use cni_conf::request::{Attachment, AttachmentId, Request};
+use cni_conf::result::CniResult;
+
+use self::conf::{Backend, Masquerade, Settings};
+use self::plan::{Addresses, Forward};
+use crate::attach::nat_table::printable;
+use crate::attach::owner::Owner;
+use crate::attach::undo::Undo;
+use crate::attach::{chained, check, comment};
+use crate::host::iptables::restore_command;
+use crate::host::nft::ruleset;
+
+/// The plugin.
+pub struct Portmap;
+
+/// What one attachment wants forwarded.
+struct Wanted<'a> {
+    /// Whose it is, as [`comment::of`] spells it.
+    comment: String,
+    forwards: &'a [Forward],
+    addresses: Addresses,
+    masquerade: Masquerade,
+}
+
+impl Wanted<'_> {
+    /// The container's address, if 127.0.0.1 is to reach it.
+    fn localhost(&self) -> Option<std::net::Ipv4Addr> {
+        let wanted = self.masquerade != Masquerade::Never
+            && self.forwards.iter().any(Forward::answers_localhost);
+        self.addresses
+            .v4
+            .filter(|_| wanted)
+            .and_then(|address| match address.addr() {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            })
+    }
+}
+
+/// Something that is kept for an attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Whose it is: `network/containerID/ifname`.
+    pub owner: String,
+    /// What it is, in words: `0.0.0.0:8080/tcp -> 10.1.0.5:80`.
+    pub what: String,
+}
+
+/// Reads the configuration and nothing else.
+pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
+    conf::Settings::read(request).map(drop)
+}
+
+impl Plugin for Portmap {
+    fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
+        let previous = chained::previous(request)?;
+        let settings = Settings::read(request)?;
+        if settings.mappings.is_empty() {
+            return Ok(previous.clone());
+        }
+        let addresses = Addresses::of(previous, &attachment.ifname);
+        let forwards = plan::forwards(&settings.mappings, addresses);
+        if forwards.is_empty() {
+            warn(
+                "no port is mapped: the container has no address of the family that the mappings are for",
+            );
+            return Ok(previous.clone());
+        }
+        let owner = Owner::of(request, attachment);
+        let wanted = Wanted {
+            comment: comment::of(&owner),
+            forwards: &forwards,
+            addresses,
+            masquerade: settings.masquerade,
+        };
+        let iptables = matches!(settings.backend, Backend::Iptables(_));
+        Undo::guard(|undo| {
+            undo.push(|| remove(&Condemned::Owner(&wanted.comment), iptables));
+            ensure(&settings.backend, &wanted)
+        })?;
+        Ok(previous.clone())
+    }
+
+    /// Total: what is mapped is found by its owner, whatever the configuration says. Starts a process only to remove
+    /// rules of iptables.
+    fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        let comment = comment::of(&Owner::of(request, attachment));
+        remove(&Condemned::Owner(&comment), expects_iptables(request))
+    }
+
+    fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        let expected = check::expected(request)?;
+        let settings = Settings::read(request)?;
+        let addresses = Addresses::of(expected, &attachment.ifname);
+        let forwards = plan::forwards(&settings.mappings, addresses);
+        if forwards.is_empty() {
+            return Ok(());
+        }
+        let wanted = Wanted {
+            comment: comment::of(&Owner::of(request, attachment)),
+            forwards: &forwards,
+            addresses,
+            masquerade: settings.masquerade,
+        };
+        let mut differences = match &settings.backend {
+            Backend::Nftables => nftables::check(&wanted)?,
+            Backend::Iptables(_) => iptables::check(&wanted)?,
+        };
+        if let Some(address) = wanted.localhost()
+            && !localnet::is_open(address)?
+        {
+            differences.push(format!(
+                "127.0.0.1 does not reach {address}: route_localnet is off"
+            ));
+        }
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(check::failed(differences.join("; "))),
+        }
+    }
+
+    fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
+        let condemned = Condemned::Others {
+            network: format!("{}/", request.network),
+            valid: valid
+                .iter()
+                .map(|id| comment::of(&Owner::new(&request.network, id)))
+                .collect(),
+        };
+        remove(&condemned, true)
+    }
+
+    fn status(&self, request: &Request) -> Result<(), Error> {
+        let program = match Settings::read(request)?.backend {
+            Backend::Nftables => ruleset::NFT,
+            Backend::Iptables(_) => restore_command(false),
+        };
+        program.find("map ports").map(drop).map_err(|error| {
+            let error = Error::from(error);
+            Error {
+                code: Code::NotAvailable,
+                ..error
+            }
+        })
+    }
+}
+
+fn ensure(backend: &Backend, wanted: &Wanted<'_>) -> Result<(), Error> {
+    match backend {
+        Backend::Nftables => {
+            nftables::ensure(wanted)?;
+            if let Some(address) = wanted.localhost() {
+                localnet::ensure(address, &wanted.comment)?;
+            }
+        }
+        Backend::Iptables(settings) => iptables::ensure(wanted, settings)?,
+    }
+    if let Err(error) = stale::forget_former(wanted.forwards) {
+        warn(format_args!("stale UDP connections may linger: {error}"));
+    }
+    Ok(())
+}
+
+/// Whose mappings are to be removed.
+enum Condemned<'a> {
+    /// Those with this comment.
+    Owner(&'a str),
+    /// Those of a network, given as the beginning of its comments, save for the valid ones.
+    Others { network: String, valid: Vec<String> },
+}
+
+impl Condemned<'_> {
+    fn has(&self, comment: &str) -> bool {
+        match self {
+            Self::Owner(owner) => *owner == comment,
+            Self::Others { network, valid } => {
+                comment.starts_with(network) && !valid.iter().any(|kept| kept == comment)
+            }
+        }
+    }
+
+    /// The same for a comment of iptables.
+    fn has_printable(&self, comment: &str) -> bool {
+        match self {
+            Self::Owner(owner) => printable(owner) == comment,
+            Self::Others { network, valid } => {
+                comment.starts_with(network) && !valid.iter().any(|kept| printable(kept) == comment)
+            }
+        }
+    }
+}
+
+/// Whether the configuration of a DEL, however broken, speaks of ports that iptables mapped.
+fn expects_iptables(request: &Request) -> bool {
+    Settings::read(request).is_ok_and(|settings| {
+        !settings.mappings.is_empty() && matches!(settings.backend, Backend::Iptables(_))
+    })
+}
+
+/// Takes out everything of the condemned, whichever backend made it. Carries on after an error.
+fn remove(condemned: &Condemned<'_>, thorough: bool) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    let doomed = |comment: &str| condemned.has(comment);
+    let removed = nftables::remove(&doomed).unwrap_or_else(|error| {
+        errors.push(Error::from(error));
+        nftables::Removed::default()
+    });
+    // The setting before the rules that guard it.
+    errors.extend(localnet::remove(&doomed).err().map(Error::from));
+    errors.extend(nftables::dismantle(&removed).err().map(Error::from));
+    let mut forwards = removed.forwards;
+    match iptables::remove(condemned, thorough) {
+        Ok(more) => forwards.extend(more),
+        Err(error) => errors.push(error.into()),
+    }
+    if let Err(error) = stale::forget(&forwards) {
+        warn(format_args!("stale UDP connections may linger: {error}"));
+    }
+    Error::join(errors).map_or(Ok(()), Err)
+}
+
+fn conflict(port: &str, owner: &str, theirs: &str) -> Error {
+    let as_what = match port == theirs {
+        true => String::new(),
+        false => format!(" as {theirs}"),
+    };
+    Error::new(
+        Code::Conflict,
+        format!("map host port {port}: {owner} has it already{as_what}"),
+    )
+    .with_details(
+        "the owner reads network/containerID/interface: choose another host port, or delete that container; if it is \
+         gone, GC or a DEL for it gives the port free",
+    )
+}
+
+/// What is kept for the attachments to `network`.
+///
+/// # Errors
+/// What the kernel says.
+pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> {
+    let mut kept = nftables::list(network.as_str())?;
+    kept.extend(iptables::list(network.as_str())?);
+    Ok(kept)
+}

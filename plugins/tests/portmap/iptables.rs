@@ -1,0 +1,152 @@
+//! The iptables backend alone.
+
+use serde_json::json;
+
+use crate::Case;
+use crate::alike::both;
+use crate::node::Node;
+use crate::scene::{Backend, Call, Over, Scene, ask, ask_in_vain, serve, state_of};
+
+const BACKEND: Backend = Backend::Iptables;
+
+pub(crate) const CASES: &[Case] = &[
+    case("the_rules_are_those_of_the_golden_file", golden),
+    case("conditions_and_the_mark_of_others_are_honoured", conditions),
+    case(
+        "the_go_configuration_without_a_backend_chooses_iptables",
+        chosen,
+    ),
+    case(
+        "a_del_of_a_container_without_rules_starts_no_process",
+        no_process,
+    ),
+    case("both_backends_respect_each_others_ports", mixed),
+    case("a_flushed_table_is_repaired", flushed),
+];
+
+const fn case(name: &'static str, run: fn(Backend)) -> Case {
+    Case {
+        name,
+        needs: &["nft", "ip", "iptables", "ip6tables"],
+        run,
+    }
+}
+
+fn golden(_: Backend) {
+    let scene = Scene::new();
+    let mappings = json!([
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""},
+        {"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1"},
+        {"hostPort": 3868, "containerPort": 3868, "protocol": "sctp", "hostIP": "::"},
+    ]);
+    scene.add(
+        &Call::new(BACKEND, "abc", mappings)
+            .with("conditionsV4", json!(["!", "-s", "198.51.100.0/24"]))
+            .with("markMasqBit", json!(5)),
+    );
+    let path = format!(
+        "{}/tests/golden/portmap.iptables",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let found = scene.state();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &found).expect("success");
+    }
+    assert_eq!(found, std::fs::read_to_string(&path).expect("success"));
+}
+
+fn conditions(_: Backend) {
+    let scene = Scene::new();
+    serve(&scene.pod, "pod", "10.1.0.5:80");
+    scene.host.sh(
+        "for tables in iptables ip6tables; do $tables -t nat -N KUBE-MARK-MASQ
+        $tables -t nat -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+        $tables -t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE; done",
+    );
+    let before = scene.state();
+    let call = Call::new(BACKEND, "abc", both(8080, 80))
+        .with("externalSetMarkChain", json!("KUBE-MARK-MASQ"))
+        .with("conditionsV4", json!(["!", "-s", "192.0.2.2"]));
+    scene.add(&call);
+    assert_eq!(
+        ask(&scene.neighbour, Over::Tcp, "192.0.2.1:8080").expect("success"),
+        "pod 10.1.0.1"
+    );
+    assert_eq!(
+        ask(&scene.host, Over::Tcp, "127.0.0.1:8080").expect("success"),
+        "pod 10.1.0.1"
+    );
+    assert_eq!(
+        ask_in_vain(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
+        None
+    );
+    scene.del(&call);
+    assert_eq!(scene.state(), before);
+}
+
+fn chosen(_: Backend) {
+    let scene = Scene::new();
+    let call = Call::new(BACKEND, "abc", both(8080, 80))
+        .with("backend", json!(null))
+        .with("conditionsV6", json!(["!", "-d", "fc00::/7"]));
+    scene.add(&call);
+    assert!(scene.state().contains("TRESTLE-PORT-"));
+    scene.del(&call);
+    assert_eq!(scene.state(), "");
+}
+
+fn no_process(_: Backend) {
+    let scene = Scene::new();
+    scene.add(&Call::new(BACKEND, "abc", both(8080, 80)));
+    scene.host.run(|| {
+        crate::nftables::hide_programs();
+        Call::new(BACKEND, "other", json!([]))
+            .del()
+            .expect("success");
+        Call::new(BACKEND, "other", both(8081, 80))
+            .del()
+            .expect("success");
+        let error = Call::new(BACKEND, "abc", json!([]))
+            .del()
+            .expect_err("a refusal");
+        assert!(error.msg.contains("iptables not found"), "{error}");
+    });
+}
+
+fn mixed(_: Backend) {
+    let scene = Scene::new();
+    let nftables = Call::new(Backend::Nftables, "abc", both(8080, 80));
+    let iptables = Call::new(Backend::Iptables, "def", both(8080, 80)).at(&["10.1.0.6/24"]);
+    scene.add(&nftables);
+    let error = scene.try_add(&iptables).expect_err("a refusal");
+    assert!(
+        error.msg.contains("podnet/abc/eth0 has it already"),
+        "{error}"
+    );
+    scene.add(&Call::new(Backend::Iptables, "def", both(8081, 80)).at(&["10.1.0.6/24"]));
+    scene.del(&nftables);
+    assert_eq!(
+        scene.route_localnet(),
+        "1",
+        "the other backend's container needs it"
+    );
+    // A configuration that was changed since ADD.
+    scene.del(&Call::new(Backend::Nftables, "def", both(8081, 80)));
+    assert_eq!(scene.route_localnet(), "0");
+    assert_eq!(scene.state(), "");
+}
+
+fn flushed(_: Backend) {
+    let scene = Scene::new();
+    serve(&scene.pod, "pod", "10.1.0.5:80");
+    let call = Call::new(BACKEND, "abc", both(8080, 80));
+    scene.add(&call);
+    let before = scene.state();
+    scene.host.sh("iptables -t nat -F; iptables -t raw -F");
+    scene.add(&call);
+    assert_eq!(scene.state(), before);
+    assert!(ask(&scene.outside, Over::Tcp, "192.0.2.1:8080").is_some());
+    scene.del(&call);
+    let node: &Node = &scene.host;
+    assert_eq!(state_of(node), "");
+}

@@ -1,0 +1,114 @@
+//! The nftables backend alone.
+
+use serde_json::json;
+
+use crate::Case;
+use crate::alike::both;
+use crate::node::Node;
+use crate::scene::{Backend, Call, Over, Scene, ask, serve};
+
+const BACKEND: Backend = Backend::Nftables;
+
+pub(crate) const CASES: &[Case] = &[
+    case("the_ruleset_reads_like_documentation", golden),
+    case("the_steady_state_starts_no_process", no_process),
+    case("after_a_flush_the_next_add_restores_the_rules", flushed),
+];
+
+const fn case(name: &'static str, run: fn(Backend)) -> Case {
+    Case {
+        name,
+        needs: &["nft", "ip"],
+        run,
+    }
+}
+
+fn golden(_: Backend) {
+    let node = Node::new();
+    node.run(|| {
+        let mappings = json!([
+            {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""},
+            {"hostPort": 5353, "containerPort": 53, "protocol": "UDP"},
+            {"hostPort": 8443, "containerPort": 443, "protocol": "tcp", "hostIP": "192.0.2.1"},
+            {"hostPort": 8443, "containerPort": 443, "protocol": "tcp", "hostIP": "2001:db8::1"},
+            {"hostPort": 3868, "containerPort": 3868, "protocol": "sctp", "hostIP": "0.0.0.0"},
+        ]);
+        Call::new(BACKEND, "abc", mappings).add().expect("success");
+        Call::new(BACKEND, "def", both(9000, 90))
+            .on("other")
+            .at(&["10.2.0.5/32"])
+            .with("masqAll", json!(true))
+            .add()
+            .expect("success");
+    });
+    let ruleset = |node: &Node| node.sh("nft -s list ruleset");
+    compare(&ruleset(&node), "portmap.nft");
+    // What is listed can be loaded again: every name is one that nft's language can spell.
+    node.sh("nft list ruleset > /dev/shm/portmap.$$.nft; nft flush ruleset; nft -f /dev/shm/portmap.$$.nft; rm /dev/shm/portmap.$$.nft");
+    compare(&ruleset(&node), "portmap.nft");
+}
+
+fn compare(found: &str, file: &str) {
+    let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, found).expect("success");
+    }
+    let expected = std::fs::read_to_string(&path).expect("success");
+    assert_eq!(
+        found, expected,
+        "differs from {file}; UPDATE_GOLDEN=1 writes it anew"
+    );
+}
+
+fn no_process(_: Backend) {
+    let scene = Scene::new();
+    scene.add(&Call::new(BACKEND, "first", both(8080, 80)));
+    scene.host.run(|| {
+        hide_programs();
+        let call = Call::new(BACKEND, "abc", both(8081, 80));
+        call.add().expect("success");
+        call.check().expect("success");
+        call.del().expect("success");
+        call.del().expect("success");
+        Call::new(BACKEND, "first", both(8080, 80))
+            .del()
+            .expect("success");
+        let error = call.add().expect_err("a refusal");
+        assert_eq!(
+            error.msg,
+            "install the rules of port mappings: nft not found"
+        );
+        assert_eq!(error.code.number(), 105);
+    });
+}
+
+/// From here on the calling thread finds no program where programs of the system are.
+pub(crate) fn hide_programs() {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("success");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("success");
+    for dir in ["/usr/sbin", "/usr/local/sbin"] {
+        mount(
+            Some("none"),
+            dir,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("success");
+    }
+}
+
+fn flushed(_: Backend) {
+    let scene = Scene::new();
+    serve(&scene.pod, "pod", "10.1.0.5:80");
+    scene.add(&Call::new(BACKEND, "abc", both(8080, 80)));
+    let before = scene.ruleset();
+    scene.host.sh("nft flush ruleset");
+    scene.add(&Call::new(BACKEND, "abc", both(8080, 80)));
+    assert_eq!(scene.ruleset(), before);
+    scene.host.sh("nft flush table inet trestle");
+    scene.add(&Call::new(BACKEND, "def", both(8081, 80)).at(&["10.1.0.6/24"]));
+    assert!(ask(&scene.outside, Over::Tcp, "192.0.2.1:8080").is_some());
+}
