@@ -4,7 +4,9 @@ mod bridge;
 mod common;
 mod delegation;
 mod failure;
+mod fault_walk;
 mod faults;
+mod garbage_collection;
 mod host_local;
 mod host_local_state;
 mod input;
@@ -12,8 +14,11 @@ mod layer3;
 mod lifecycle;
 mod loopback;
 mod protocol;
+mod reclaim;
 mod samples;
 mod scenarios;
+mod storage;
+mod storms;
 mod upkeep;
 
 use std::process::ExitCode;
@@ -26,6 +31,11 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         failure::cases(),
         faults::cases(),
+        fault_walk::cases(),
+        reclaim::cases(),
+        storage::cases(),
+        storms::cases(),
+        garbage_collection::cases(),
         upkeep::cases(),
         bridge::cases(),
         layer3::cases(),

@@ -140,6 +140,11 @@ pub fn remove(owner: &Owner) -> Result<(), HostError> {
     begin_removal(owner)?.finish()
 }
 
+/// How [`Kept::owner`] spells an owner.
+pub fn owner_text(owner: &Owner) -> String {
+    comment::of(owner)
+}
+
 /// What masquerade keeps for the attachments of `network`.
 ///
 /// # Errors
