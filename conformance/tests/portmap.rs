@@ -279,14 +279,16 @@ fn del_needs_neither_netns_nor_mappings_nor_a_first_time(lab: &Lab) {
         let site = Site::new();
         let chain = Chain::new(lab, &site.host, json!({"backend": backend}));
         let pod = site.host.pod("pod");
-        let attached = chain.bridge.add(&chain.network, &Call::of(&pod));
         let before = site.host.observe();
+        let attached = chain.bridge.add(&chain.network, &Call::of(&pod));
         let ports = with_prev_result(&chain.ports(&both(8080, 80)), &attached);
         chain.portmap.add(&ports, &Call::of(&pod));
         let bare = with(chain.network.clone(), json!({"type": "portmap"}));
         for _ in 0..2 {
             chain.portmap.del(&bare, &Call::named("pod", None));
         }
+        assert!(site.outside.cannot_reach(Protocol::Tcp, at(HOST, 8080)));
+        chain.bridge.del(&chain.network, &Call::named("pod", None));
         site.host.assert_nothing_left(&before, &[]);
     }
 }
