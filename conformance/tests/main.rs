@@ -11,6 +11,7 @@ mod input;
 mod layer3;
 mod lifecycle;
 mod loopback;
+mod portmap;
 mod protocol;
 mod samples;
 mod scenarios;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         upkeep::cases(),
         bridge::cases(),
         layer3::cases(),
+        portmap::cases(),
         host_local::cases(),
         host_local_state::cases(),
         delegation::cases(),

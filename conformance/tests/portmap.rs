@@ -2,16 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::ExitCode;
 
 use conformance::{
-    Call, Cnitool, Host, Lab, Need, Plugin, Pod, Protocol, addresses, bridge, case, host_local,
-    with, with_prev_result,
+    Call, Case, Cnitool, Host, Lab, Need, Plugin, Pod, Protocol, addresses, bridge, case,
+    host_local, with, with_prev_result,
 };
 use serde_json::{Value, json};
 
-fn main() -> ExitCode {
-    conformance::run(vec![
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
         case!(containerds_sample_maps_ports)
             .needs(Need::Cnitool)
             .ours(),
@@ -29,7 +28,7 @@ fn main() -> ExitCode {
         case!(check_fails_when_the_rules_are_gone),
         case!(status_and_version_are_answered).ours(),
         case!(hostile_values_are_named_and_reach_no_rule).ours(),
-    ])
+    ]
 }
 
 const POD: [u8; 4] = [10, 1, 0, 2];
