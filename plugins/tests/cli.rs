@@ -1,0 +1,219 @@
+//! The command line, and the choice between it and the plugins by the name the binary is called with.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const TRESTLE: &str = env!("CARGO_BIN_EXE_trestle");
+
+fn run(program: impl AsRef<Path>, args: &[&str], env: &[(&str, &str)]) -> Output {
+    Command::new(program.as_ref())
+        .args(args)
+        .env_clear()
+        .envs(env.iter().copied())
+        .output()
+        .unwrap()
+}
+
+/// Runs the command line with DIR replaced by the directory.
+fn trestle(dir: &TempDir, args: &str) -> Output {
+    let args = args.replace("DIR", dir.path().to_str().unwrap());
+    run(TRESTLE, &args.split_whitespace().collect::<Vec<_>>(), &[])
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn install_links_one_binary_under_every_plugins_name() {
+    let dir = TempDir::new().unwrap();
+    let output = trestle(&dir, "install --bin-dir DIR/bin");
+    assert!(output.status.success(), "{}", err(&output));
+    let bin = dir.path().join("bin");
+    let inode = fs::metadata(bin.join("trestle")).unwrap().ino();
+    for plugin in [
+        "bridge",
+        "host-local",
+        "loopback",
+        "ptp",
+        "portmap",
+        "firewall",
+        "tuning",
+        "bandwidth",
+        "static",
+    ] {
+        let found = fs::metadata(bin.join(plugin)).unwrap();
+        assert_eq!(
+            (found.ino(), found.mode() & 0o777),
+            (inode, 0o755),
+            "{plugin}"
+        );
+        assert!(
+            out(&output).contains(&format!("linked {}", bin.join(plugin).display())),
+            "{}",
+            out(&output)
+        );
+    }
+    assert!(
+        names(&bin).iter().all(|name| !name.starts_with('.')),
+        "{:?}",
+        names(&bin)
+    );
+}
+
+#[test]
+fn installing_again_replaces_what_is_there_and_another_program_too() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir(dir.path().join("bin")).unwrap();
+    fs::write(dir.path().join("bin/bridge"), "another").unwrap();
+    for _ in 0..2 {
+        let output = trestle(
+            &dir,
+            "install --bin-dir DIR/bin --plugins bridge,host-local",
+        );
+        assert!(
+            output.status.success() && out(&output).contains("replaced"),
+            "{}",
+            err(&output)
+        );
+        assert_eq!(
+            names(&dir.path().join("bin")),
+            ["bridge", "host-local", "trestle"]
+        );
+    }
+}
+
+#[test]
+fn a_configuration_that_differs_is_kept_and_nothing_is_installed() {
+    let dir = TempDir::new().unwrap();
+    let conf = dir.path().join("net.d/10-trestle.conflist");
+    fs::create_dir(dir.path().join("net.d")).unwrap();
+    fs::write(&conf, "mine").unwrap();
+    let output = trestle(&dir, "install --bin-dir DIR/bin --conf-dir DIR/net.d");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("10-trestle.conflist") && err(&output).contains("--force"),
+        "{}",
+        err(&output)
+    );
+    assert!(!dir.path().join("bin").exists() && fs::read(&conf).unwrap() == b"mine");
+
+    assert!(
+        trestle(
+            &dir,
+            "install --bin-dir DIR/bin --conf-dir DIR/net.d --force"
+        )
+        .status
+        .success()
+    );
+    assert!(fs::read_to_string(&conf).unwrap().contains("\"bridge\""));
+    let again = trestle(&dir, "install --bin-dir DIR/bin --conf-dir DIR/net.d");
+    assert!(
+        again.status.success() && out(&again).contains("kept"),
+        "{}",
+        out(&again)
+    );
+}
+
+#[test]
+fn an_unknown_plugin_is_named_with_those_there_are() {
+    let dir = TempDir::new().unwrap();
+    let output = trestle(&dir, "install --bin-dir DIR/bin --plugins bridge,brige");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("\"brige\"") && err(&output).contains("host-local"),
+        "{}",
+        err(&output)
+    );
+    assert!(!dir.path().join("bin").exists());
+}
+
+#[test]
+fn uninstall_takes_back_what_install_wrote_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    assert!(
+        trestle(&dir, "install --bin-dir DIR/bin --conf-dir DIR/net.d")
+            .status
+            .success()
+    );
+    let bin = dir.path().join("bin");
+    fs::write(bin.join("macvlan"), "another").unwrap();
+    fs::remove_file(bin.join("tuning")).unwrap();
+    fs::write(bin.join("tuning"), "another").unwrap();
+    let output = trestle(&dir, "uninstall --bin-dir DIR/bin --conf-dir DIR/net.d");
+    assert!(
+        output.status.success() && out(&output).contains("kept"),
+        "{}",
+        out(&output)
+    );
+    assert_eq!(names(&bin), ["macvlan", "tuning"]);
+    assert!(names(&dir.path().join("net.d")).is_empty());
+}
+
+#[test]
+fn version_and_help_tell_what_there_is() {
+    let dir = TempDir::new().unwrap();
+    let version = out(&trestle(&dir, "version"));
+    assert!(
+        version.contains("bridge") && version.contains("0.1.0") && version.contains("1.1.0"),
+        "{version}"
+    );
+    let help = out(&trestle(&dir, "--help"));
+    assert!(
+        help.contains("install") && help.contains("uninstall"),
+        "{help}"
+    );
+    assert_eq!(trestle(&dir, "no-such-command").status.code(), Some(2));
+}
+
+#[test]
+fn a_plugin_run_by_hand_explains_itself_on_stderr() {
+    let dir = TempDir::new().unwrap();
+    trestle(&dir, "install --bin-dir DIR");
+    let output = run(dir.path().join("bridge"), &[], &[]);
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert!(
+        err(&output).contains("bridge") && err(&output).contains("1.1.0"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn the_base_name_must_be_exactly_a_plugins() {
+    let dir = TempDir::new().unwrap();
+    for name in ["bridge2", "Bridge", "trestle-bridge"] {
+        let path = dir.path().join(name);
+        symlink(TRESTLE, &path).unwrap();
+        let by_hand = run(&path, &[], &[]);
+        assert!(
+            by_hand.status.code() == Some(1) && by_hand.stdout.is_empty(),
+            "{name}"
+        );
+        let by_runtime = run(&path, &[], &[("CNI_COMMAND", "VERSION")]);
+        let error: serde_json::Value = serde_json::from_slice(&by_runtime.stdout).unwrap();
+        assert!(
+            by_runtime.status.code() == Some(1) && error["msg"].as_str().unwrap().contains(name),
+            "{error}"
+        );
+    }
+}
