@@ -4,7 +4,7 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test e2e reference demo bench tools packages clean
+.PHONY: help build check test e2e reference demo faults fuzz bench tools packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,6 +17,7 @@ check: ## formatting, lints and unit tests; fast, and needs no root
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo test --workspace --lib --bins --quiet
+	conformance/tools/deny.sh
 
 test: packages tools build ## everything, with the real kernel, cnitool and the release binary
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --workspace
@@ -26,6 +27,13 @@ e2e: packages tools build ## pods of containerd and containers of podman alone
 
 reference: packages tools ## put the conformance tests to the Go reference plugins
 	TRESTLE_SUBJECT=go TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance
+
+faults: packages tools build ## every system call of ADD and DEL failed and killed at; takes hours
+	TRESTLE_FULL=1 TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance -- fault
+
+FUZZ_SECONDS ?= 60
+fuzz: ## run the fuzz targets, each for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
+	conformance/tools/fuzz.sh $(FUZZ_SECONDS)
 
 demo: packages tools build ## two containers on a bridge, step by step
 	TRESTLE_BIN=$(BIN) conformance/demo.sh

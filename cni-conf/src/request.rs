@@ -198,6 +198,13 @@ struct Header {
     attachments: Option<Vec<AttachmentId>>,
 }
 
+/// Reads and validates a call: the value of CNI_COMMAND (any but VERSION), the other variables, and the configuration
+/// from stdin. Nothing but the arguments is looked at.
+pub fn read(verb: &str, env: &Environment, stdin: &[u8]) -> Result<(Request, Call), Error> {
+    let (conf, version) = parse_config(stdin)?;
+    parse(verb, env, conf, version?)
+}
+
 /// Reads one JSON object, and its `cniVersion`; a missing or empty one is 0.1.0.
 pub(crate) fn parse_config(stdin: &[u8]) -> Result<(Value, Result<SpecVersion, Error>), Error> {
     let decoding = |msg: String| {

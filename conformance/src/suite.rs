@@ -16,6 +16,7 @@ pub struct Case {
     test: Test,
     needs: Vec<Need>,
     only: Option<Subject>,
+    slow: bool,
 }
 
 impl Case {
@@ -26,6 +27,7 @@ impl Case {
             test: Box::new(test),
             needs: Vec::new(),
             only: None,
+            slow: false,
         }
     }
 
@@ -46,6 +48,12 @@ impl Case {
         self
     }
 
+    /// The same test, which takes a minute or more: it runs where `TRESTLE_FULL` is set.
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
+        self
+    }
+
     /// The same test, which can't do without this.
     pub fn needs(mut self, need: Need) -> Self {
         self.needs.push(need);
@@ -58,6 +66,9 @@ impl Case {
         }
         if self.only.is_some_and(|only| only != lab.subject) {
             return Some("trestle's own behaviour".to_owned());
+        }
+        if self.slow && std::env::var_os("TRESTLE_FULL").is_none() {
+            return Some("takes a minute or more: set TRESTLE_FULL=1".to_owned());
         }
         self.needs.iter().find_map(|&need| lab.lacks(need))
     }

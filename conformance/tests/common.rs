@@ -1,6 +1,9 @@
 //! Networks and attachments that many tests start from.
 
 use std::net::IpAddr;
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::Duration;
 
 use conformance::{
     Call, Host, Lab, Output, Place, Plugin, Pod, Snapshot, bridge, host_local, with,
@@ -106,4 +109,33 @@ impl Attached {
             "the container's interface is gone"
         );
     }
+}
+
+/// Wait for what the kernel does in its own time.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("waited for ten seconds: {what}");
+}
+
+/// Do something many times, all at the same time.
+pub(crate) fn at_once<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..count)
+            .map(|index| scope.spawn(move || work(index)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| match thread.join() {
+                Ok(value) => value,
+                Err(panic) => resume_unwind(panic),
+            })
+            .collect()
+    })
 }

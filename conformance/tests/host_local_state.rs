@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::thread;
 
+use crate::common::at_once;
 use crate::host_local::{DIR, add, call, held, host, network, ranges};
 use conformance::{Call, Case, Host, Lab, Need, Plugin, case, with};
 use serde_json::json;
@@ -123,20 +123,6 @@ fn gc_keeps_what_is_valid(lab: &Lab) {
     let none = with(network, json!({"cni.dev/valid-attachments": []}));
     plugin.call("GC", &none, &Call::default()).succeeded();
     assert!(held(&host).is_empty());
-}
-
-/// Run something for many containers, all at the same time.
-fn at_once<R: Send>(count: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
-    thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> = (0..count)
-            .map(|index| scope.spawn(move || work(index)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("no panic"))
-            .collect()
-    })
 }
 
 fn sixty_four_at_once_get_different_addresses(lab: &Lab) {

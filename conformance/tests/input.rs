@@ -13,7 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(keys_are_matched_without_regard_to_case),
         case!(unknown_keys_are_ignored),
         case!(cni_args_come_in_any_order),
-        case!(a_plugin_type_is_a_name_and_never_a_path),
+        case!(cve_2021_20206_a_plugin_type_is_a_name_and_never_a_path),
     ]
 }
 
@@ -177,7 +177,7 @@ fn cni_args_come_in_any_order(lab: &Lab) {
 }
 
 /// CVE-2021-20206: a type with `../` ran any program of the host.
-fn a_plugin_type_is_a_name_and_never_a_path(lab: &Lab) {
+fn cve_2021_20206_a_plugin_type_is_a_name_and_never_a_path(lab: &Lab) {
     let host = Host::new();
     let call = attachment(&host);
     host.script("/run/evil/ipam", "#!/bin/sh\n: >/run/evil/ran\n");

@@ -13,7 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(ipv4_works_on_a_host_without_ipv6),
         case!(a_default_route_asked_for_twice_is_one).ours(),
         case!(routes_have_their_attributes),
-        case!(router_advertisements_are_not_listened_to_on_the_host).ours(),
+        case!(cve_2020_10749_router_advertisements_are_not_listened_to_on_the_host).ours(),
         case!(router_advertisements_are_ignored_where_ipam_gave_an_ipv6_address).ours(),
         case!(layer_2_and_ipv4_attachments_keep_slaac),
         case!(an_uplink_with_router_advertisements_keeps_them).ours(),
@@ -147,7 +147,7 @@ fn routes_have_their_attributes(lab: &Lab) {
 }
 
 /// CVE-2020-10749: a container's router advertisement rerouted the host.
-fn router_advertisements_are_not_listened_to_on_the_host(lab: &Lab) {
+fn cve_2020_10749_router_advertisements_are_not_listened_to_on_the_host(lab: &Lab) {
     for network in [plain(), dual(), layer2()] {
         let it = Attached::new(lab, &network);
         for interface in [it.veth().as_str(), "cni0"] {

@@ -4,16 +4,22 @@ mod bridge;
 mod common;
 mod delegation;
 mod failure;
+mod fault_walk;
 mod faults;
+mod garbage_collection;
 mod host_local;
 mod host_local_state;
 mod input;
 mod layer3;
 mod lifecycle;
 mod loopback;
+mod portmap;
 mod protocol;
+mod reclaim;
 mod samples;
 mod scenarios;
+mod storage;
+mod storms;
 mod upkeep;
 
 use std::process::ExitCode;
@@ -26,9 +32,15 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         failure::cases(),
         faults::cases(),
+        fault_walk::cases(),
+        reclaim::cases(),
+        storage::cases(),
+        storms::cases(),
+        garbage_collection::cases(),
         upkeep::cases(),
         bridge::cases(),
         layer3::cases(),
+        portmap::cases(),
         host_local::cases(),
         host_local_state::cases(),
         delegation::cases(),

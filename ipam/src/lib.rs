@@ -10,5 +10,5 @@ mod static_ipam;
 pub mod store;
 
 pub use error::Error;
-pub use host_local::HostLocal;
+pub use host_local::{HostLocal, Survey};
 pub use static_ipam::Static;

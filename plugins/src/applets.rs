@@ -1,6 +1,8 @@
 //! The table of plugins in this binary.
 
 use cni_conf::dispatch::Plugin;
+use cni_conf::error::Error;
+use cni_conf::request::{Attachment, Request};
 
 /// A plugin and the name that it is installed and called under.
 #[derive(Clone, Copy)]
@@ -54,6 +56,28 @@ pub const ALL: &[Applet] = &[
 /// The plugin of exactly this name.
 pub fn find(applets: &[Applet], name: &str) -> Option<Applet> {
     applets.iter().copied().find(|applet| applet.name == name)
+}
+
+/// Reads the configuration of the plugin called `name` as its ADD does, and nothing else: no file, no kernel.
+/// `None` if it has no such configuration. For fuzzing and for advice.
+#[doc(hidden)]
+pub fn parse_conf(
+    name: &str,
+    request: &Request,
+    attachment: &Attachment,
+) -> Option<Result<(), Error>> {
+    Some(match name {
+        "bridge" => crate::bridge::parse_conf(request, attachment),
+        "ptp" => crate::ptp::parse_conf(request),
+        "tuning" => crate::tuning::parse_conf(request, attachment),
+        "bandwidth" => crate::bandwidth::parse_conf(request),
+        "portmap" => crate::portmap::parse_conf(request),
+        "firewall" => crate::firewall::parse_conf(request),
+        "host-local" => ipam::HostLocal::parse_conf(request, attachment),
+        // It has nothing but its configuration.
+        "static" => ipam::Static.add(request, attachment).map(drop),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

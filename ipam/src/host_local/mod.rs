@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use self::conf::{Place, Settings};
 use crate::ranges::{Range, RangeSet};
-use crate::store::{Holding, Liveness, Origin, ProcLiveness, Store, Want};
+use crate::store::{Holding, Liveness, Origin, Owner, ProcLiveness, Store, Want};
 
 /// The plugin `host-local`.
 #[derive(Clone, Copy)]
@@ -24,10 +24,27 @@ pub struct HostLocal {
     liveness: &'static dyn Liveness,
 }
 
+/// What `host-local` keeps for a network.
+#[derive(Debug)]
+pub struct Survey {
+    /// Everything that is held.
+    pub holdings: Vec<Holding>,
+    /// Those of the holders of whom nothing is left: see [`crate::store::Session::dead`].
+    pub dead: Vec<Owner>,
+    /// Whether addresses of containers that are gone may be taken back.
+    pub reclaim: bool,
+}
+
 impl HostLocal {
     /// The plugin with a way to tell whether a container is still there.
     pub const fn new(liveness: &'static dyn Liveness) -> Self {
         Self { liveness }
+    }
+
+    /// Reads the configuration and nothing else.
+    #[doc(hidden)]
+    pub fn parse_conf(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        Settings::read(request)?.assign(attachment).map(drop)
     }
 
     /// The subnets of the configuration's ranges.
@@ -62,6 +79,22 @@ impl HostLocal {
             Some((id, holding.addresses.iter().filter_map(net).collect()))
         };
         Ok(holdings.into_iter().filter_map(attachment).collect())
+    }
+
+    /// Everything that is held in a network, and by whom though nothing of them is left. Reads every address file.
+    pub fn survey(&self, request: &Request) -> Result<Survey, Error> {
+        let place = Place::read(request)?;
+        let store = self.store(request, &place);
+        let mut survey = Survey {
+            holdings: Vec::new(),
+            dead: Vec::new(),
+            reclaim: place.reclaim,
+        };
+        if let Some(session) = store.lock_existing()? {
+            survey.holdings = session.holdings()?;
+            survey.dead = session.dead()?;
+        }
+        Ok(survey)
     }
 
     fn store(&self, request: &Request, place: &Place) -> Store<'static> {

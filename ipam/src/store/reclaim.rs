@@ -166,6 +166,19 @@ impl Session<'_> {
         Ok(owned.chain(unowned).collect())
     }
 
+    /// Who holds addresses though nothing of them is left: those of an earlier boot, and those whose namespace is
+    /// gone. Nobody if addresses are not to be taken back. What the next ADD in need would free.
+    pub fn dead(&self) -> Result<Vec<Owner>, Error> {
+        let (true, Some(boot)) = (self.store.reclaim, record::current_boot()) else {
+            return Ok(Vec::new());
+        };
+        let mut dead = Vec::new();
+        for record in self.without_standing(self.suspects(&boot)?, &boot) {
+            dead.extend(self.confirm(record)?.map(|record| record.owner));
+        }
+        Ok(dead)
+    }
+
     /// Frees everything but what these attachments hold (the verb GC). Carries on after an error and returns the
     /// first one, else the addresses that were freed.
     pub fn retain(&mut self, valid: &[AttachmentId]) -> Result<Vec<IpAddr>, Error> {

@@ -190,9 +190,10 @@ impl<'a> Session<'a> {
     /// Gives back what an attachment holds. Nothing held is no error. Returns the addresses.
     pub fn release(&mut self, id: &AttachmentId) -> Result<Vec<IpAddr>, Error> {
         let Some(record) = self.find(id)? else {
-            // An ADD that died early may have left a record without addresses.
+            // An ADD that died early may have left a record without addresses, and a file that was linked nowhere.
             if let Some(own) = &self.own {
                 let _ = own.remove(&Owner::from(id).file_name());
+                let _ = own.remove(NEW);
             }
             return Ok(Vec::new());
         };

@@ -3,6 +3,7 @@
 //! The plugin is looked up on CNI_PATH by its name, as the specification says ("Section 4: Plugin Delegation").
 //! Where what is found there is this very binary, the plugin is called in-process: same contract, no child.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -144,11 +145,12 @@ impl<'a> Ipam<'a> {
         }
     }
 
-    /// Runs the plugin with this process's environment, but for the verb.
+    /// Runs the plugin with this process's environment, but for the verb and what `trestle gc` was not given in it.
     fn execute(&self, path: &Path, call: &Call) -> Result<Option<CniResult>, Error> {
         let run = || -> std::io::Result<Output> {
             let mut child = Command::new(path)
                 .env("CNI_COMMAND", verb(call))
+                .envs(self.variables(call))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::inherit())
@@ -176,6 +178,19 @@ impl<'a> Ipam<'a> {
         CniResult::from_json(&value, self.request.version)
             .map(Some)
             .map_err(|error| self.nonsense(&format!("its result can't be read: {error}")))
+    }
+
+    /// The names of an attachment, and where plugins are.
+    fn variables(&self, call: &Call) -> Vec<(&'static str, OsString)> {
+        let mut variables = Vec::new();
+        if let Ok(path) = std::env::join_paths(&self.request.cni_path) {
+            variables.push(("CNI_PATH", path));
+        }
+        if let Call::Add(attachment) | Call::Del(attachment) | Call::Check(attachment) = call {
+            variables.push(("CNI_CONTAINERID", attachment.container.as_str().into()));
+            variables.push(("CNI_IFNAME", attachment.ifname.as_str().into()));
+        }
+        variables
     }
 
     /// The plugin's own error object if it printed one, or what can be said about its end.
@@ -229,6 +244,13 @@ pub fn holdings(request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Er
     } else {
         Ok(Vec::new())
     }
+}
+
+/// What our own `host-local` keeps for the network of a request, if that is its IPAM plugin.
+pub fn survey(request: &Request) -> Result<Option<ipam::Survey>, Error> {
+    is_host_local(request)?
+        .then(|| HOST_LOCAL.survey(request))
+        .transpose()
 }
 
 /// The subnets that containers get addresses of, as far as the configuration tells.

@@ -20,6 +20,11 @@ use cni_conf::result::CniResult;
 /// The plugin.
 pub struct Bandwidth;
 
+/// Reads the configuration and nothing else.
+pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
+    conf::Settings::read(request).map(drop)
+}
+
 impl Plugin for Bandwidth {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         add::add(request, attachment)

@@ -21,6 +21,11 @@ use crate::attach::{detach, ipam};
 /// The plugin.
 pub struct Bridge;
 
+/// Reads the configuration and nothing else.
+pub(crate) fn parse_conf(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+    conf::Settings::read(request, Some(attachment)).map(drop)
+}
+
 impl Plugin for Bridge {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         add::add(request, attachment)

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::{CliError, InstallArgs, UninstallArgs};
+use super::{CliError, InstallArgs, UninstallArgs, file};
 use crate::applets::{self, Applet};
 use crate::process::BINARY;
 
@@ -98,15 +98,6 @@ fn choose(names: &[String]) -> Result<Vec<Applet>, CliError> {
         applets::find(applets::ALL, name).ok_or_else(|| CliError::UnknownPlugin(name.clone()))
     };
     names.iter().map(find).collect()
-}
-
-fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CliError {
-    let path = path.to_owned();
-    move |source| CliError::File {
-        operation,
-        path,
-        source,
-    }
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {

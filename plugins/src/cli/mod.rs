@@ -1,10 +1,11 @@
 //! The command line: what a person types. Plugins never come here.
 
+mod gc;
 mod install;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -32,6 +33,8 @@ enum Command {
     Install(InstallArgs),
     /// Remove what `install` wrote
     Uninstall(UninstallArgs),
+    /// Remove what containers left behind that are gone, for runtimes that don't call GC
+    Gc(GcArgs),
     /// Print the version, the plugins and the CNI versions they speak
     Version,
 }
@@ -62,6 +65,22 @@ struct UninstallArgs {
     conf_dir: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct GcArgs {
+    /// The network's configuration, a .conf or .conflist in /etc/cni/net.d
+    #[arg(long, value_name = "FILE")]
+    conf: PathBuf,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Directory in which the runtime's CNI library keeps its cache
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni")]
+    cache_dir: PathBuf,
+    /// Directory of the plugins; that of this program unless given
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+}
+
 /// A failure of the command line.
 #[derive(Debug, Error)]
 enum CliError {
@@ -79,8 +98,22 @@ enum CliError {
         .0.display()
     )]
     ConfDiffers(PathBuf),
+    #[error("{}: {problem}", path.display())]
+    Conf { path: PathBuf, problem: String },
+    #[error(transparent)]
+    Plugin(#[from] cni_conf::error::Error),
     #[error("write to stdout: {0}")]
     Stdout(#[from] io::Error),
+}
+
+/// Wraps the error of an operation on a file.
+fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CliError + use<> {
+    let path = path.to_owned();
+    move |source| CliError::File {
+        operation,
+        path,
+        source,
+    }
 }
 
 fn names() -> String {
@@ -102,6 +135,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     let outcome = match cli.command {
         Command::Install(args) => install::install(&args, &mut out),
         Command::Uninstall(args) => install::uninstall(&args, &mut out),
+        Command::Gc(args) => gc::gc(&args, &mut out),
         Command::Version => version(&mut out),
     };
     match outcome {

@@ -57,6 +57,11 @@ pub struct Kept {
     pub what: String,
 }
 
+/// Reads the configuration and nothing else.
+pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
+    conf::Settings::read(request).map(drop)
+}
+
 impl Plugin for Firewall {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         let previous = chained::previous(request)?;

@@ -20,6 +20,11 @@ use crate::attach::{detach, ipam};
 /// The plugin.
 pub struct Ptp;
 
+/// Reads the configuration and nothing else.
+pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
+    conf::Settings::read(request).map(drop)
+}
+
 impl Plugin for Ptp {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         add::add(request, attachment)

@@ -19,6 +19,11 @@ use cni_conf::result::CniResult;
 /// The plugin.
 pub struct Tuning;
 
+/// Reads the configuration and nothing else.
+pub(crate) fn parse_conf(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+    conf::Settings::read(request, Some(attachment)).map(drop)
+}
+
 impl Plugin for Tuning {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         add::add(request, attachment)

@@ -17,7 +17,7 @@ pub(crate) fn add(tests: &mut Tests) {
         ("ptp_result_is_shaped_like_the_references", result),
         ("ptp_gateway_is_the_only_neighbour", only_neighbour),
         (
-            "ptp_host_ignores_router_advertisements",
+            "cve_2020_10749_ptp_host_ignores_router_advertisements",
             router_advertisements,
         ),
         ("ptp_del_is_total", del_is_total),

@@ -12,7 +12,6 @@
 //!
 //! All functions work on the network namespace that the calling thread is in.
 
-mod comment;
 mod iptables;
 mod nftables;
 mod rules;
@@ -21,6 +20,7 @@ use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
 
+use crate::attach::comment;
 use crate::attach::owner::Owner;
 use crate::host::HostError;
 use crate::host::nft::Nft;
@@ -138,6 +138,11 @@ impl Removal {
 /// As [`begin_removal`].
 pub fn remove(owner: &Owner) -> Result<(), HostError> {
     begin_removal(owner)?.finish()
+}
+
+/// How [`Kept::owner`] spells an owner.
+pub fn owner_text(owner: &Owner) -> String {
+    comment::of(owner)
 }
 
 /// What masquerade keeps for the attachments of `network`.

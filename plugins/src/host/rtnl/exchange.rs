@@ -4,7 +4,7 @@
 //! connection is driven until the answers are in. There is no task and no thread beside it, and
 //! dropping an [`Rtnl`] closes its socket at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,6 +20,7 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{AsyncSocket, SocketAddr};
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::runtime::{Builder, Runtime};
 
 use super::super::error::HostError;
@@ -29,6 +30,15 @@ use super::super::netns::NetNs;
 /// one lock, and deleting a namespace full of links holds it for long. A lost answer must still end
 /// somewhere.
 const ANSWER_BOUND: Duration = Duration::from_secs(30);
+
+/// The same for a socket that is subscribed: notifications share its buffer with the answers, and when many come at
+/// once the kernel drops an answer that has no room (`netlink_attachskb` in net/netlink/af_netlink.c). An answer that
+/// is not there when `sendto` has returned won't come.
+const SUBSCRIBED_ANSWER_BOUND: Duration = Duration::from_millis(100);
+
+/// Size of the receive buffer of a subscribed socket, in bytes; memory is taken only while it is full. The usual
+/// 208 KiB are about fifty notifications, fewer than what a few simultaneous ADDs cause.
+const SUBSCRIBED_BUFFER: usize = 8 << 20;
 
 /// How often a listing is begun anew when objects come and go while it is made.
 const DUMP_ATTEMPTS: u32 = 20;
@@ -54,6 +64,7 @@ pub struct Rtnl {
     connection: RefCell<Connection>,
     notices: RefCell<Notices>,
     runtime: Rc<Runtime>,
+    answer_bound: Cell<Duration>,
 }
 
 impl std::fmt::Debug for Rtnl {
@@ -98,6 +109,7 @@ impl Rtnl {
             connection: RefCell::new(connection),
             notices: RefCell::new(Box::pin(notices)),
             runtime,
+            answer_bound: Cell::new(ANSWER_BOUND),
         })
     }
 
@@ -147,7 +159,7 @@ impl Rtnl {
             .map_err(|_| Refusal::Closed)?;
         let mut answers = pin!(answers);
         let mut found = Vec::new();
-        self.drive(ANSWER_BOUND, |context| {
+        self.drive(self.answer_bound.get(), |context| {
             loop {
                 match answers.as_mut().poll_next(context) {
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
@@ -182,13 +194,15 @@ impl Rtnl {
             .unwrap_or(Err(Refusal::Silence))
     }
 
-    /// Subscribes this socket to a multicast group, `RTNLGRP_*`, until the guard is dropped.
+    /// Subscribes this socket to a multicast group, `RTNLGRP_*`, until the guard is dropped. Meanwhile the answer to a
+    /// request may get lost, which ends it soon with [`Refusal::Silence`].
     pub(super) fn subscribe(&self, group: u32) -> io::Result<Subscription<'_>> {
-        self.connection
-            .borrow_mut()
-            .socket_mut()
-            .socket_mut()
-            .add_membership(group)?;
+        let mut connection = self.connection.borrow_mut();
+        let socket = connection.socket_mut().socket_mut();
+        // Without CAP_NET_ADMIN in the first user namespace the buffer stays small.
+        let _ = setsockopt(socket, sockopt::RcvBufForce, &SUBSCRIBED_BUFFER);
+        socket.add_membership(group)?;
+        self.answer_bound.set(SUBSCRIBED_ANSWER_BOUND);
         Ok(Subscription { rtnl: self, group })
     }
 
@@ -215,6 +229,7 @@ pub(super) struct Subscription<'a> {
 
 impl Drop for Subscription<'_> {
     fn drop(&mut self) {
+        self.rtnl.answer_bound.set(ANSWER_BOUND);
         // What fails here costs no more than messages that nobody reads.
         let mut connection = self.rtnl.connection.borrow_mut();
         let _ = connection

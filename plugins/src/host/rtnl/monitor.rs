@@ -81,8 +81,12 @@ impl Rtnl {
             source,
         })?;
         loop {
-            if let Some(found) = look()? {
-                return Ok(found);
+            match look() {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                // The answer was lost among notifications, and what they say with it.
+                Err(HostError::Timeout { .. }) if Instant::now() < deadline => continue,
+                Err(error) => return Err(error),
             }
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());

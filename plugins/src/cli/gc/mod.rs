@@ -1,0 +1,350 @@
+//! `trestle gc`: removes what containers left behind that are gone, for runtimes that don't call the verb GC.
+//!
+//! The verb is told by the runtime which attachments are valid and removes all others, while the runtime keeps from
+//! making new ones. Nobody keeps a runtime from doing that here. So it goes the other way round: only attachments
+//! that are known to be gone are removed, each by DEL of every plugin of the list, and a container that starts
+//! meanwhile is not touched. An attachment is gone if
+//! - host-local remembers under which boot or for which network namespace it gave its address, and that is over, or
+//! - the runtime's cache tells its network namespace, and there is none at that path, or
+//! - nothing but rules is left of it, where host-local would have an address of every attachment;
+//!
+//! and in any case none of its interfaces stands on the host. With `"reclaim": false` what holds an address stays.
+
+mod cache;
+mod list;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use cni_conf::dispatch;
+use cni_conf::error::Error;
+use cni_conf::request::{Attachment, AttachmentId, Call, CniArgs, Request};
+
+use self::cache::Cached;
+use self::list::Network;
+use super::{CliError, GcArgs, file};
+use crate::attach::masquerade;
+use crate::attach::owner::Owner;
+use crate::attach::{ipam, veth};
+use crate::host::{HostError, NetNs, Rtnl};
+use crate::{firewall, portmap};
+
+/// What is known of one attachment.
+#[derive(Default)]
+struct Evidence {
+    addresses: Vec<IpAddr>,
+    /// Whether host-local says that nothing of it is left.
+    dead_in_ipam: bool,
+    cached: Option<Cached>,
+    /// Rules and elements of the firewall, in words.
+    rules: Vec<String>,
+}
+
+enum Verdict {
+    /// Nothing of it is left; why that is known.
+    Gone(String),
+    Alive,
+    /// Nothing tells.
+    Unknown,
+}
+
+/// What is known of a network.
+struct Survey {
+    attachments: BTreeMap<AttachmentId, Evidence>,
+    /// Whether addresses may be taken back.
+    reclaim: bool,
+    /// Whether every attachment that lives holds an address of host-local.
+    all_have_addresses: bool,
+    /// What is kept for nobody who could be named.
+    nameless: Vec<String>,
+}
+
+pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
+    let text = fs::read(&args.conf).map_err(file("read", &args.conf))?;
+    let network = Network::parse(&args.conf, &text, &bin_dir(args)?)?;
+    for member in network.members.iter().filter(|it| it.applet.is_none()) {
+        let plugin = &member.request.plugin;
+        writeln!(
+            out,
+            "plugin {plugin} is not of trestle: what it keeps stays"
+        )?;
+    }
+    let survey = survey(&network, &args.cache_dir)?;
+    let host = Rtnl::new().map_err(Error::from)?;
+    let mut errors = Vec::new();
+    let (mut gone, mut alive) = (0, 0);
+    for (id, evidence) in &survey.attachments {
+        let whose = format!("container {}, interface {}", id.container, id.ifname);
+        match judge(&host, &network, id, evidence, &survey)? {
+            Verdict::Alive => alive += 1,
+            Verdict::Unknown => {
+                alive += 1;
+                let held = evidence.listed().join(", ");
+                writeln!(
+                    out,
+                    "{whose}: kept, because nothing tells whether it lives ({held})"
+                )?;
+            }
+            Verdict::Gone(why) => {
+                gone += 1;
+                writeln!(out, "{whose}: {why}")?;
+                if args.dry_run {
+                    for line in evidence.listed() {
+                        writeln!(out, "  would remove {line}")?;
+                    }
+                    writeln!(out, "  would call DEL of {}", plugins(&network))?;
+                } else {
+                    remove(&network, id, evidence, &mut errors, out)?;
+                }
+            }
+        }
+    }
+    for what in &survey.nameless {
+        writeln!(out, "{what}: kept, because it names no container")?;
+    }
+    let did = if args.dry_run {
+        "would be removed"
+    } else {
+        "removed"
+    };
+    writeln!(
+        out,
+        "network {}: {gone} attachments {did}, {alive} kept",
+        network.name
+    )?;
+    Error::join(errors).map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Where plugins delegate to: the directory that this binary was installed in.
+fn bin_dir(args: &GcArgs) -> Result<PathBuf, CliError> {
+    if let Some(dir) = &args.bin_dir {
+        return Ok(dir.clone());
+    }
+    let own = Path::new("/proc/self/exe");
+    let path = fs::read_link(own).map_err(file("read", own))?;
+    Ok(path.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+impl Evidence {
+    /// What is left of the attachment, in words.
+    fn listed(&self) -> Vec<String> {
+        let addresses = self.addresses.iter();
+        addresses
+            .map(|address| format!("address {address}"))
+            .chain(self.rules.iter().cloned())
+            .collect()
+    }
+}
+
+fn plugins(network: &Network) -> String {
+    let ours = network.members.iter().rev().filter_map(|it| it.applet);
+    ours.map(|applet| applet.name)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Collects what is known. Rules and addresses come first, interfaces and namespaces later ([`judge`]): ADD makes
+/// them in another order, so that what is half done now looks alive.
+fn survey(network: &Network, cache_dir: &Path) -> Result<Survey, CliError> {
+    let mut survey = Survey {
+        attachments: BTreeMap::new(),
+        reclaim: true,
+        all_have_addresses: false,
+        nameless: Vec::new(),
+    };
+    let rules = rules(network)?;
+    for member in &network.members {
+        if let Some(held) = ipam::survey(&member.request)? {
+            survey.all_have_addresses = true;
+            survey.take_in_addresses(held);
+        }
+    }
+    for cached in cache::read(cache_dir, &network.name) {
+        let evidence = survey.attachments.entry(cached.id.clone()).or_default();
+        evidence.cached = Some(cached);
+    }
+    for (owner, what) in rules {
+        survey.take_in_rule(network, &owner, what);
+    }
+    Ok(survey)
+}
+
+impl Survey {
+    fn take_in_addresses(&mut self, held: ::ipam::Survey) {
+        self.reclaim &= held.reclaim;
+        let dead: BTreeSet<_> = held.dead.into_iter().collect();
+        for holding in held.holdings {
+            let dead = holding
+                .owner
+                .as_ref()
+                .is_some_and(|owner| dead.contains(owner));
+            let id = holding.owner.as_ref().and_then(|owner| {
+                Some(AttachmentId {
+                    container: owner.container.as_str().try_into().ok()?,
+                    ifname: owner.ifname.as_deref()?.try_into().ok()?,
+                })
+            });
+            let Some(id) = id else {
+                let addresses = holding.addresses.iter();
+                self.nameless
+                    .extend(addresses.map(|address| format!("address {address}")));
+                continue;
+            };
+            let evidence = self.attachments.entry(id).or_default();
+            evidence.addresses.extend(holding.addresses);
+            evidence.dead_in_ipam |= dead;
+        }
+    }
+
+    fn take_in_rule(&mut self, network: &Network, text: &str, what: String) {
+        let is_whose = |id: &AttachmentId| {
+            let owner = Owner::new(&network.name, id);
+            owner.path() == text || masquerade::owner_text(&owner) == text
+        };
+        let known = self.attachments.iter_mut().find(|(id, _)| is_whose(id));
+        if let Some((_, evidence)) = known {
+            evidence.rules.push(what);
+            return;
+        }
+        match parse_owner(network, text) {
+            Some(id) => self.attachments.entry(id).or_default().rules.push(what),
+            None => self.nameless.push(what),
+        }
+    }
+}
+
+/// What masquerade, portmap and firewall keep: the text of its owner, and what it is in words.
+fn rules(network: &Network) -> Result<Vec<(String, String)>, Error> {
+    let masquerade = masquerade::list(&network.name)?.into_iter();
+    let portmap = portmap::list(&network.name)?.into_iter();
+    let firewall = firewall::list(&network.name)?.into_iter();
+    Ok(masquerade
+        .map(|kept| (kept.owner, kept.what))
+        .chain(portmap.map(|kept| (kept.owner, format!("port mapping {}", kept.what))))
+        .chain(firewall.map(|kept| (kept.owner, kept.what)))
+        .collect())
+}
+
+/// The attachment that a comment spells out in full.
+fn parse_owner(network: &Network, text: &str) -> Option<AttachmentId> {
+    let rest = text
+        .strip_prefix(network.name.as_str())?
+        .strip_prefix('/')?;
+    let (container, ifname) = rest.split_once('/')?;
+    Some(AttachmentId {
+        container: container.try_into().ok()?,
+        ifname: ifname.try_into().ok()?,
+    })
+}
+
+fn judge(
+    host: &Rtnl,
+    network: &Network,
+    id: &AttachmentId,
+    evidence: &Evidence,
+    survey: &Survey,
+) -> Result<Verdict, Error> {
+    if stands(host, &Owner::new(&network.name, id), evidence)? {
+        return Ok(Verdict::Alive);
+    }
+    if evidence.dead_in_ipam {
+        return Ok(Verdict::Gone(
+            "its network namespace is gone, or the machine was started since".into(),
+        ));
+    }
+    if !survey.reclaim && !evidence.addresses.is_empty() {
+        return Ok(Verdict::Alive);
+    }
+    let Some(cached) = &evidence.cached else {
+        let only_rules = survey.all_have_addresses && evidence.addresses.is_empty();
+        return Ok(match only_rules {
+            true => Verdict::Gone("nothing but rules is left of it".into()),
+            false => Verdict::Unknown,
+        });
+    };
+    if cached.netns.is_empty() {
+        return Ok(Verdict::Unknown);
+    }
+    Ok(match cached.netns.iter().all(|path| is_gone(path)) {
+        true => {
+            let paths: Vec<_> = cached
+                .netns
+                .iter()
+                .map(|it| it.display().to_string())
+                .collect();
+            Verdict::Gone(format!(
+                "there is no network namespace {}",
+                paths.join(", ")
+            ))
+        }
+        false => Verdict::Alive,
+    })
+}
+
+/// Whether an interface of the attachment stands on the host. A veth goes with the namespace of its other end.
+fn stands(host: &Rtnl, owner: &Owner, evidence: &Evidence) -> Result<bool, Error> {
+    if veth::find(host, owner)?.is_some() {
+        return Ok(true);
+    }
+    let names = evidence.cached.iter().flat_map(|it| &it.host_interfaces);
+    for name in names {
+        // Another kind is a bridge, which stays for others.
+        if let Some(link) = host.link_by_name(name)?
+            && link.kind.as_deref() == Some("veth")
+            && link.alias.is_none_or(|alias| alias == owner.alias())
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether there is certainly no network namespace at a path.
+fn is_gone(path: &Path) -> bool {
+    matches!(
+        NetNs::open(path),
+        Err(HostError::NetNsMissing { .. } | HostError::NotANetNs { .. })
+    )
+}
+
+/// DEL of every plugin of the list, last one first. Carries on after an error.
+fn remove(
+    network: &Network,
+    id: &AttachmentId,
+    evidence: &Evidence,
+    errors: &mut Vec<Error>,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    let attachment = Attachment {
+        container: id.container.clone(),
+        ifname: id.ifname.clone(),
+        netns: None,
+        args: CniArgs::default(),
+        netns_override: false,
+    };
+    let before = errors.len();
+    for member in network.members.iter().rev() {
+        let Some(applet) = member.applet else {
+            continue;
+        };
+        let request = Request {
+            prev_result: evidence.cached.as_ref().and_then(|it| it.result.clone()),
+            ..member.request.clone()
+        };
+        let called = dispatch::call(applet.plugin, &request, &Call::Del(attachment.clone()));
+        errors.extend(called.err());
+    }
+    let did = if errors.len() == before {
+        "removed"
+    } else {
+        "tried to remove"
+    };
+    for line in evidence.listed() {
+        writeln!(out, "  {did} {line}")?;
+    }
+    writeln!(out, "  called DEL of {}", plugins(network))?;
+    Ok(())
+}
