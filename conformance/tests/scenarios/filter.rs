@@ -1,6 +1,6 @@
 //! Hosts whose filter rules drop what pods send on, as Docker leaves them.
 
-use conformance::{Call, Case, Lab, Output, case, with};
+use conformance::{Call, Case, Lab, Need, Output, case, with};
 use serde_json::json;
 
 use super::{Node, assert_seen, beyond_the_uplink, pod_network, unreachable};
@@ -10,6 +10,10 @@ pub(super) fn cases() -> Vec<Case> {
         case!(dockers_forward_policy_is_warned_about),
         case!(an_ipv6_policy_is_warned_about),
         case!(rules_that_let_pods_through_are_no_reason_to_warn),
+        case!(a_list_with_the_firewall_plugin_is_no_reason_to_warn),
+        case!(the_firewall_plugin_lets_pods_through_dockers_policy)
+            .needs(Need::Plugin("firewall"))
+            .needs(Need::Cnitool),
         case!(a_plain_host_is_no_reason_to_warn),
     ];
     cases.into_iter().map(Case::ours).collect()
@@ -111,6 +115,62 @@ fn rules_that_let_pods_through_are_no_reason_to_warn(lab: &Lab) {
         assert_seen(&pod, &world, outside, uplink);
         node.part_with(&[&pod]);
     }
+}
+
+/// The configuration list of the node's network, with the firewall plugin behind the bridge.
+fn list_with_firewall(node: &Node) -> String {
+    let bridge = with(
+        node.network.clone(),
+        json!({"cniVersion": null, "name": null}),
+    );
+    let plugins = json!([bridge, {"type": "firewall"}]);
+    json!({"cniVersion": "1.0.0", "name": "net", "plugins": plugins}).to_string()
+}
+
+fn a_list_with_the_firewall_plugin_is_no_reason_to_warn(lab: &Lab) {
+    let (node, _world) = Node::connected(lab, with(pod_network(), json!({"ipMasq": true})));
+    // A directory of the machine that the test must not touch.
+    node.sh("mkdir -p /run/etc/upper /run/etc/work");
+    node.sh("mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work /etc");
+    node.docker();
+    let other = list_with_firewall(&node).replace("\"net\"", "\"other\"");
+    node.write("/etc/cni/net.d/10-other.conflist", other);
+    let [add, status] = add_and_status(&node, "warned");
+    assert!(
+        add.stderr.contains("firewall"),
+        "another network's list: {add}"
+    );
+    assert!(
+        status.stderr.contains("firewall"),
+        "another network's list: {status}"
+    );
+    node.write("/etc/cni/net.d/20-net.conflist", list_with_firewall(&node));
+    for output in add_and_status(&node, "quiet") {
+        assert_eq!(output.stderr, "", "{output}");
+    }
+}
+
+fn the_firewall_plugin_lets_pods_through_dockers_policy(lab: &Lab) {
+    let (node, world) = Node::connected(lab, with(pod_network(), json!({"ipMasq": true})));
+    node.docker();
+    node.sh("ip6tables -P FORWARD DROP");
+    node.configure("10-net.conflist", &list_with_firewall(&node));
+    let pod = node.pod("pod");
+    let cnitool = node.lab.cnitool(&node);
+    cnitool.add("net", &pod);
+    for (outside, uplink) in beyond_the_uplink() {
+        assert_seen(&pod, &world, outside, uplink);
+    }
+    cnitool.check("net", &pod);
+    cnitool.del("net", &pod);
+    // Chains that the plugin keeps for the next container may stay; of this one nothing may be known.
+    let after = node.observe();
+    let known = super::firewall(&after);
+    let known: Vec<_> = known
+        .iter()
+        .filter(|line| line.contains("10.1.0.2") || line.contains("fd00:1::2"))
+        .collect();
+    assert!(known.is_empty(), "{known:#?}");
 }
 
 fn a_plain_host_is_no_reason_to_warn(lab: &Lab) {
