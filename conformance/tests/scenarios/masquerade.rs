@@ -15,6 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(check_notices_a_flushed_firewall).ours(),
         case!(the_iptables_backend_does_the_same),
         case!(del_finds_what_either_backend_made_by_its_owner_alone).ours(),
+        case!(a_network_may_change_its_backend).ours(),
         case!(ip_masq_is_a_boolean),
         case!(without_nft_the_error_names_the_package).ours(),
         case!(gc_takes_the_masquerading_of_lost_pods_away)
@@ -164,6 +165,21 @@ fn del_finds_what_either_backend_made_by_its_owner_alone(lab: &Lab) {
             node.plugin().del(&network, &Call::named(&pod.name, None));
         }
         node.assert_nothing_left(&pods.each_ref());
+    }
+}
+
+fn a_network_may_change_its_backend(lab: &Lab) {
+    for [old, new] in [["nftables", "iptables"], ["iptables", "nftables"]] {
+        let network = with(masqueraded(), json!({"ipMasqBackend": old}));
+        let (mut node, world) = Node::connected(lab, network);
+        let alice = node.join("alice");
+        node.network["ipMasqBackend"] = json!(new);
+        let bob = node.join("bob");
+        for (outside, uplink) in beyond_the_uplink() {
+            assert_seen(&alice, &world, outside, uplink);
+            assert_seen(&bob, &world, outside, uplink);
+        }
+        node.part_with(&[&alice, &bob]);
     }
 }
 

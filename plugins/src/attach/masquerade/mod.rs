@@ -107,9 +107,8 @@ pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
     let mut nft = Nft::open()?;
     let comment = comment::of(owner);
     let taken = nftables::remove(&mut nft, &owner.network, &|found| found == comment)?;
-    if taken.is_empty() {
-        iptables::remove(&mut nft, owner)?;
-    }
+    // Both may have something: the backend was changed, and nftables took in the containers that it found alive.
+    iptables::remove(&mut nft, owner)?;
     Ok(Removal {
         network: owner.network.clone(),
         comment,
