@@ -13,6 +13,7 @@ mod input;
 mod layer3;
 mod lifecycle;
 mod loopback;
+mod portmap;
 mod protocol;
 mod reclaim;
 mod samples;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         upkeep::cases(),
         bridge::cases(),
         layer3::cases(),
+        portmap::cases(),
         host_local::cases(),
         host_local_state::cases(),
         delegation::cases(),

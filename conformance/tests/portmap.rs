@@ -2,16 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::ExitCode;
 
 use conformance::{
-    Call, Cnitool, Host, Lab, Need, Plugin, Pod, Protocol, addresses, bridge, case, host_local,
-    with, with_prev_result,
+    Call, Case, Cnitool, Host, Lab, Need, Plugin, Pod, Protocol, addresses, bridge, case,
+    host_local, with, with_prev_result,
 };
 use serde_json::{Value, json};
 
-fn main() -> ExitCode {
-    conformance::run(vec![
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
         case!(containerds_sample_maps_ports)
             .needs(Need::Cnitool)
             .ours(),
@@ -29,7 +28,7 @@ fn main() -> ExitCode {
         case!(check_fails_when_the_rules_are_gone),
         case!(status_and_version_are_answered).ours(),
         case!(hostile_values_are_named_and_reach_no_rule).ours(),
-    ])
+    ]
 }
 
 const POD: [u8; 4] = [10, 1, 0, 2];
@@ -279,14 +278,16 @@ fn del_needs_neither_netns_nor_mappings_nor_a_first_time(lab: &Lab) {
         let site = Site::new();
         let chain = Chain::new(lab, &site.host, json!({"backend": backend}));
         let pod = site.host.pod("pod");
-        let attached = chain.bridge.add(&chain.network, &Call::of(&pod));
         let before = site.host.observe();
+        let attached = chain.bridge.add(&chain.network, &Call::of(&pod));
         let ports = with_prev_result(&chain.ports(&both(8080, 80)), &attached);
         chain.portmap.add(&ports, &Call::of(&pod));
         let bare = with(chain.network.clone(), json!({"type": "portmap"}));
         for _ in 0..2 {
             chain.portmap.del(&bare, &Call::named("pod", None));
         }
+        assert!(site.outside.cannot_reach(Protocol::Tcp, at(HOST, 8080)));
+        chain.bridge.del(&chain.network, &Call::named("pod", None));
         site.host.assert_nothing_left(&before, &[]);
     }
 }

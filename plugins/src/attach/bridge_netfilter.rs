@@ -69,6 +69,15 @@ pub fn ensure(rtnl: &Rtnl, bridge: &Link, mode: Mode) -> Result<(), HostError> {
     }
 }
 
+/// Whether packets of `bridge` go through the rules of the IP layer, of either version.
+pub fn is_on(bridge: &Link) -> bool {
+    let own = bridge.bridge.is_some_and(|settings| {
+        settings.nf_call_iptables == Some(true) || settings.nf_call_ip6tables == Some(true)
+    });
+    let host_wide = |key| Sysctl::bridge(key).read().is_ok_and(|value| value == "1");
+    own || KEYS.into_iter().any(host_wide)
+}
+
 /// Loads the module unless it is there, and tells whether it did.
 fn load() -> Result<bool, HostError> {
     if is_loaded() {

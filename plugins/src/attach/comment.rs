@@ -20,3 +20,34 @@ pub fn of(owner: &Owner) -> String {
     }
     format!("{}#{:016x}", &whole[..end], fnv1a(whole.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(network: &str, container: &str, ifname: &str) -> Owner {
+        Owner {
+            network: network.try_into().unwrap(),
+            container: container.try_into().unwrap(),
+            ifname: ifname.try_into().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_common_owner_is_spelt_out() {
+        let id = "a".repeat(64);
+        assert_eq!(
+            of(&owner("podnet", &id, "eth0")),
+            format!("podnet/{id}/eth0")
+        );
+    }
+
+    #[test]
+    fn long_owners_are_cut_and_stay_distinct() {
+        let (network, container) = ("n".repeat(100), "c".repeat(100));
+        let comment = |ifname| of(&owner(&network, &container, ifname));
+        assert_eq!(comment("eth0").len(), COMMENT_MAX);
+        assert_ne!(comment("eth0"), comment("eth1"));
+        assert!(comment("eth0").starts_with(&format!("{network}/ccc")));
+    }
+}

@@ -35,7 +35,7 @@ impl Version {
     }
 
     /// The nat table as nftables sees it.
-    fn nat(self) -> TableRef<'static> {
+    pub fn nat(self) -> TableRef<'static> {
         TableRef {
             family: if self.is_v6() {
                 Family::IPv6
@@ -146,4 +146,14 @@ pub fn printable(comment: &str) -> String {
         .chars()
         .map(|c| if harmless(c) { c } else { '_' })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_name_reaches_the_rule_as_syntax() {
+        assert_eq!(printable("net/abc/e\"\\$;h0"), "net/abc/e____h0");
+    }
 }

@@ -11,6 +11,7 @@
 //! process in the steady state. With iptables ([`iptables`]) each container has a chain.
 
 mod conf;
+mod hairpin;
 mod iptables;
 mod localnet;
 mod nftables;
@@ -100,7 +101,11 @@ impl Plugin for Portmap {
         let iptables = matches!(settings.backend, Backend::Iptables(_));
         Undo::guard(|undo| {
             undo.push(|| remove(&Condemned::Owner(&wanted.comment), iptables));
-            ensure(&settings.backend, &wanted)
+            ensure(&settings.backend, &wanted)?;
+            if wanted.masquerade != Masquerade::Never {
+                hairpin::ensure(previous)?;
+            }
+            Ok(())
         })?;
         Ok(previous.clone())
     }

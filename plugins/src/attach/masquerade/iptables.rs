@@ -17,99 +17,44 @@
 //! looking for a chain that isn't there starts no process; only where the kernel has a nat table of the
 //! old kind, which is not visible there, `iptables` itself is asked. `--random-fully` needs iptables 1.6.2.
 
-use std::fs;
 use std::net::IpAddr;
 
 use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 
-use super::{Kept, Masquerade, comment};
+use super::{Kept, Masquerade};
+use crate::attach::comment;
+use crate::attach::nat_table::{Version, printable};
 use crate::attach::owner::{Owner, fnv1a};
 use crate::host::HostError;
-use crate::host::iptables::{LOCK_WAIT, command, restore_command, words};
-use crate::host::nft::{Family, Nft, TableRef};
+use crate::host::iptables::{command, words};
+use crate::host::nft::Nft;
 
 /// What the names of our chains begin with.
 const PREFIX: &str = "TRESTLE-MASQ-";
 
+/// The chain that leads to them.
+const POSTROUTING: &str = "POSTROUTING";
+
 /// How often a removal that another process crossed is tried again.
 const ATTEMPTS: u32 = 5;
 
-/// The family of a nat table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    V4,
-    V6,
-}
-
-const VERSIONS: [Version; 2] = [Version::V4, Version::V6];
-
-impl Version {
-    fn of(self, address: IpAddr) -> bool {
-        address.is_ipv6() == self.is_v6()
-    }
-
-    fn is_v6(self) -> bool {
-        self == Self::V6
-    }
-
-    fn table(self) -> TableRef<'static> {
-        let family = if self.is_v6() {
-            Family::IPv6
-        } else {
-            Family::IPv4
-        };
-        TableRef {
-            family,
-            name: "nat",
-        }
-    }
-
-    /// Destinations that no translation helps. The same as with nftables.
-    fn never(self) -> &'static [&'static str] {
-        match self {
-            Self::V4 => &["224.0.0.0/4", "255.255.255.255/32"],
-            Self::V6 => &["fe80::/10", "ff00::/8"],
-        }
-    }
-
-    /// Whether the kernel has a nat table of the old kind in this namespace.
-    fn has_legacy_table(self) -> bool {
-        let list = if self.is_v6() {
-            "ip6_tables_names"
-        } else {
-            "ip_tables_names"
-        };
-        fs::read_to_string(format!("/proc/thread-self/net/{list}"))
-            .is_ok_and(|tables| tables.lines().any(|table| table == "nat"))
-    }
-
-    /// The rules of POSTROUTING, and where nothing else tells which chains there are, all of the table.
-    fn listing(self, purpose: &str) -> Result<String, HostError> {
-        let mut args = vec![LOCK_WAIT[0], LOCK_WAIT[1], "-t", "nat", "-S"];
-        if !self.has_legacy_table() {
-            args.push("POSTROUTING");
-        }
-        command(self.is_v6()).run(purpose, args, "")
-    }
-
-    fn restore(self, purpose: &str, commands: &[String]) -> Result<(), HostError> {
-        let input = format!("*nat\n{}\nCOMMIT\n", commands.join("\n"));
-        let args = [LOCK_WAIT[0], LOCK_WAIT[1], "--noflush"];
-        restore_command(self.is_v6())
-            .run(purpose, args, &input)
-            .map(drop)
+/// Destinations that no translation helps. The same as with nftables.
+fn never(version: Version) -> &'static [&'static str] {
+    match version {
+        Version::V4 => &["224.0.0.0/4", "255.255.255.255/32"],
+        Version::V6 => &["fe80::/10", "ff00::/8"],
     }
 }
 
 /// See [`super::ensure`].
 pub(super) fn ensure(wanted: &Masquerade<'_>) -> Result<(), HostError> {
     remove(&mut Nft::open()?, wanted.owner)?;
-    for version in VERSIONS {
+    for version in Version::ALL {
         let commands = plan(version, wanted);
         if !commands.is_empty() {
             let purpose = format!("masquerade {} with iptables", wanted.owner.path());
-            version.restore(&purpose, &commands)?;
+            version.restore(&purpose, &[("nat", &commands)])?;
         }
     }
     Ok(())
@@ -121,7 +66,7 @@ fn plan(version: Version, wanted: &Masquerade<'_>) -> Vec<String> {
     let mine: Vec<&IpNet> = wanted
         .addresses
         .iter()
-        .filter(|address| version.of(address.addr()))
+        .filter(|address| version.is_of(address.addr()))
         .collect();
     if mine.is_empty() {
         return Vec::new();
@@ -141,14 +86,13 @@ fn plan(version: Version, wanted: &Masquerade<'_>) -> Vec<String> {
             keep(address.trunc().to_string());
         }
     }
-    version
-        .never()
+    never(version)
         .iter()
         .for_each(|prefix| keep((*prefix).to_owned()));
     for prefix in wanted
         .non_masquerade
         .iter()
-        .filter(|prefix| version.of(prefix.addr()))
+        .filter(|prefix| version.is_of(prefix.addr()))
     {
         keep(prefix.trunc().to_string());
     }
@@ -170,19 +114,10 @@ fn chain_of(owner: &Owner) -> String {
     format!("{PREFIX}{:015x}", fnv1a(owner.path().as_bytes()) >> 4)
 }
 
-/// A comment without what a rule's text gives a meaning to. An interface may have such a name.
-fn printable(comment: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./#:@+~".contains(c);
-    comment
-        .chars()
-        .map(|c| if harmless(c) { c } else { '_' })
-        .collect()
-}
-
 /// Takes out what `owner` has in either nat table. Starts no process when it is clear that there is nothing.
 pub(super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
     let chain = chain_of(owner);
-    VERSIONS
+    Version::ALL
         .into_iter()
         .try_for_each(|version| remove_chain(nft, version, &chain))
 }
@@ -192,25 +127,24 @@ fn remove_chain(nft: &mut Nft, version: Version, chain: &str) -> Result<(), Host
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let visible = nft.chain(version.table().object(chain))?.is_some();
-        if !visible && !version.has_legacy_table() {
+        if version.has_chain(nft, chain)? == Some(false) {
             return Ok(());
         }
-        let listing = version.listing(&purpose)?;
-        let mut commands: Vec<String> = listing
-            .lines()
-            .filter(|line| words(line).iter().any(|word| word == chain))
-            .filter_map(|line| line.strip_prefix("-A POSTROUTING "))
-            .map(|rule| format!("-D POSTROUTING {rule}"))
+        let jumps = version
+            .rules(nft, POSTROUTING, &purpose)?
+            .unwrap_or_default();
+        let mut commands: Vec<String> = jumps
+            .iter()
+            .filter(|rule| words(rule).iter().any(|word| word == chain))
+            .map(|rule| format!("-D {POSTROUTING} {rule}"))
             .collect();
-        let declared = format!("-N {chain}");
-        if visible || listing.lines().any(|line| line == declared) {
+        if version.rules(nft, chain, &purpose)?.is_some() {
             commands.extend([format!("-F {chain}"), format!("-X {chain}")]);
         }
         if commands.is_empty() {
             return Ok(());
         }
-        match version.restore(&purpose, &commands) {
+        match version.restore(&purpose, &[("nat", &commands)]) {
             // Another process may have been quicker; look again.
             Err(HostError::ProgramFailed { .. }) if attempt < ATTEMPTS => {}
             outcome => return outcome,
@@ -252,13 +186,12 @@ struct Jump {
 }
 
 impl Jump {
-    fn parse(line: &str) -> Option<Self> {
-        let words = words(line);
+    fn parse(rule: &str) -> Option<Self> {
+        let words = words(rule);
         let after = |option: &str| {
             let place = words.iter().position(|word| word == option)?;
             words.get(place + 1).cloned()
         };
-        (words.get(1)? == "POSTROUTING").then_some(())?;
         Some(Self {
             chain: after("-j").filter(|chain| chain.starts_with(PREFIX))?,
             comment: after("--comment")?,
@@ -279,14 +212,14 @@ fn rules_of(nft: &mut Nft, network: &NetworkName) -> Result<Vec<(Version, Jump)>
     // A comment that was cut may end within a very long network's name.
     let beginning: String = format!("{network}/").chars().take(100).collect();
     let mut found = Vec::new();
-    for version in VERSIONS {
-        let chains = nft.chains(Some(version.table()))?;
+    for version in Version::ALL {
+        let chains = nft.chains(Some(version.nat()))?;
         let ours = chains.iter().any(|chain| chain.name.starts_with(PREFIX));
         if !ours && !version.has_legacy_table() {
             continue;
         }
-        let listing = version.listing("list what iptables masquerades")?;
-        let jumps = listing.lines().filter_map(Jump::parse);
+        let rules = version.rules(nft, POSTROUTING, "list what iptables masquerades")?;
+        let jumps = rules.iter().flatten().filter_map(|rule| Jump::parse(rule));
         found.extend(
             jumps
                 .filter(|jump| jump.comment.starts_with(&beginning))
@@ -298,22 +231,24 @@ fn rules_of(nft: &mut Nft, network: &NetworkName) -> Result<Vec<(Version, Jump)>
 
 /// See [`super::check`].
 pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
+    let mut nft = Nft::open()?;
     let mut differences = Vec::new();
     let chain = chain_of(wanted.owner);
-    for version in VERSIONS {
+    for version in Version::ALL {
         let mine: Vec<IpAddr> = wanted
             .addresses
             .iter()
             .map(IpNet::addr)
-            .filter(|ip| version.of(*ip))
+            .filter(|ip| version.is_of(*ip))
             .collect();
         if mine.is_empty() {
             continue;
         }
-        let listing = version.listing("check what iptables masquerades")?;
-        let jumps: Vec<Jump> = listing
-            .lines()
-            .filter_map(Jump::parse)
+        let rules = version.rules(&mut nft, POSTROUTING, "check what iptables masquerades")?;
+        let jumps: Vec<Jump> = rules
+            .iter()
+            .flatten()
+            .filter_map(|rule| Jump::parse(rule))
             .filter(|jump| jump.chain == chain)
             .collect();
         for address in mine {
@@ -352,7 +287,7 @@ mod tests {
             backend: Backend::Iptables,
         };
         let mut text = String::new();
-        for version in VERSIONS {
+        for version in Version::ALL {
             text.push_str(&format!(
                 "# {}\n{}\n",
                 command(version.is_v6()).name,
@@ -369,10 +304,5 @@ mod tests {
     fn chains_have_names_that_iptables_takes() {
         assert_eq!(chain_of(&owner("eth0")).len(), 28);
         assert_ne!(chain_of(&owner("eth0")), chain_of(&owner("eth1")));
-    }
-
-    #[test]
-    fn nothing_of_a_name_reaches_the_rule_as_syntax() {
-        assert_eq!(printable("net/abc/e\"\\$;h0"), "net/abc/e____h0");
     }
 }

@@ -12,7 +12,6 @@
 //!
 //! All functions work on the network namespace that the calling thread is in.
 
-mod comment;
 mod iptables;
 mod nftables;
 mod rules;
@@ -21,6 +20,7 @@ use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
 
+use crate::attach::comment;
 use crate::attach::owner::Owner;
 use crate::host::HostError;
 use crate::host::nft::Nft;

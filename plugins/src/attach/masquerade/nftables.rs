@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::rules::{self, Entry, Pool, TABLE};
-use super::{Kept, Masquerade, Member, comment};
+use super::{Kept, Masquerade, Member};
 use crate::attach::owner::Owner;
+use crate::attach::{comment, table};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, ruleset};
 
@@ -263,11 +264,10 @@ fn remove_from(
     pool: &Pool,
     condemned: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Element>, HostError> {
-    let set = TABLE.object(&pool.name);
     let (mut removed, mut attempt) = (Vec::new(), 0);
     let was_empty = loop {
         attempt += 1;
-        let mut elements = none_if_missing(nft.elements(set))?;
+        let mut elements = table::elements(nft, &pool.name)?;
         let was_empty = elements.is_empty();
         elements.retain(|element| condemned(element.comment.as_deref().unwrap_or_default()));
         match take_out_all(nft, pool, elements, &mut removed) {
@@ -319,26 +319,10 @@ fn dismantle_if_empty(nft: &mut Nft, pool: &Pool) -> Result<(), HostError> {
         batch.delete_chain(set);
     }
     batch.delete_empty_set(set);
-    match nft.commit(batch) {
-        Ok(()) => {}
-        Err(HostError::Netlink {
-            errno: Errno::EBUSY,
-            ..
-        }) => return Ok(()),
-        Err(error) => return ignore_missing(Err(error)),
+    if table::unless_in_use(nft.commit(batch))? {
+        table::delete_if_empty(nft)?;
     }
-    if !nft.chains(Some(TABLE))?.is_empty() || !nft.sets(TABLE)?.is_empty() {
-        return Ok(());
-    }
-    let mut batch = Batch::new();
-    batch.delete_empty_table(TABLE);
-    match nft.commit(batch) {
-        Err(HostError::Netlink {
-            errno: Errno::EBUSY,
-            ..
-        }) => Ok(()),
-        outcome => ignore_missing(outcome),
-    }
+    Ok(())
 }
 
 /// See [`super::list`].
@@ -346,7 +330,7 @@ pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
     let mut nft = Nft::open()?;
     let mut found = Vec::new();
     for pool in pools(&mut nft, network)? {
-        let elements = none_if_missing(nft.elements(TABLE.object(&pool.name)))?;
+        let elements = table::elements(&mut nft, &pool.name)?;
         found.extend(elements.iter().map(|element| kept(&pool, element)));
     }
     Ok(found)
@@ -396,13 +380,6 @@ pub(super) fn kept(pool: &Pool, element: &Element) -> Kept {
 fn ignore_missing(outcome: Result<(), HostError>) -> Result<(), HostError> {
     match outcome {
         Err(error) if error.is_missing() => Ok(()),
-        outcome => outcome,
-    }
-}
-
-fn none_if_missing(outcome: Result<Vec<Element>, HostError>) -> Result<Vec<Element>, HostError> {
-    match outcome {
-        Err(error) if error.is_missing() => Ok(Vec::new()),
         outcome => outcome,
     }
 }

@@ -42,13 +42,8 @@ use nftables::stmt::{Match, NAT, NATFlag, Operator, Return, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use crate::attach::owner::fnv1a;
-use crate::host::nft::{Family, TableRef};
 
-/// The table everything is in.
-pub(super) const TABLE: TableRef<'static> = TableRef {
-    family: Family::Inet,
-    name: "trestle",
-};
+pub(super) use crate::attach::table::TABLE;
 
 /// What the names of masquerade begin with, since other parts of trestle use the table too.
 const PREFIX: &str = "masq";
