@@ -131,11 +131,8 @@ impl<'l> Trial<'l> {
             left.join("\n")
         );
         let known = now.mentioning("\"pod");
-        let known = known
-            .iter()
-            .filter(|line| !line.contains("/.trestle/net/new "));
         assert_eq!(
-            known.count(),
+            known.len(),
             0,
             "{}: the container is still known",
             self.what

@@ -1,6 +1,6 @@
 //! The verb GC beyond the bridge alone, and `trestle gc` for runtimes that don't call it.
 
-use conformance::{Call, Case, Host, Lab, Need, Output, Pod, Program, case, with};
+use conformance::{Call, Case, Host, Lab, Need, Output, Pod, Program, Snapshot, case, with};
 use serde_json::{Value, json};
 
 use crate::common::{list, plain, wait_until};
@@ -18,6 +18,12 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(the_command_believes_the_cache_of_the_runtime)
             .ours()
             .needs(Need::Cnitool),
+        case!(the_command_takes_in_every_plugin_of_the_list)
+            .ours()
+            .needs(Need::Cnitool),
+        case!(gc_by_cnitool_takes_in_every_plugin_of_the_list)
+            .ours()
+            .needs(Need::NewCnitool),
         case!(the_command_keeps_what_the_go_plugins_gave)
             .ours()
             .needs(Need::GoPlugins),
@@ -233,6 +239,86 @@ fn the_command_believes_the_cache_of_the_runtime(lab: &Lab) {
             .is_none()
     );
     cnitool.del("net", &alive);
+}
+
+/// A host with a network of everything that goes into a list, and two pods: one lives, one has vanished.
+fn whole_list(lab: &Lab) -> (Host, Snapshot, Pod) {
+    let host = Host::new();
+    let main = with(masqueraded(), json!({"cniVersion": null, "name": null}));
+    let plugins = json!([
+        main,
+        {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true},
+        {"type": "firewall"},
+        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "mtu": 1400}
+    ]);
+    let list = json!({"cniVersion": "1.1.0", "name": "net", "plugins": plugins});
+    host.configure("10-net.conflist", &list.to_string());
+    let before = host.observe();
+    let (alive, gone) = (host.pod("alive"), host.pod("gone"));
+    let cnitool = |port: u16| {
+        let mapping = json!([{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]);
+        let arguments = json!({"portMappings": mapping}).to_string();
+        lab.cnitool(&host).env("CAP_ARGS", &arguments)
+    };
+    cnitool(8080).add("net", &alive);
+    let lost = cnitool(8081).add("net", &gone);
+    vanish(&host, gone, &lost);
+    (host, before, alive)
+}
+
+fn the_command_takes_in_every_plugin_of_the_list(lab: &Lab) {
+    let (host, before, alive) = whole_list(lab);
+    let conf = format!("{}/10-net.conflist", Host::NET_D);
+    let command = |more: &[&str]| {
+        let program = Program::new(lab.bin().join("trestle")).args(["gc", "--conf", &conf]);
+        host.run(program.args(more)).succeeded().text()
+    };
+    let said = command(&["--dry-run"]);
+    for words in [
+        "would remove port mapping",
+        "8081",
+        "tuning, firewall, portmap, bridge",
+        "1 kept",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!said.contains("8080"), "{said}");
+    command(&[]);
+    let now = host.observe();
+    // libcni's own cache is its own.
+    let left: Vec<_> = now
+        .lines()
+        .filter(|line| line.contains("10.1.0.3") || line.contains("8081"))
+        .collect();
+    let left: Vec<_> = left
+        .iter()
+        .filter(|line| !line.contains("/results/") && !line.contains("last_reserved"))
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
+    let capabilities =
+        r#"{"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}"#;
+    let cnitool = lab.cnitool(&host).env("CAP_ARGS", capabilities);
+    cnitool.check("net", &alive);
+    cnitool.del("net", &alive);
+    let left = host.observe().leftovers(&before);
+    let left: Vec<_> = left
+        .iter()
+        .filter(|line| !line.contains("/results/"))
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+fn gc_by_cnitool_takes_in_every_plugin_of_the_list(lab: &Lab) {
+    let (host, before, alive) = whole_list(lab);
+    lab.cnitool(&host)
+        .call("gc", "net", &alive.netns())
+        .succeeded();
+    let left = host.observe().leftovers(&before);
+    let left: Vec<_> = left
+        .iter()
+        .filter(|line| !line.contains("/results/"))
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
 }
 
 fn the_command_keeps_what_the_go_plugins_gave(lab: &Lab) {

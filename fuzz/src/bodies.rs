@@ -128,13 +128,13 @@ pub fn prev_result(data: &[u8]) {
 /// The state of a network as any files that bear the right names, and ADD and DEL on top of that.
 pub fn state(data: &[u8]) {
     let [address, record, index, last, lost] = parts(data);
-    let temp = tempfile::tempdir_in(
-        Path::new("/dev/shm")
-            .exists()
-            .then_some("/dev/shm")
-            .unwrap_or("/tmp"),
-    )
-    .expect("a directory");
+    // A file system in memory, where there is one.
+    let memory = Path::new("/dev/shm");
+    let temp = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    };
+    let temp = temp.expect("a directory");
     let (net, own) = (temp.path().join("net"), temp.path().join(".trestle/net"));
     for dir in [&net, &own] {
         fs::create_dir_all(dir).expect("a directory");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+#[expect(unreachable_pub, reason = "the module of another crate")]
 #[path = "../../fuzz/src/bodies.rs"]
 mod bodies;
 

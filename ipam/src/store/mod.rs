@@ -33,6 +33,7 @@ mod reclaim;
 mod record;
 mod session;
 
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,12 +118,14 @@ impl<'a> Store<'a> {
 
     /// Locks the state if there is any. Our own directory need not be writable for this.
     pub fn lock_existing(&self) -> Result<Option<Session<'_>>, Error> {
-        // Where `dataDir` is something else than a directory, nothing can be held.
-        let Some(data) = (if self.data_dir.is_dir() {
-            Dir::open(&self.data_dir)?
-        } else {
-            None
-        }) else {
+        // Where `dataDir` is something else than a directory, nothing can be held. Not to know is another thing.
+        match std::fs::metadata(&self.data_dir) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(None),
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
+            Err(error) => return Err(Error::io("look at", &self.data_dir)(error)),
+        }
+        let Some(data) = Dir::open(&self.data_dir)? else {
             return Ok(None);
         };
         let Some(addresses) = data.find(self.network.as_str())? else {

@@ -189,11 +189,14 @@ impl<'a> Session<'a> {
 
     /// Gives back what an attachment holds. Nothing held is no error. Returns the addresses.
     pub fn release(&mut self, id: &AttachmentId) -> Result<Vec<IpAddr>, Error> {
+        if let Some(own) = &self.own {
+            // An ADD that died, or could not remove it, left it behind.
+            let _ = own.remove(NEW);
+        }
         let Some(record) = self.find(id)? else {
-            // An ADD that died early may have left a record without addresses, and a file that was linked nowhere.
+            // An ADD that died early may have left a record without addresses.
             if let Some(own) = &self.own {
                 let _ = own.remove(&Owner::from(id).file_name());
-                let _ = own.remove(NEW);
             }
             return Ok(Vec::new());
         };
