@@ -1,0 +1,2 @@
+//! x
+pub(crate) fn cases() -> Vec<conformance::Case> { vec![] }
