@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# demo.sh - two containers on a bridge, attached by cnitool through trestle, step by step.
+# demo.sh - two containers on a bridge, attached by cnitool through trestle, step by step; then a Service on one node.
 #
 # It happens on a throw-away host: a network and a mount namespace that vanish with this script. Run it by
 # `make demo`, or give the binary in TRESTLE_BIN. PLUGINS=DIR shows the same with the plugins of that directory.
@@ -15,7 +15,9 @@ step=0
 title() { step=$((step + 1)); printf '\n%s%d. %s%s\n' "$bold" "$step" "$*" "$off"; }
 # Indented, and with a line end after the last line.
 text() { sed -e 's/^/   /' -e '$a\'; }
-fail() { printf '\nThe demo failed in step %d: %s\n' "$step" "$*" >&2; trap - EXIT; exit 1; }
+servers=()
+stop_servers() { [ ${#servers[@]} -eq 0 ] || kill "${servers[@]}"; servers=(); }
+fail() { printf '\nThe demo failed in step %d: %s\n' "$step" "$*" >&2; trap - EXIT; stop_servers; exit 1; }
 
 # Show a command, run it, indent what it says, and stop the demo if it fails.
 try() {
@@ -104,12 +106,121 @@ for pod in blue green blue; do
     try ./cnitool del dual-stack "/run/netns/$pod"
 done
 
+nothing_left() {
+    try ip -brief link
+    try find /var/lib/cni -type f
+    left=$(ip -j link show type veth | jq -r '.[]?.ifname')
+    [ -z "$left" ] || fail "interfaces left: $left"
+    left=$(find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*' ! -path '*/.trestle/*/index')
+    [ -z "$left" ] || fail "files left: $left"
+}
 title "Nothing is left but the bridge, for the next container"
-try ip -brief link
-try find /var/lib/cni -type f
-left=$(ip -j link show type veth | jq -r '.[]?.ifname')
-[ -z "$left" ] || fail "interfaces left: $left"
-left=$(find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip.*' ! -path '*/.trestle/*/index')
-[ -z "$left" ] || fail "files left: $left"
+nothing_left
+
+# A Service needs more of the host than its bridge.
+bridge_nf=/proc/sys/net/bridge/bridge-nf-call-iptables
+if [ -n "${PLUGINS:-}" ] || [ ! -e "$bridge_nf" ]; then
+    printf '\n%sThat was all.%s A Service on one node is shown with trestle, where br_netfilter is loaded.\n' "$bold" "$off"
+    exit 0
+fi
+
+title "A Service: kube-proxy's rules for the virtual address 10.96.0.10 and the one pod behind it"
+cat >kube-proxy.rules <<'TEXT'
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-DNS - [0:0]
+:KUBE-SEP-DNS - [0:0]
+-I PREROUTING -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.10/32 -p udp --dport 53 -j KUBE-SVC-DNS
+-A KUBE-SVC-DNS -j KUBE-SEP-DNS
+-A KUBE-SEP-DNS -p udp -j DNAT --to-destination 10.200.5.2:53
+COMMIT
+TEXT
+try cat kube-proxy.rules
+try iptables-restore --noflush kube-proxy.rules
+
+title "Without bridge netfilter: server and client on one bridge, as on many a fresh machine"
+cat >net.d/service.conflist <<'TEXT'
+{
+  "cniVersion": "1.0.0",
+  "name": "service",
+  "plugins": [
+    {
+      "type": "bridge",
+      "bridge": "cni1",
+      "isDefaultGateway": true,
+      "ipMasq": true,
+      "bridgeNetfilter": "off",
+      "ipam": { "type": "host-local", "ranges": [[{ "subnet": "10.200.5.0/24" }]] }
+    }
+  ]
+}
+TEXT
+try sh -c "echo 0 >$bridge_nf"
+try cat net.d/service.conflist
+# Both insist on UDP without connect(2), so that an answer from elsewhere arrives and can be shown.
+cat >serve.pl <<'TEXT'
+use IO::Socket::INET;
+my $socket = IO::Socket::INET->new(Proto => "udp", LocalPort => 53) or die "bind: $!";
+while (my $peer = $socket->recv(my $question, 512)) {
+    my ($port, $address) = unpack_sockaddr_in($peer);
+    $socket->send("I see you as " . inet_ntoa($address), 0, $peer);
+}
+TEXT
+cat >ask.pl <<'TEXT'
+use IO::Socket::INET;
+my $socket = IO::Socket::INET->new(Proto => "udp");
+for (1 .. 5) {    # the server may be starting still
+    $socket->send("who am I?", 0, pack_sockaddr_in(53, inet_aton($ARGV[0])));
+    vec(my $readable = "", fileno $socket, 1) = 1;
+    next unless select($readable, undef, undef, 1);
+    my $peer = $socket->recv(my $answer, 512) or next;
+    my ($port, $address) = unpack_sockaddr_in($peer);
+    print "asked $ARGV[0], answered by ", inet_ntoa($address), ": $answer\n";
+    exit(inet_ntoa($address) eq $ARGV[0] ? 0 : 1);
+}
+die "asked $ARGV[0]: no answer\n";
+TEXT
+for pod in server client; do
+    ip netns add "$pod"
+    try sh -c "./cnitool add service /run/netns/$pod | jq -c '.ips[]'"
+done
+ip netns exec server perl serve.pl &
+servers+=($!)
+printf '   %s# ip netns exec client perl ask.pl 10.96.0.10%s\n' "$dim" "$off"
+if ip netns exec client perl ask.pl 10.96.0.10 >ask.log 2>&1; then fail "the answer should have taken the short way"; fi
+text <ask.log
+grep -q 'answered by 10.200.5.2' ask.log || fail "an answer from the pod's own address was expected"
+echo "   The answer took the short way, from port to port, and met no rule that would have translated it back."
+
+title "With bridge netfilter: what trestle does for every gateway unless told not to"
+sed -i '/"bridgeNetfilter": "off"/d' net.d/service.conflist
+printf '   %s# ./cnitool del and add service /run/netns/client, without "bridgeNetfilter": "off"%s\n' "$dim" "$off"
+./cnitool del service /run/netns/client || fail "DEL of client"
+./cnitool add service /run/netns/client >client.json || fail "ADD of client"
+try cat "$bridge_nf"
+try ip netns exec client perl ask.pl 10.96.0.10
+
+title "The outside, which has no route to any container, sees the host; the rules say whom they are for"
+ip netns add world
+ip link add up0 type veth peer name eth0 netns world
+ip addr add 198.51.100.2/24 dev up0
+ip -n world addr add 198.51.100.1/24 dev eth0
+ip link set up0 up
+ip -n world link set eth0 up
+ip netns exec world perl serve.pl &
+servers+=($!)
+try ip netns exec client perl ask.pl 198.51.100.1
+try nft list table inet trestle
+
+title "DEL: and the rules have gone with the last container"
+stop_servers
+ip link del up0
+for pod in client server; do
+    try ./cnitool del service "/run/netns/$pod"
+done
+nothing_left
+left=$(nft list ruleset 2>/dev/null | grep trestle || true)
+[ -z "$left" ] || fail "rules left: $left"
 
 printf '\n%sThat was all.%s The throw-away host is gone when this line is.\n' "$bold" "$off"

@@ -8,8 +8,8 @@
 #   - /run/containerd, /run/netns, /run/e2e, /dev/shm and /var/tmp are empty,
 #   - /sys/fs/cgroup is a cgroup (version 2) of its own.
 # When that is so, one line goes to standard output: the ID of the namespaces' first process, as seen from the
-# caller. Any other line says why it can't be so. That process ends with its standard input, and with it the kernel ends everything that was started
-# inside; mounts and files are gone with the last of them.
+# caller. Any other line says why it can't be so. That process ends with its standard input, and with it the kernel
+# ends everything that was started inside; mounts and files are gone with the last of them.
 set -euo pipefail
 
 fail() { echo "$*"; exit 1; }
@@ -53,7 +53,8 @@ done
 mkdir /run/e2e/tmp /run/e2e/etc /run/e2e/etc.work
 # What the machine has is first: a library of RUNTIMES only fills a gap.
 mount -t overlay -o "lowerdir=/usr:$runtimes/usr" overlay /usr || fail "no overlay of /usr"
-mount -t overlay -o "lowerdir=/etc:$runtimes/etc,upperdir=/run/e2e/etc,workdir=/run/e2e/etc.work" overlay /etc || fail "no overlay of /etc"
+mount -t overlay -o "lowerdir=/etc:$runtimes/etc,upperdir=/run/e2e/etc,workdir=/run/e2e/etc.work" overlay /etc ||
+    fail "no overlay of /etc"
 mount -o remount,bind,ro /
 hostname e2e
 mount -t proc proc /proc

@@ -76,15 +76,16 @@ impl Place {
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&served));
         let started = match protocol {
             Protocol::Tcp => self
-                .enter(|| TcpListener::bind(address))
+                .enter(|| patiently(|| TcpListener::bind(address)))
                 .and_then(|listener| {
                     let address = listener.local_addr()?;
                     listener.set_nonblocking(true)?;
                     let serve = move || serve_tcp(&listener, &stopped, &count);
                     Ok((address, thread::spawn(serve)))
                 }),
-            Protocol::Udp | Protocol::Dns => {
-                self.enter(|| UdpSocket::bind(address)).and_then(|socket| {
+            Protocol::Udp | Protocol::Dns => self
+                .enter(|| patiently(|| UdpSocket::bind(address)))
+                .and_then(|socket| {
                     let address = socket.local_addr()?;
                     socket.set_read_timeout(Some(TICK))?;
                     let reply = if protocol == Protocol::Dns {
@@ -94,8 +95,7 @@ impl Place {
                     };
                     let serve = move || serve_udp(&socket, &stopped, &count, reply);
                     Ok((address, thread::spawn(serve)))
-                })
-            }
+                }),
         };
         match started {
             Ok((address, thread)) => EchoServer {
@@ -128,7 +128,7 @@ impl Place {
     /// When one doesn't arrive within three seconds.
     pub fn copies(&self, to: SocketAddr, at: &Self, bound: SocketAddr) -> io::Result<usize> {
         const DATAGRAMS: u8 = 16;
-        let receiver = at.enter(|| UdpSocket::bind(bound))?;
+        let receiver = at.enter(|| patiently(|| UdpSocket::bind(bound)))?;
         receiver.set_read_timeout(Some(TICK))?;
         let sender = self.enter(|| UdpSocket::bind(any(to)))?;
         let (mut arrived, begun) = ([0; DATAGRAMS as usize], Instant::now());
@@ -161,6 +161,20 @@ impl Place {
             Protocol::Udp => exchange(to, wait, |_| b"who am I".to_vec(), |_, answer| read(answer)),
             Protocol::Dns => exchange(to, wait, |id| dns::question(id, to), dns::read),
         })
+    }
+}
+
+/// Bind, also where another socket was closed just now: a child that another test starts at that moment holds a copy
+/// of it until it executes its program.
+fn patiently<S>(bind: impl Fn() -> io::Result<S>) -> io::Result<S> {
+    let begun = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < DOUBT => {
+                thread::sleep(TICK);
+            }
+            outcome => return outcome,
+        }
     }
 }
 

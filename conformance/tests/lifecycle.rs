@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(del_succeeds_after_ipam_alone),
         case!(del_leaves_the_other_interface_alone),
         case!(a_pod_joins_two_networks),
+        case!(a_second_network_may_bring_a_default_route_too),
         case!(eight_pods_at_once).needs(Need::Cnitool),
     ]
 }
@@ -177,6 +178,35 @@ fn a_pod_joins_two_networks(lab: &Lab) {
     assert_eq!(it.pod.addresses("eth0"), ["10.1.0.2/24"]);
     it.plugin(lab).del(&plain(), &Call::of(&it.pod));
     it.assert_nothing_left();
+}
+
+fn a_second_network_may_bring_a_default_route_too(lab: &Lab) {
+    let routes = json!({"ipam": {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}});
+    let networks = [
+        ("10.1.0.0/24", "fd00:1::/64", "one"),
+        ("10.2.0.0/24", "fd00:2::/64", "two"),
+    ];
+    let host = Host::new();
+    let pod = host.pod("pod");
+    for (index, (v4, v6, name)) in networks.into_iter().enumerate() {
+        let network = with(
+            with(
+                bridge(host_local(&[v4, v6])),
+                json!({"name": name, "bridge": format!("cni{index}")}),
+            ),
+            routes.clone(),
+        );
+        let call = Call::of(&pod).ifname(&format!("eth{index}"));
+        lab.plugin(&host, "bridge").add(&network, &call);
+    }
+    // The reference does the same, and `podman network connect` and Multus rely on it.
+    let routes = pod.ip_json("-4 route show default");
+    assert_eq!(routes.as_array().map(Vec::len), Some(2), "{routes}");
+    assert!(
+        pod.ip_json("-6 route show default")
+            .to_string()
+            .contains("fd00:2::1")
+    );
 }
 
 fn eight_pods_at_once(lab: &Lab) {

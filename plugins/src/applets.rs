@@ -38,6 +38,10 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::portmap::Portmap,
     },
     Applet {
+        name: "firewall",
+        plugin: &crate::firewall::Firewall,
+    },
+    Applet {
         name: "host-local",
         plugin: &crate::attach::ipam::HOST_LOCAL,
     },

@@ -8,6 +8,7 @@ pub mod attach;
 pub mod bandwidth;
 pub mod bridge;
 pub mod cli;
+pub mod firewall;
 pub mod host;
 pub mod loopback;
 pub mod portmap;

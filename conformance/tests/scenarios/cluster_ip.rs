@@ -108,6 +108,7 @@ fn without_bridge_netfilter_the_answer_comes_from_the_wrong_address(lab: &Lab) {
     for mode in [ProxyMode::Iptables, ProxyMode::Nftables] {
         let network = with(pod_network(), json!({"bridgeNetfilter": "off"}));
         let (node, _world) = Node::connected(lab, network);
+        BRIDGE_NF.iter().for_each(|name| node.set_sysctl(name, "0"));
         let services = services();
         node.kube_proxy(mode, &PODS, &services);
         let (client, server) = (node.join("client"), node.join("server"));
@@ -144,7 +145,7 @@ fn every_endpoint_of_a_service_is_reached(lab: &Lab) {
         ];
         node.kube_proxy(mode, &PODS, &services);
         let client = node.join("client");
-        let pods = ["one", "two", "three"].map(|name| node.join(name));
+        let pods = ["dora", "erik", "fred"].map(|name| node.join(name));
         for service in &services {
             let servers = [0, 1, 2].map(|index| {
                 let endpoint = service.endpoints[index];

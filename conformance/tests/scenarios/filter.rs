@@ -8,6 +8,7 @@ use super::{Node, assert_seen, beyond_the_uplink, pod_network, unreachable};
 pub(super) fn cases() -> Vec<Case> {
     let cases = vec![
         case!(dockers_forward_policy_is_warned_about),
+        case!(an_ipv6_policy_is_warned_about),
         case!(rules_that_let_pods_through_are_no_reason_to_warn),
         case!(a_plain_host_is_no_reason_to_warn),
     ];
@@ -79,6 +80,15 @@ fn dockers_forward_policy_is_warned_about(lab: &Lab) {
     node.sh("iptables -D DOCKER-USER 1");
     node.sh("iptables -D DOCKER-USER 1");
     node.part_with(&[&pod]);
+}
+
+fn an_ipv6_policy_is_warned_about(lab: &Lab) {
+    let (node, _world) = Node::connected(lab, with(pod_network(), json!({"ipMasq": true})));
+    node.sh("ip6tables -P FORWARD DROP");
+    for output in add_and_status(&node, "pod") {
+        assert_eq!(output.stderr.lines().count(), 1, "{output}");
+        assert!(output.stderr.contains("ip6 filter FORWARD"), "{output}");
+    }
 }
 
 fn rules_that_let_pods_through_are_no_reason_to_warn(lab: &Lab) {

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
-use conformance::{Case, Lab, Need, Program, Protocol, ProxyMode, Service, case, with};
+use conformance::{Call, Case, Lab, Need, Program, Protocol, ProxyMode, Service, case, with};
 use serde_json::{Value, json};
 
-use super::{BRIDGE_NF, Member, Node, pod_network, seen};
+use super::{BRIDGE_NF, Node, pod_network, seen};
 use crate::common::ip;
+
+const PODS: [&str; 2] = ["10.1.0.0/16", "fd00:1::/48"];
 
 pub(super) fn cases() -> Vec<Case> {
     let cases = vec![
@@ -19,11 +21,9 @@ pub(super) fn cases() -> Vec<Case> {
     cases.into_iter().map(needy).collect()
 }
 
-/// A node with bridge netfilter on, kube-proxy's rules for Services of its first pod, and that pod.
-fn served_by_itself(lab: &Lab, mode: ProxyMode, more: Value) -> (Node<'_>, Member, [Service; 3]) {
-    let node = Node::new(lab, with(pod_network(), more));
-    BRIDGE_NF.iter().for_each(|name| node.set_sysctl(name, "1"));
-    let services = [
+/// Services of the first pod of a network.
+fn services() -> [Service; 3] {
+    [
         Service::new("WEB", Protocol::Tcp, "10.96.0.1:80", &["10.1.0.2:8080"]),
         Service::new("DNS", Protocol::Dns, "10.96.0.10:53", &["10.1.0.2:53"]),
         Service::new(
@@ -32,18 +32,25 @@ fn served_by_itself(lab: &Lab, mode: ProxyMode, more: Value) -> (Node<'_>, Membe
             "[fd00:96::1]:80",
             &["[fd00:1::2]:8080"],
         ),
-    ];
-    node.kube_proxy(mode, &["10.1.0.0/16", "fd00:1::/48"], &services);
-    let pod = node.join("pod");
-    (node, pod, services)
+    ]
 }
 
 fn a_pod_reaches_itself_through_a_cluster_ip_with_hairpin_mode(lab: &Lab) {
     for mode in [ProxyMode::Iptables, ProxyMode::Nftables] {
         for masquerade in [false, true] {
             let keys = json!({"hairpinMode": true, "ipMasq": masquerade});
-            let (node, pod, services) = served_by_itself(lab, mode, keys);
-            for service in &services {
+            let node = Node::new(lab, with(pod_network(), keys));
+            let rules = || node.kube_proxy(mode, &PODS, &services());
+            // Whose rules are looked at first follows from who came first.
+            let pod = if masquerade {
+                let pod = node.join("pod");
+                rules();
+                pod
+            } else {
+                rules();
+                node.join("pod")
+            };
+            for service in services() {
                 let endpoint = service.endpoints[0];
                 let _server = pod.serve(service.protocol, endpoint.ip(), endpoint.port());
                 // kube-proxy masquerades a pod's traffic to itself, or it would see its own address as the peer's.
@@ -55,14 +62,21 @@ fn a_pod_reaches_itself_through_a_cluster_ip_with_hairpin_mode(lab: &Lab) {
                 let from = seen(&pod, service.protocol, service.address);
                 assert_eq!(from, ip(gateway), "{mode:?} {}", service.name);
             }
-            node.part_with(&[&pod]);
+            if masquerade {
+                node.plugin().del(&node.network, &Call::of(&pod.pod));
+                assert!(pod.link("eth0").is_none());
+            } else {
+                node.part_with(&[&pod]);
+            }
         }
     }
 }
 
 fn without_hairpin_mode_a_pod_does_not_reach_itself(lab: &Lab) {
-    let (node, pod, services) = served_by_itself(lab, ProxyMode::Iptables, json!({}));
-    for service in &services {
+    let node = Node::new(lab, pod_network());
+    node.kube_proxy(ProxyMode::Iptables, &PODS, &services());
+    let pod = node.join("pod");
+    for service in services() {
         let endpoint = service.endpoints[0];
         let _server = pod.serve(service.protocol, endpoint.ip(), endpoint.port());
         assert!(
@@ -90,11 +104,7 @@ fn nothing_arrives_twice(lab: &Lab, keys: Value) {
             .iter()
             .for_each(|name| node.set_sysctl(name, bridge_netfilter));
         let service = Service::new("UDP", Protocol::Udp, "10.96.0.2:80", &["10.1.0.3:8080"]);
-        node.kube_proxy(
-            ProxyMode::Iptables,
-            &["10.1.0.0/16"],
-            std::slice::from_ref(&service),
-        );
+        node.kube_proxy(ProxyMode::Iptables, &PODS, std::slice::from_ref(&service));
         let (a, b) = (node.join("alice"), node.join("bob"));
         world.ip("route add 10.1.0.0/24 via 198.51.100.2");
         let at_b = service.endpoints[0];

@@ -14,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(a_flushed_firewall_is_restored_by_the_next_add).ours(),
         case!(check_notices_a_flushed_firewall).ours(),
         case!(the_iptables_backend_does_the_same),
+        case!(del_finds_what_either_backend_made_by_its_owner_alone).ours(),
         case!(ip_masq_is_a_boolean),
         case!(without_nft_the_error_names_the_package).ours(),
         case!(gc_takes_the_masquerading_of_lost_pods_away)
@@ -21,6 +22,8 @@ pub(super) fn cases() -> Vec<Case> {
             .needs(Need::NewCnitool),
     ]
 }
+
+const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 
 fn masqueraded() -> Value {
     with(pod_network(), json!({"ipMasq": true}))
@@ -37,16 +40,17 @@ fn rules(node: &Node) -> usize {
 fn two_hundred_pods_need_no_more_rules_than_one(lab: &Lab) {
     const PODS: usize = 200;
     let (node, world) = Node::connected(lab, masqueraded());
-    let first = node.join("pod0");
+    let first = node.join("first");
     let with_one = rules(&node);
     assert!(with_one > 0, "there are rules");
+    node.part_with(&[&first]);
+    // The first ones come at the same moment, and each would make the rules.
     let join = |worker: usize| -> Vec<Member> {
-        let mine = (1..PODS).filter(|index| index % 4 == worker);
+        let mine = (0..PODS).filter(|index| index % 4 == worker);
         mine.map(|index| node.join(&format!("pod{index}")))
             .collect()
     };
-    let mut pods = vec![first];
-    pods.extend(four_at_once(join));
+    let pods = four_at_once(join);
     assert_eq!(pods.len(), PODS);
     assert_eq!(rules(&node), with_one, "the number of rules is constant");
     let picked = [0, PODS / 2, PODS - 1];
@@ -81,24 +85,30 @@ fn four_at_once<T: Send>(work: impl Fn(usize) -> Vec<T> + Sync) -> Vec<T> {
 }
 
 fn a_flushed_firewall_is_restored_by_the_next_add(lab: &Lab) {
-    let (node, world) = Node::connected(lab, masqueraded());
-    let (a, b) = (node.join("alice"), node.join("bob"));
+    a_flushed_firewall_is_restored(lab, "nftables");
+}
+
+fn a_flushed_firewall_is_restored(lab: &Lab, backend: &str) {
+    let network = with(masqueraded(), json!({"ipMasqBackend": backend}));
+    let (node, world) = Node::connected(lab, network);
+    let (alice, bob) = (node.join("alice"), node.join("bob"));
     let before = node.observe();
     node.sh("nft flush ruleset");
     for (outside, _) in beyond_the_uplink() {
-        assert!(unreachable(&a, &world, outside), "{outside}");
+        assert!(unreachable(&alice, &world, outside), "{outside}");
     }
-    let c = node.join("carol");
+    let carol = node.join("carol");
     for (outside, uplink) in beyond_the_uplink() {
-        for pod in [&a, &b, &c] {
+        for pod in [&alice, &bob, &carol] {
             assert_seen(pod, &world, outside, uplink);
         }
     }
-    node.plugin().del(&node.network, &Call::of(&c.pod));
-    assert_eq!(super::firewall(&node.observe()), super::firewall(&before));
+    node.plugin().del(&node.network, &Call::of(&carol.pod));
+    let after = node.observe();
+    assert_eq!(super::firewall(&after), super::firewall(&before));
     // A flush before a DEL is no reason to fail.
     node.sh("nft flush ruleset");
-    node.part_with(&[&a, &b, &c]);
+    node.part_with(&[&alice, &bob, &carol]);
 }
 
 fn check_notices_a_flushed_firewall(lab: &Lab) {
@@ -134,15 +144,27 @@ fn the_iptables_backend_does_the_same(lab: &Lab) {
     if lab.subject == Subject::Trestle {
         node.sh("iptables -t nat -F POSTROUTING");
         check(&a).error();
-        // Clean-up goes by the owner alone, whatever the configuration says by now and though the namespace is gone.
-        let network = with(
-            node.network.clone(),
-            json!({"ipMasqBackend": null, "ipMasq": false}),
-        );
-        node.plugin().del(&network, &Call::named("alice", None));
-        node.plugin().del(&network, &Call::named("bob", None));
     }
     node.part_with(&[&a, &b]);
+}
+
+fn del_finds_what_either_backend_made_by_its_owner_alone(lab: &Lab) {
+    for backend in BACKENDS {
+        let network = with(masqueraded(), json!({"ipMasqBackend": backend}));
+        let (node, _world) = Node::connected(lab, network);
+        let pods = ["alice", "bob", "carol"].map(|name| node.join(name));
+        // The configuration has changed since, and neither namespace nor result are known.
+        let changes = [
+            json!({"ipMasq": false}),
+            json!({"ipMasqBackend": BACKENDS[0]}),
+            json!({"ipMasqBackend": BACKENDS[1]}),
+        ];
+        for (pod, change) in pods.iter().zip(changes) {
+            let network = with(node.network.clone(), change);
+            node.plugin().del(&network, &Call::named(&pod.name, None));
+        }
+        node.assert_nothing_left(&pods.each_ref());
+    }
 }
 
 fn ip_masq_is_a_boolean(lab: &Lab) {
@@ -202,7 +224,7 @@ fn without_nft_the_error_names_the_package(lab: &Lab) {
 }
 
 fn gc_takes_the_masquerading_of_lost_pods_away(lab: &Lab) {
-    for backend in ["nftables", "iptables"] {
+    for backend in BACKENDS {
         let network = with(masqueraded(), json!({"ipMasqBackend": backend}));
         let (node, world) = Node::connected(lab, network);
         let (kept, lost) = (node.join("kept"), node.join("lost"));

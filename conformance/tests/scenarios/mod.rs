@@ -118,14 +118,20 @@ impl<'l> Node<'l> {
         Member { pod, result }
     }
 
-    /// DEL these pods, and find nothing left of them; twice each, as runtimes do.
+    /// DEL these pods, and find nothing left of them; then once more, as runtimes do.
     #[track_caller]
     fn part_with(&self, members: &[&Member]) {
-        for member in members.iter().chain(members) {
+        self.del_all(members);
+        self.assert_nothing_left(members);
+        self.del_all(members);
+    }
+
+    #[track_caller]
+    fn del_all(&self, members: &[&Member]) {
+        for member in members {
             let network = with_prev_result(&self.network, &member.result);
             self.plugin().del(&network, &Call::of(&member.pod));
         }
-        self.assert_nothing_left(members);
     }
 
     #[track_caller]

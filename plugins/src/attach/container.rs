@@ -116,8 +116,9 @@ impl Container {
             table: route.table,
             ..NewRoute::to(route.dst)
         };
+        // A container on two networks may get a default route from each, as with `podman network connect`.
         self.rtnl
-            .add_route(&new)
+            .add_route_beside(&new)
             .map_err(|error| explain_route(error, route, gateway))
     }
 }

@@ -2,7 +2,6 @@
 //! comparing it with a result, and undoing.
 
 pub mod bridge_netfilter;
-pub mod chain;
 pub mod chained;
 pub mod check;
 pub mod comment;
@@ -13,6 +12,7 @@ pub mod forward;
 pub mod forwarding;
 pub mod gateway;
 pub mod ipam;
+pub mod list;
 pub mod liveness;
 pub mod mac;
 pub mod masq;

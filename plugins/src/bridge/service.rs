@@ -16,7 +16,7 @@ use super::conf::Settings;
 use crate::attach::bridge_netfilter::{self, Mode, REMEDY};
 use crate::attach::check::failed;
 use crate::attach::forwarding::{self, Finding, Path};
-use crate::attach::{chain, ipam};
+use crate::attach::{ipam, list};
 use crate::host::rtnl::{Family, Link};
 use crate::host::{HostError, Rtnl};
 
@@ -113,7 +113,7 @@ fn dropped_traffic(
     settings: &Settings,
     address: IpAddr,
 ) -> Result<Vec<Finding>, HostError> {
-    if !forwarding::may_drop(address)? || chain::names_plugin(network, FIREWALL) {
+    if !forwarding::may_drop(address)? || list::names_plugin(network, FIREWALL) {
         return Ok(Vec::new());
     }
     let uplink = uplink(host, address)?;

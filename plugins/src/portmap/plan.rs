@@ -121,3 +121,108 @@ pub(super) fn forwards(mappings: &[Mapping], addresses: Addresses) -> Vec<Forwar
     }
     forwards
 }
+
+#[cfg(test)]
+mod tests {
+    use cni_conf::result::{Interface, IpConfig};
+
+    use super::*;
+
+    fn mapping(host: HostAddress) -> Mapping {
+        Mapping {
+            host,
+            protocol: Protocol::Tcp,
+            host_port: 8080,
+            container_port: 80,
+        }
+    }
+
+    fn texts(mappings: &[Mapping], v4: Option<&str>, v6: Option<&str>) -> Vec<String> {
+        let net = |text: &str| text.parse().unwrap();
+        let addresses = Addresses {
+            v4: v4.map(net),
+            v6: v6.map(net),
+        };
+        forwards(mappings, addresses)
+            .iter()
+            .map(|forward| format!("{forward} -> {}", forward.to))
+            .collect()
+    }
+
+    #[test]
+    fn a_mapping_comes_to_one_forward_for_each_family_it_covers() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (v4, v6) = (Some("10.1.0.5/24"), Some("fd00::5/64"));
+        let all = [mapping(HostAddress::Any)];
+        let to_v4 = "0.0.0.0:8080/tcp -> 10.1.0.5:80";
+        let to_v6 = "[::]:8080/tcp -> [fd00::5]:80";
+        assert_eq!(texts(&all, v4, v6), [to_v4, to_v6]);
+        assert_eq!(texts(&all, v4, None), [to_v4]);
+        assert_eq!(
+            texts(&[mapping(HostAddress::AnyOf(ip("::")))], v4, v6),
+            [to_v6]
+        );
+        let one = mapping(HostAddress::One(ip("192.0.2.1")));
+        assert_eq!(texts(&[one], v4, v6), ["192.0.2.1:8080/tcp -> 10.1.0.5:80"]);
+        assert!(texts(&[one], None, v6).is_empty());
+        let doubled = [
+            mapping(HostAddress::Any),
+            mapping(HostAddress::AnyOf(ip("0.0.0.0"))),
+        ];
+        assert_eq!(texts(&doubled, v4, None), [to_v4]);
+    }
+
+    #[test]
+    fn text_and_forward_are_the_same() {
+        let to = "[fd00::5]:80".parse().unwrap();
+        for host in [None, Some("2001:db8::1".parse().unwrap())] {
+            let forward = Forward {
+                host,
+                protocol: Protocol::Sctp,
+                host_port: 9,
+                to,
+            };
+            assert_eq!(Forward::parse(&forward.to_string(), to), Some(forward));
+        }
+        assert_eq!(Forward::parse("nonsense", to), None);
+    }
+
+    #[test]
+    fn the_containers_addresses_are_the_first_on_its_own_interface() {
+        let interface = |name: &str, sandbox: &str| Interface {
+            name: name.into(),
+            sandbox: sandbox.into(),
+            ..Interface::default()
+        };
+        let ip = |index, address: &str| IpConfig {
+            interface: index,
+            address: address.parse().unwrap(),
+            gateway: None,
+        };
+        let mut result = CniResult {
+            interfaces: vec![
+                interface("eth0", ""),
+                interface("net1", "/n"),
+                interface("eth0", "/n"),
+            ],
+            ips: vec![
+                ip(Some(0), "10.9.0.1/24"),
+                ip(Some(1), "10.8.0.1/24"),
+                ip(Some(2), "10.1.0.5/24"),
+                ip(Some(2), "10.1.0.6/24"),
+                ip(None, "fd00::5/64"),
+            ],
+            ..CniResult::default()
+        };
+        let ifname = "eth0".try_into().unwrap();
+        let addresses = Addresses::of(&result, &ifname);
+        assert_eq!(addresses.v4, Some("10.1.0.5/24".parse().unwrap()));
+        assert_eq!(addresses.v6, Some("fd00::5/64".parse().unwrap()));
+        // Results before 0.3.0 have no interfaces, and foreign ones may name one that is not there.
+        result.interfaces.clear();
+        assert_eq!(
+            Addresses::of(&result, &ifname).v4,
+            Some("10.9.0.1/24".parse().unwrap())
+        );
+    }
+}

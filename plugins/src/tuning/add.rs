@@ -1,5 +1,6 @@
 //! ADD.
 
+use cni_conf::dispatch;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, Request};
 use cni_conf::result::CniResult;
@@ -11,11 +12,15 @@ use crate::attach::chained;
 use crate::attach::container::Container;
 use crate::attach::undo::Undo;
 
+/// The smallest MTU in bytes that IPv6 works with (RFC 8200, section 5).
+const IPV6_MTU_MIN: u32 = 1280;
+
 pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
     let settings = Settings::read(request, Some(attachment))?;
     let mut result = chained::previous(request)?.clone();
     let store = Store::new(conf::data_dir(request)?, request);
     allowlist::require(&settings.sysctls)?;
+    warn_of_lost_ipv6(&settings, &result);
     let container = Container::open(attachment)?;
     Undo::guard(|undo| {
         for setting in &settings.sysctls {
@@ -35,6 +40,19 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         }
     }
     Ok(result)
+}
+
+/// The kernel takes IPv6 off an interface whose MTU becomes too small for it, addresses and routes included, and
+/// DEL can't bring them back.
+fn warn_of_lost_ipv6(settings: &Settings, result: &CniResult) {
+    let mtu = settings.attributes.mtu.filter(|mtu| *mtu < IPV6_MTU_MIN);
+    let ipv6 = result.ips.iter().find(|ip| ip.address.addr().is_ipv6());
+    if let (Some(mtu), Some(ip)) = (mtu, ipv6) {
+        dispatch::warn(format_args!(
+            "tuning: an MTU of {mtu} takes the address {} away, since IPv6 needs {IPV6_MTU_MIN}",
+            ip.address
+        ));
+    }
 }
 
 fn set<'a>(

@@ -153,7 +153,8 @@ fn failed_add(node: &Node) {
 }
 
 fn conflict(node: &Node) {
-    attached(node, "a");
+    // Held, or the pair goes away with the namespace.
+    let _a = attached(node, "a");
     let mut other = conf(node);
     other["ipam"]["dataDir"] = json!(node.path("other"));
     let error = node.add("ptp", &other, &Pod::new("b"), None).unwrap_err();

@@ -22,7 +22,7 @@ impl Node {
         let (ready, started) = channel();
         let thread = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare the network namespace");
-            ready.send(nix::unistd::gettid().as_raw()).unwrap();
+            ready.send(nix::unistd::gettid().as_raw()).expect("success");
             queue.into_iter().for_each(|job| job());
         });
         let tid = started.recv().expect("the namespace was made");
@@ -44,7 +44,7 @@ impl Node {
         });
         self.jobs
             .as_ref()
-            .unwrap()
+            .expect("success")
             .send(job)
             .expect("the thread lives");
         match result.recv().expect("the thread answers") {
@@ -56,10 +56,15 @@ impl Node {
     /// Runs a shell script in the namespace, gives its output, and panics when it fails.
     pub(crate) fn sh(&self, script: &str) -> String {
         let text = script.to_owned();
-        let output = self.run(move || Command::new("sh").args(["-ec", &text]).output().unwrap());
+        let output = self.run(move || {
+            Command::new("sh")
+                .args(["-ec", &text])
+                .output()
+                .expect("success")
+        });
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{script}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
+        String::from_utf8(output.stdout).expect("success")
     }
 
     /// What `ip link … netns` takes to mean this namespace.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Case;
 use crate::node::Node;
-use crate::scene::{Backend, Call, Over, Scene, ask, ask_in_vain, serve, state_of};
+use crate::scene::{Backend, Call, Client, Over, Scene, ask, ask_in_vain, serve, state_of};
 
 pub(crate) const CASES: &[Case] = &[
     case("a_mapped_port_answers_from_everywhere", everywhere),
@@ -38,6 +38,16 @@ pub(crate) const CASES: &[Case] = &[
     case("a_setting_of_the_go_plugins_stays_on", foreign_localnet),
     case("gc_keeps_the_valid_and_removes_the_rest", collected),
     case("check_tells_what_is_missing", checked),
+    Case {
+        name: "a_udp_client_that_keeps_sending_follows_the_port",
+        needs: &["nft", "ip", "iptables", "ip6tables", "conntrack"],
+        run: stale,
+    },
+    Case {
+        name: "an_sctp_port_answers",
+        needs: &["nft", "ip", "iptables", "ip6tables", "sctp"],
+        run: sctp,
+    },
     case("adds_and_dels_in_a_storm_leave_nothing", storm),
 ];
 
@@ -66,7 +76,7 @@ fn everywhere(backend: Backend) {
         None
     );
     let call = Call::new(backend, "abc", both(8080, 80));
-    assert_eq!(scene.try_add(&call).unwrap(), call.result());
+    assert_eq!(scene.try_add(&call).expect("success"), call.result());
     for over in [Over::Tcp, Over::Udp] {
         for (node, to, seen) in [
             (&scene.outside, "192.0.2.1:8080", "192.0.2.2"),
@@ -89,7 +99,7 @@ fn everywhere(backend: Backend) {
     // The host's own service behind ::1 is still there.
     serve(&scene.host, "host", "[::1]:8080");
     assert_eq!(
-        ask(&scene.host, Over::Tcp, "[::1]:8080").unwrap(),
+        ask(&scene.host, Over::Tcp, "[::1]:8080").expect("success"),
         "host ::1"
     );
     scene.del(&call);
@@ -109,19 +119,19 @@ fn one_address(backend: Backend) {
     scene.add(&Call::new(backend, "abc", mappings));
     let asked = |node, to| ask(node, Over::Tcp, to);
     assert_eq!(
-        asked(&scene.outside, "192.0.2.1:8080").unwrap(),
+        asked(&scene.outside, "192.0.2.1:8080").expect("success"),
         "pod 192.0.2.2"
     );
     assert_eq!(
-        asked(&scene.host, "192.0.2.1:8080").unwrap(),
+        asked(&scene.host, "192.0.2.1:8080").expect("success"),
         "pod 192.0.2.1"
     );
     assert_eq!(
-        asked(&scene.neighbour, "192.0.2.1:8080").unwrap(),
+        asked(&scene.neighbour, "192.0.2.1:8080").expect("success"),
         "pod 10.1.0.1"
     );
     assert_eq!(
-        asked(&scene.host, "127.0.0.1:8081").unwrap(),
+        asked(&scene.host, "127.0.0.1:8081").expect("success"),
         "pod 10.1.0.1"
     );
     for (node, to) in [
@@ -167,7 +177,7 @@ fn behind_kube_proxy(backend: Backend) {
         add chain ip kube-proxy nat-output { type nat hook output priority -100; }
         add rule ip kube-proxy nat-prerouting fib daddr type local tcp dport 8080 dnat to 10.1.0.6:80
         add rule ip kube-proxy nat-output fib daddr type local tcp dport 8080 dnat to 10.1.0.6:80'");
-    let asked = |node, over| ask(node, over, "192.0.2.1:8080").unwrap();
+    let asked = |node, over| ask(node, over, "192.0.2.1:8080").expect("success");
     assert_eq!(asked(&scene.outside, Over::Tcp), "service 192.0.2.2");
     assert_eq!(asked(&scene.host, Over::Tcp), "service 192.0.2.1");
     assert_eq!(asked(&scene.outside, Over::Udp), "pod 192.0.2.2");
@@ -184,12 +194,12 @@ fn service_source(backend: Backend) {
     scene.host.sh("nft 'add table ip kube-proxy
         add chain ip kube-proxy nat-prerouting { type nat hook prerouting priority dstnat; }
         add rule ip kube-proxy nat-prerouting ip daddr 10.96.0.1 tcp dport 443 dnat to 10.1.0.5:80'");
-    let asked = |to| ask(&scene.neighbour, Over::Tcp, to).unwrap();
+    let asked = |to| ask(&scene.neighbour, Over::Tcp, to).expect("success");
     assert_eq!(asked("10.96.0.1:443"), "pod 10.1.0.6");
     assert_eq!(asked("10.1.0.5:80"), "pod 10.1.0.6");
     assert_eq!(asked("192.0.2.1:8080"), "pod 10.1.0.1");
     assert_eq!(
-        ask(&scene.host, Over::Tcp, "127.0.0.1:8080").unwrap(),
+        ask(&scene.host, Over::Tcp, "127.0.0.1:8080").expect("success"),
         "pod 10.1.0.1"
     );
 }
@@ -226,7 +236,7 @@ fn sources(backend: Backend) {
     scene.add(&off);
     let asked = |node, to| ask(node, Over::Udp, to);
     assert_eq!(
-        asked(&scene.outside, "192.0.2.1:8080").unwrap(),
+        asked(&scene.outside, "192.0.2.1:8080").expect("success"),
         "pod 192.0.2.2"
     );
     assert_eq!(
@@ -238,11 +248,11 @@ fn sources(backend: Backend) {
     let all = Call::new(backend, "abc", both(8080, 80)).with("masqAll", json!(true));
     scene.add(&all);
     assert_eq!(
-        asked(&scene.outside, "192.0.2.1:8080").unwrap(),
+        asked(&scene.outside, "192.0.2.1:8080").expect("success"),
         "pod 10.1.0.1"
     );
     assert_eq!(
-        asked(&scene.outside, "10.1.0.5:80").unwrap(),
+        asked(&scene.outside, "10.1.0.5:80").expect("success"),
         "pod 192.0.2.2"
     );
     scene.del(&all);
@@ -264,7 +274,7 @@ fn conflicts(backend: Backend) {
     )
     .on("other")
     .at(&["10.1.0.6/24"]);
-    let error = scene.try_add(&second).unwrap_err();
+    let error = scene.try_add(&second).expect_err("a refusal");
     assert_eq!(error.code.number(), 102);
     assert_eq!(
         error.msg,
@@ -294,7 +304,12 @@ fn overlaps(backend: Backend) {
     scene.add(&one("b", "192.0.2.9"));
     scene.add(&one("c", "::"));
     let before = scene.state();
-    let refusal = |container: &str, ip: &str| scene.try_add(&one(container, ip)).unwrap_err().msg;
+    let refusal = |container: &str, ip: &str| {
+        scene
+            .try_add(&one(container, ip))
+            .expect_err("a refusal")
+            .msg
+    };
     assert_eq!(
         refusal("x", "192.0.2.9"),
         "map host port 192.0.2.9:80/tcp: podnet/b/eth0 has it already"
@@ -440,7 +455,7 @@ fn collected(backend: Backend) {
     }
     let gc = |valid: &'static [&'static str]| {
         let call = a.clone();
-        scene.host.run(move || call.gc(valid)).unwrap();
+        scene.host.run(move || call.gc(valid)).expect("success");
     };
     gc(&["b", "c"]);
     let ruleset = scene.state();
@@ -461,24 +476,29 @@ fn checked(backend: Backend) {
     };
     assert!(check().is_err());
     scene.add(&call);
-    check().unwrap();
+    check().expect("success");
     scene
         .host
         .sh("echo 0 > /proc/sys/net/ipv4/conf/br0/route_localnet");
-    assert!(check().unwrap_err().msg.contains("route_localnet"));
+    assert!(
+        check()
+            .expect_err("a refusal")
+            .msg
+            .contains("route_localnet")
+    );
     scene.add(&call);
     scene.host.sh(match backend {
         Backend::Nftables => "nft delete element inet trestle portmap/any-v6 '{ tcp . 8080 }'",
         Backend::Iptables => "ip6tables -t nat -F $(ip6tables -t nat -S | grep -o 'TRESTLE-PORT-[0-9a-f]*' | head -1)",
     });
-    let error = check().unwrap_err();
+    let error = check().expect_err("a refusal");
     assert_eq!(error.code.number(), 103);
     assert!(
         error.msg.contains("host port [::]:8080/tcp leads nowhere"),
         "{error}"
     );
     scene.add(&call);
-    check().unwrap();
+    check().expect("success");
     let (flush, complaint) = match backend {
         Backend::Nftables => (
             "nft flush chain inet trestle portmap/dnat-v4",
@@ -490,7 +510,44 @@ fn checked(backend: Backend) {
         ),
     };
     scene.host.sh(flush);
-    assert!(check().unwrap_err().msg.contains(complaint));
+    assert!(check().expect_err("a refusal").msg.contains(complaint));
+}
+
+fn stale(backend: Backend) {
+    let scene = Scene::new();
+    serve(&scene.pod, "pod", "10.1.0.5:80");
+    serve(&scene.neighbour, "neighbour", "10.1.0.6:80");
+    serve(&scene.outside, "outside", "192.0.2.2:8080");
+    // Something that has the kernel track connections.
+    scene.add(&Call::new(backend, "first", both(7000, 80)));
+    let client = Client::new(&scene.outside, "192.0.2.1:8080");
+    assert_eq!(client.ask_in_vain(), None);
+    let other = Client::new(&scene.neighbour, "192.0.2.2:8080");
+    assert_eq!(other.ask().as_deref(), Some("outside 10.1.0.6"));
+    let call = Call::new(backend, "abc", both(8080, 80));
+    scene.add(&call);
+    assert_eq!(client.ask().as_deref(), Some("pod 192.0.2.2"));
+    scene.del(&call);
+    assert_eq!(client.ask_in_vain(), None);
+    scene.add(&Call::new(backend, "def", both(8080, 80)).at(&["10.1.0.6/24"]));
+    assert_eq!(client.ask().as_deref(), Some("neighbour 192.0.2.2"));
+    let flows = scene
+        .host
+        .sh("conntrack -L -p udp --dport 8080 2>/dev/null");
+    assert!(
+        flows.contains("dst=192.0.2.2"),
+        "others' flows are left alone: {flows}"
+    );
+}
+
+fn sctp(backend: Backend) {
+    let scene = Scene::new();
+    crate::scene::serve_sctp(&scene.pod, "10.1.0.5:80");
+    let mappings = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "sctp"}]);
+    scene.add(&Call::new(backend, "abc", mappings));
+    for node in [&scene.outside, &scene.host, &scene.neighbour, &scene.pod] {
+        assert_eq!(crate::scene::ask_sctp(node, "192.0.2.1:8080"), "sctp");
+    }
 }
 
 fn storm(backend: Backend) {
@@ -501,8 +558,8 @@ fn storm(backend: Backend) {
                 .at(&["10.1.0.5/24", "fd00::5/64"]);
             call.add()
                 .unwrap_or_else(|error| panic!("round {round}: {error}"));
-            call.check().unwrap();
-            call.del().unwrap();
+            call.check().expect("success");
+            call.del().expect("success");
         }
     });
     assert_eq!(state_of(&node), "");

@@ -50,9 +50,9 @@ fn golden(_: Backend) {
     );
     let found = scene.state();
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &found).unwrap();
+        std::fs::write(&path, &found).expect("success");
     }
-    assert_eq!(found, std::fs::read_to_string(&path).unwrap());
+    assert_eq!(found, std::fs::read_to_string(&path).expect("success"));
 }
 
 fn conditions(_: Backend) {
@@ -69,11 +69,11 @@ fn conditions(_: Backend) {
         .with("conditionsV4", json!(["!", "-s", "192.0.2.2"]));
     scene.add(&call);
     assert_eq!(
-        ask(&scene.neighbour, Over::Tcp, "192.0.2.1:8080").unwrap(),
+        ask(&scene.neighbour, Over::Tcp, "192.0.2.1:8080").expect("success"),
         "pod 10.1.0.1"
     );
     assert_eq!(
-        ask(&scene.host, Over::Tcp, "127.0.0.1:8080").unwrap(),
+        ask(&scene.host, Over::Tcp, "127.0.0.1:8080").expect("success"),
         "pod 10.1.0.1"
     );
     assert_eq!(
@@ -100,9 +100,15 @@ fn no_process(_: Backend) {
     scene.add(&Call::new(BACKEND, "abc", both(8080, 80)));
     scene.host.run(|| {
         crate::nftables::hide_programs();
-        Call::new(BACKEND, "other", json!([])).del().unwrap();
-        Call::new(BACKEND, "other", both(8081, 80)).del().unwrap();
-        let error = Call::new(BACKEND, "abc", json!([])).del().unwrap_err();
+        Call::new(BACKEND, "other", json!([]))
+            .del()
+            .expect("success");
+        Call::new(BACKEND, "other", both(8081, 80))
+            .del()
+            .expect("success");
+        let error = Call::new(BACKEND, "abc", json!([]))
+            .del()
+            .expect_err("a refusal");
         assert!(error.msg.contains("iptables not found"), "{error}");
     });
 }
@@ -112,7 +118,7 @@ fn mixed(_: Backend) {
     let nftables = Call::new(Backend::Nftables, "abc", both(8080, 80));
     let iptables = Call::new(Backend::Iptables, "def", both(8080, 80)).at(&["10.1.0.6/24"]);
     scene.add(&nftables);
-    let error = scene.try_add(&iptables).unwrap_err();
+    let error = scene.try_add(&iptables).expect_err("a refusal");
     assert!(
         error.msg.contains("podnet/abc/eth0 has it already"),
         "{error}"

@@ -33,13 +33,13 @@ fn golden(_: Backend) {
             {"hostPort": 8443, "containerPort": 443, "protocol": "tcp", "hostIP": "2001:db8::1"},
             {"hostPort": 3868, "containerPort": 3868, "protocol": "sctp", "hostIP": "0.0.0.0"},
         ]);
-        Call::new(BACKEND, "abc", mappings).add().unwrap();
+        Call::new(BACKEND, "abc", mappings).add().expect("success");
         Call::new(BACKEND, "def", both(9000, 90))
             .on("other")
             .at(&["10.2.0.5/32"])
             .with("masqAll", json!(true))
             .add()
-            .unwrap();
+            .expect("success");
     });
     let ruleset = |node: &Node| node.sh("nft -s list ruleset");
     compare(&ruleset(&node), "portmap.nft");
@@ -51,9 +51,9 @@ fn golden(_: Backend) {
 fn compare(found: &str, file: &str) {
     let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, found).unwrap();
+        std::fs::write(&path, found).expect("success");
     }
-    let expected = std::fs::read_to_string(&path).unwrap();
+    let expected = std::fs::read_to_string(&path).expect("success");
     assert_eq!(
         found, expected,
         "differs from {file}; UPDATE_GOLDEN=1 writes it anew"
@@ -66,12 +66,14 @@ fn no_process(_: Backend) {
     scene.host.run(|| {
         hide_programs();
         let call = Call::new(BACKEND, "abc", both(8081, 80));
-        call.add().unwrap();
-        call.check().unwrap();
-        call.del().unwrap();
-        call.del().unwrap();
-        Call::new(BACKEND, "first", both(8080, 80)).del().unwrap();
-        let error = call.add().unwrap_err();
+        call.add().expect("success");
+        call.check().expect("success");
+        call.del().expect("success");
+        call.del().expect("success");
+        Call::new(BACKEND, "first", both(8080, 80))
+            .del()
+            .expect("success");
+        let error = call.add().expect_err("a refusal");
         assert_eq!(
             error.msg,
             "install the rules of port mappings: nft not found"
@@ -83,9 +85,9 @@ fn no_process(_: Backend) {
 /// From here on the calling thread finds no program where programs of the system are.
 pub(crate) fn hide_programs() {
     use nix::mount::{MsFlags, mount};
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("success");
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("success");
     for dir in ["/usr/sbin", "/usr/local/sbin"] {
         mount(
             Some("none"),
@@ -94,7 +96,7 @@ pub(crate) fn hide_programs() {
             MsFlags::empty(),
             None::<&str>,
         )
-        .unwrap();
+        .expect("success");
     }
 }
 

@@ -1,7 +1,8 @@
 //! A host with two pods on a bridge and an outside in front of it, calls of the plugin, and traffic.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,10 @@ use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
 use cni_conf::result::{CniResult, Interface, IpConfig};
 use cni_conf::version::SpecVersion;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, bind, connect, listen,
+    socket,
+};
 use plugins::portmap::Portmap;
 use serde_json::{Value, json};
 
@@ -23,17 +28,47 @@ const SILENCE: Duration = Duration::from_millis(400);
 
 /// Whether this kernel has SCTP.
 pub(crate) fn has_sctp() -> bool {
-    sctp(nix::sys::socket::SockFlag::empty()).is_ok()
+    sctp_socket().is_ok()
 }
 
-fn sctp(flags: nix::sys::socket::SockFlag) -> nix::Result<std::os::fd::OwnedFd> {
-    use nix::sys::socket::{AddressFamily, SockProtocol, SockType, socket};
+/// A socket of the one-to-one style, which is used like one of TCP (RFC 6458, section 4).
+fn sctp_socket() -> nix::Result<OwnedFd> {
     socket(
         AddressFamily::Inet,
         SockType::Stream,
-        flags,
+        SockFlag::SOCK_CLOEXEC,
         SockProtocol::Sctp,
     )
+}
+
+/// Answers everybody who asks over SCTP.
+pub(crate) fn serve_sctp(node: &Node, address: &str) {
+    let address: SocketAddrV4 = address.parse().expect("success");
+    let listener = node.run(move || {
+        let socket = sctp_socket().expect("success");
+        bind(socket.as_raw_fd(), &SockaddrIn::from(address)).expect("success");
+        listen(&socket, Backlog::new(8).expect("success")).expect("success");
+        TcpListener::from(socket)
+    });
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"sctp");
+        }
+    });
+}
+
+/// The answer to a question over SCTP.
+pub(crate) fn ask_sctp(node: &Node, to: &str) -> String {
+    let to: SocketAddrV4 = to.parse().expect("success");
+    node.run(move || {
+        let socket = sctp_socket().expect("success");
+        connect(socket.as_raw_fd(), &SockaddrIn::from(to)).expect("success");
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("success");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("success");
+        text
+    })
 }
 
 /// Who carries the rules out.
@@ -126,7 +161,7 @@ impl Call {
                 .iter()
                 .map(|address| IpConfig {
                     interface: Some(1),
-                    address: address.parse().unwrap(),
+                    address: address.parse().expect("success"),
                     gateway: None,
                 })
                 .collect(),
@@ -137,8 +172,8 @@ impl Call {
     fn request(&self) -> Request {
         Request {
             version: SpecVersion::LATEST,
-            network: self.network.try_into().unwrap(),
-            plugin: "portmap".try_into().unwrap(),
+            network: self.network.try_into().expect("success"),
+            plugin: "portmap".try_into().expect("success"),
             conf: self.conf.clone(),
             cni_path: Vec::new(),
             prev_result: Some(self.result()),
@@ -147,8 +182,8 @@ impl Call {
 
     fn attachment(&self) -> Attachment {
         Attachment {
-            container: self.container.as_str().try_into().unwrap(),
-            ifname: "eth0".try_into().unwrap(),
+            container: self.container.as_str().try_into().expect("success"),
+            ifname: "eth0".try_into().expect("success"),
             netns: None,
             args: CniArgs::default(),
             netns_override: false,
@@ -172,8 +207,8 @@ impl Call {
         let valid: Vec<AttachmentId> = valid
             .iter()
             .map(|container| AttachmentId {
-                container: (*container).try_into().unwrap(),
-                ifname: "eth0".try_into().unwrap(),
+                container: (*container).try_into().expect("success"),
+                ifname: "eth0".try_into().expect("success"),
             })
             .collect();
         Portmap.gc(&self.request(), &valid)
@@ -224,7 +259,7 @@ impl Scene {
     }
 
     pub(crate) fn add(&self, call: &Call) {
-        self.try_add(call).unwrap();
+        self.try_add(call).expect("success");
     }
 
     pub(crate) fn try_add(&self, call: &Call) -> Result<CniResult, Error> {
@@ -234,7 +269,7 @@ impl Scene {
 
     pub(crate) fn del(&self, call: &Call) {
         let call = call.clone();
-        self.host.run(move || call.del()).unwrap();
+        self.host.run(move || call.del()).expect("success");
     }
 
     pub(crate) fn ruleset(&self) -> String {
@@ -257,11 +292,11 @@ impl Scene {
 /// Answers everybody who asks at `address`, over both protocols, with its own name and who asked, for as long as the
 /// test runs.
 pub(crate) fn serve(node: &Node, name: &'static str, address: &str) {
-    let address: SocketAddr = address.parse().unwrap();
+    let address: SocketAddr = address.parse().expect("success");
     let (tcp, udp) = node.run(move || {
         (
-            TcpListener::bind(address).unwrap(),
-            UdpSocket::bind(address).unwrap(),
+            TcpListener::bind(address).expect("success"),
+            UdpSocket::bind(address).expect("success"),
         )
     });
     let answer = move |peer: SocketAddr| format!("{name} {}", peer.ip());
@@ -291,7 +326,7 @@ pub(crate) fn ask_in_vain(node: &Node, over: Over, to: &str) -> Option<String> {
 }
 
 fn try_ask(node: &Node, over: Over, to: &str, patience: Duration) -> Option<String> {
-    let to: SocketAddr = to.parse().unwrap();
+    let to: SocketAddr = to.parse().expect("success");
     node.run(move || match over {
         Over::Tcp => tcp_ask(to, patience),
         Over::Udp => udp_ask(to, patience),
@@ -300,7 +335,7 @@ fn try_ask(node: &Node, over: Over, to: &str, patience: Duration) -> Option<Stri
 
 fn tcp_ask(to: SocketAddr, patience: Duration) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&to, patience).ok()?;
-    stream.set_read_timeout(Some(patience)).unwrap();
+    stream.set_read_timeout(Some(patience)).expect("success");
     let mut text = String::new();
     stream
         .set_nodelay(true)
@@ -311,17 +346,47 @@ fn tcp_ask(to: SocketAddr, patience: Duration) -> Option<String> {
 }
 
 fn udp_ask(to: SocketAddr, patience: Duration) -> Option<String> {
+    let socket = udp_socket(to)?;
+    udp_exchange(&socket, patience)
+}
+
+/// Connected: an answer from another address than was asked doesn't count.
+fn udp_socket(to: SocketAddr) -> Option<UdpSocket> {
     let any: IpAddr = if to.is_ipv4() {
         [0, 0, 0, 0].into()
     } else {
         [0_u16; 8].into()
     };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).unwrap();
-    // Connected: an answer from another address than was asked doesn't count.
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).expect("success");
     socket.connect(to).ok()?;
-    socket.set_read_timeout(Some(patience)).unwrap();
+    Some(socket)
+}
+
+fn udp_exchange(socket: &UdpSocket, patience: Duration) -> Option<String> {
+    socket.set_read_timeout(Some(patience)).expect("success");
     socket.send(b"?").ok()?;
     let mut buffer = [0; 128];
     let length = socket.recv(&mut buffer).ok()?;
     Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+/// Somebody who asks over UDP again and again from one port.
+pub(crate) struct Client(UdpSocket);
+
+impl Client {
+    pub(crate) fn new(node: &Node, to: &str) -> Self {
+        let to: SocketAddr = to.parse().expect("success");
+        Self(node.run(move || udp_socket(to)).expect("success"))
+    }
+
+    pub(crate) fn ask(&self) -> Option<String> {
+        // The refusal of an earlier question may be reported at the next one.
+        let _ = self.0.take_error();
+        udp_exchange(&self.0, PATIENCE)
+    }
+
+    pub(crate) fn ask_in_vain(&self) -> Option<String> {
+        let _ = self.0.take_error();
+        udp_exchange(&self.0, SILENCE)
+    }
 }

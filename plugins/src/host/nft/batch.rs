@@ -64,6 +64,24 @@ impl Batch {
         )
     }
 
+    /// Deletes a chain that has no rules; `EBUSY` when it has some, or when a rule elsewhere leads to it.
+    pub fn delete_empty_chain(&mut self, chain: ObjectRef<'_>) -> &mut Self {
+        let body = ChainMessage {
+            attributes: vec![
+                ChainAttribute::Table(chain.table.name.to_owned()),
+                ChainAttribute::Name(chain.name.to_owned()),
+            ],
+        };
+        let operation = format!("delete nft chain {chain}");
+        // Without NLM_F_NONREC the kernel deletes the rules along with the chain (nf_tables_delchain).
+        self.push(
+            chain.table,
+            NfTablesMessage::DeleteChain(body),
+            NLM_F_NONREC,
+            operation,
+        )
+    }
+
     /// Deletes one rule, by the handle of a listing.
     pub fn delete_rule(&mut self, chain: ObjectRef<'_>, handle: u64) -> &mut Self {
         let body = RuleMessage {
@@ -94,6 +112,19 @@ impl Batch {
             NLM_F_NONREC,
             operation,
         )
+    }
+
+    /// Deletes a set and its elements; `EBUSY` when a rule uses it that is not deleted earlier in the same
+    /// transaction.
+    pub fn delete_set(&mut self, set: ObjectRef<'_>) -> &mut Self {
+        let body = SetMessage {
+            attributes: vec![
+                SetAttribute::Table(set.table.name.to_owned()),
+                SetAttribute::Name(set.name.to_owned()),
+            ],
+        };
+        let operation = format!("delete nft set {set}");
+        self.push(set.table, NfTablesMessage::DeleteSet(body), 0, operation)
     }
 
     /// Deletes a table that has neither chains nor sets; `EBUSY` when it has some.

@@ -16,6 +16,7 @@ pub mod element;
 mod query;
 pub mod ruleset;
 pub(crate) mod socket;
+mod verdict;
 
 use std::fmt;
 
@@ -116,4 +117,22 @@ pub struct Rule {
     pub handle: u64,
     /// Its comment.
     pub comment: Option<String>,
+    /// What it does with every packet that comes to it; none when it is about some packets only, or when
+    /// it decides nothing.
+    pub verdict: Option<Verdict>,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It leaves this base chain for the next one.
+    Accept,
+    /// It is dropped, with or without notice to its sender.
+    Drop,
+    /// It goes back to the rule behind the one that led to this chain.
+    Return,
+    /// It goes through another chain first.
+    Jump(String),
+    /// It goes through another chain instead.
+    Goto(String),
 }

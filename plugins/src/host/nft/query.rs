@@ -14,7 +14,7 @@ use super::answer::Answer;
 use super::attributes::Attributes;
 use super::element::{Element, decode_comment};
 use super::socket::NetfilterSocket;
-use super::{BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch};
+use super::{BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch, verdict};
 use crate::host::HostError;
 
 // Message types and attributes from include/uapi/linux/netfilter/nf_tables.h.
@@ -31,6 +31,7 @@ const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_HOOK_PRIORITY: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_SET_NAME: u16 = 2;
 const NFTA_SET_FLAGS: u16 = 3;
@@ -324,5 +325,9 @@ fn read_rule(answer: &Answer<'_>) -> Option<Rule> {
         .attributes
         .find(NFTA_RULE_USERDATA)
         .and_then(decode_comment);
-    (answer.kind == NEW_RULE).then_some(Rule { handle, comment })
+    (answer.kind == NEW_RULE).then_some(Rule {
+        handle,
+        comment,
+        verdict: verdict::of(answer.attributes.nested(NFTA_RULE_EXPRESSIONS)),
+    })
 }

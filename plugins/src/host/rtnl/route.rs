@@ -147,6 +147,17 @@ impl Rtnl {
             .map_err(|refusal| refusal.during(self.route_text("add", new)))
     }
 
+    /// Adds a route, also where there is another one to the same destination with the same priority. In IPv4 the new one
+    /// comes before it (`fib_table_insert` in net/ipv4/fib_trie.c), in IPv6 the two become next hops of one
+    /// (`fib6_add_rt2node` in net/ipv6/ip6_fib.c).
+    ///
+    /// # Errors
+    /// [`HostError::is_exists`] when there is one with the same next hop too.
+    pub fn add_route_beside(&self, new: &NewRoute) -> Result<(), HostError> {
+        self.put_route(new, NLM_F_CREATE)
+            .map_err(|refusal| refusal.during(self.route_text("add", new)))
+    }
+
     /// Adds a route in place of the one to the same destination with the same priority, if there is
     /// one.
     pub fn replace_route(&self, new: &NewRoute) -> Result<(), HostError> {

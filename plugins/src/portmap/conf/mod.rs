@@ -441,3 +441,6 @@ fn conditions(field: &str, arguments: &[String]) -> Result<Vec<String>, Error> {
     }
     Ok(arguments.to_vec())
 }
+
+#[cfg(test)]
+mod tests;

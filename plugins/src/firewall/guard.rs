@@ -1,0 +1,228 @@
+//! What decides about forwarded packets on this host.
+//!
+//! Looking is netlink alone and starts no process. Only the tables of the old iptables can't be seen there; that
+//! there are some is told by `/proc/net/ip_tables_names`.
+
+use std::fs;
+
+use super::iptables;
+use crate::attach::table::TABLE;
+use crate::host::HostError;
+use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, Rule, TableRef, Verdict};
+
+/// How deep chains may call each other (`NFT_JUMP_STACK_SIZE`).
+const DEPTH: u32 = 16;
+
+/// An nftables base chain that drops what it does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Guard {
+    pub(super) family: Family,
+    pub(super) table: String,
+    pub(super) chain: String,
+}
+
+impl Guard {
+    pub(super) fn table(&self) -> TableRef<'_> {
+        TableRef {
+            family: self.family,
+            name: &self.table,
+        }
+    }
+}
+
+/// A filter table of iptables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IpTable {
+    pub(super) v6: bool,
+    /// One of the old kind, beside the one that is kept in nftables.
+    pub(super) legacy: bool,
+}
+
+/// A filter table of iptables that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Forward {
+    pub(super) table: IpTable,
+    /// Whether the policy of its chain FORWARD is known to be DROP.
+    pub(super) drops: bool,
+}
+
+/// What there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Filter tables of iptables with a chain FORWARD.
+    pub(super) iptables: Vec<Forward>,
+    /// Base chains of nftables that drop, without the ones of iptables and firewalld.
+    pub(super) native: Vec<Guard>,
+    /// Whether firewalld's own table is there.
+    pub(super) firewalld: bool,
+}
+
+/// Looks around. `with_iptables` says whether the iptables command is there: without it, nobody can be disturbed by
+/// nftables rules in a chain that looks like one of iptables'.
+pub(super) fn look(nft: &mut Nft, with_iptables: bool) -> Result<Seen, HostError> {
+    let mut seen = Seen::default();
+    let chains = nft.chains(None)?;
+    for chain in chains.iter().filter(|chain| filters_forwarded(chain)) {
+        if with_iptables && is_iptables(chain) {
+            let table = IpTable {
+                v6: chain.family == Family::IPv6,
+                legacy: false,
+            };
+            let drops = chain.base.as_ref().is_some_and(|base| base.drops);
+            seen.iptables.push(Forward { table, drops });
+        } else if chain.table == "firewalld" {
+            seen.firewalld = true;
+        } else if drops(nft, chain)? {
+            seen.native.push(Guard {
+                family: chain.family,
+                table: chain.table.clone(),
+                chain: chain.name.clone(),
+            });
+        }
+    }
+    if with_iptables {
+        let legacy = legacy_tables().into_iter();
+        seen.iptables.extend(legacy.map(|table| Forward {
+            table,
+            drops: false,
+        }));
+    }
+    Ok(seen)
+}
+
+/// The filter tables of iptables that may have rules of ours.
+pub(super) fn iptables_with_our_chain(nft: &mut Nft) -> Result<Vec<IpTable>, HostError> {
+    let mut tables = Vec::new();
+    for v6 in [false, true] {
+        let family = if v6 { Family::IPv6 } else { Family::IPv4 };
+        let filter = TableRef {
+            family,
+            name: "filter",
+        };
+        if nft.chain(filter.object(iptables::FORWARD))?.is_some() {
+            tables.push(IpTable { v6, legacy: false });
+        }
+    }
+    tables.extend(legacy_tables());
+    Ok(tables)
+}
+
+/// The filter tables of the old kind in this network namespace.
+fn legacy_tables() -> Vec<IpTable> {
+    let exists = |file: &str| {
+        fs::read_to_string(format!("/proc/thread-self/net/{file}"))
+            .is_ok_and(|tables| tables.lines().any(|table| table == "filter"))
+    };
+    [(false, "ip_tables_names"), (true, "ip6_tables_names")]
+        .into_iter()
+        .filter(|(_, file)| exists(file))
+        .map(|(v6, _)| IpTable { v6, legacy: true })
+        .collect()
+}
+
+fn filters_forwarded(chain: &Chain) -> bool {
+    let ip = matches!(chain.family, Family::Inet | Family::IPv4 | Family::IPv6);
+    let own = chain.family == TABLE.family && chain.table == TABLE.name;
+    let base = chain.base.as_ref();
+    ip && !own && base.is_some_and(|base| base.hook == FORWARD_HOOK && base.kind == "filter")
+}
+
+fn is_iptables(chain: &Chain) -> bool {
+    chain.table == "filter" && chain.name == "FORWARD" && chain.family != Family::Inet
+}
+
+/// Whether a base chain drops the packets that none of its rules is about.
+fn drops(nft: &mut Nft, chain: &Chain) -> Result<bool, HostError> {
+    let table = TableRef {
+        family: chain.family,
+        name: &chain.table,
+    };
+    let by_policy = chain.base.as_ref().is_some_and(|base| base.drops);
+    let mut rules = |name: &str| nft.rules(table.object(name));
+    Ok(match end(&mut rules, &chain.name, DEPTH)? {
+        Some(Verdict::Accept) => false,
+        Some(Verdict::Drop) => true,
+        _ => by_policy,
+    })
+}
+
+/// How a chain ends for a packet that no rule is about in particular.
+fn end(
+    rules: &mut dyn FnMut(&str) -> Result<Vec<Rule>, HostError>,
+    chain: &str,
+    depth: u32,
+) -> Result<Option<Verdict>, HostError> {
+    if depth == 0 {
+        return Ok(None);
+    }
+    for rule in rules(chain)? {
+        let (next, comes_back) = match rule.verdict {
+            None => continue,
+            Some(Verdict::Return) => return Ok(None),
+            Some(Verdict::Jump(next)) => (next, true),
+            Some(Verdict::Goto(next)) => (next, false),
+            decided => return Ok(decided),
+        };
+        let decided = end(rules, &next, depth - 1)?;
+        if decided.is_some() || !comes_back {
+            return Ok(decided);
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(chains: &[(&str, &[Option<Verdict>])]) -> Option<Verdict> {
+        let mut rules = |name: &str| {
+            let verdicts = chains.iter().find(|(chain, _)| *chain == name);
+            let verdicts = verdicts.map_or(&[][..], |(_, verdicts)| verdicts);
+            let rule = |verdict: &Option<Verdict>| Rule {
+                handle: 1,
+                comment: None,
+                verdict: verdict.clone(),
+            };
+            Ok(verdicts.iter().map(rule).collect())
+        };
+        end(&mut rules, "forward", DEPTH).unwrap()
+    }
+
+    #[test]
+    fn a_chain_ends_with_the_first_rule_that_is_about_everything() {
+        let jump = |name: &str| Some(Verdict::Jump(name.into()));
+        let goto = |name: &str| Some(Verdict::Goto(name.into()));
+        let (accept, drop, back) = (
+            Some(Verdict::Accept),
+            Some(Verdict::Drop),
+            Some(Verdict::Return),
+        );
+        assert_eq!(ends(&[]), None);
+        assert_eq!(ends(&[("forward", &[None, None])]), None);
+        assert_eq!(
+            ends(&[("forward", &[None, drop.clone(), accept.clone()])]),
+            drop
+        );
+        assert_eq!(ends(&[("forward", &[back.clone(), drop.clone()])]), None);
+        assert_eq!(
+            ends(&[
+                ("forward", &[jump("a"), accept.clone()]),
+                ("a", &[None, back.clone(), drop.clone()])
+            ]),
+            accept
+        );
+        assert_eq!(
+            ends(&[
+                ("forward", &[None, jump("reject")]),
+                ("reject", &[None, drop.clone()])
+            ]),
+            drop
+        );
+        assert_eq!(
+            ends(&[("forward", &[goto("a"), drop.clone()]), ("a", &[None])]),
+            None
+        );
+        assert_eq!(ends(&[("forward", &[jump("forward"), drop.clone()])]), drop);
+    }
+}

@@ -1,0 +1,194 @@
+//! The `firewall` plugin: the host's filter rules let the containers' traffic through.
+//!
+//! It stands behind a plugin that makes an interface with addresses. Where something drops forwarded packets on
+//! this host, it lets through what a container sends, the answers to it, and what is published by translating a
+//! destination address (portmap, Services). Everything else is left to the host's own rules, as the reference
+//! does it: what the outside begins by itself is forwarded if they say so. The result passes through unchanged.
+//!
+//! An `accept` ends one base chain only and a `drop` in any of them is final, so a rule helps only where the drop
+//! is: in iptables' FORWARD ([`iptables`]), or in the very nftables base chain that drops ([`nftables`]). Without
+//! `backend` the plugin looks which of them guard this host ([`guard`]) and serves them all; see [`select`].
+//!
+//! In front of our rules the administrator's come, in a chain called `CNI-ADMIN` (`iptablesAdminChainName`) beside
+//! them: it is made when it is missing, and nothing in it is ever touched. It goes with the last of our rules if
+//! it is empty.
+//!
+//! `ingressPolicy` limits traffic between containers by dropping it, which works from anywhere, so with nftables
+//! that is one base chain of our own. As in the reference, `same-bridge` drops packets from a container of one
+//! bridge to a container of another when both networks have such a policy, and `isolated` also drops those
+//! between containers of the network. The latter are frames that a bridge passes on by itself, so its ports are
+//! isolated from each other too, which the reference leaves to br_netfilter. Without a bridge (ptp) each
+//! container has a link of its own, and the two policies are the same.
+//!
+//! What is made carries its owner in a comment and is found by it alone, with neither namespace nor `prevResult`.
+
+mod conf;
+mod firewalld;
+mod guard;
+mod iptables;
+mod names;
+mod nftables;
+mod ports;
+mod select;
+mod wanted;
+
+use cni_conf::dispatch::{Plugin, warn};
+use cni_conf::error::{Code, Error};
+use cni_conf::request::{Attachment, AttachmentId, Request};
+use cni_conf::result::CniResult;
+
+use self::conf::{Policy, Settings};
+use self::select::Backends;
+use self::wanted::Wanted;
+use crate::attach::owner::Owner;
+use crate::attach::undo::Undo;
+use crate::attach::{chained, check, comment};
+use crate::host::nft::Nft;
+
+/// The plugin.
+pub struct Firewall;
+
+/// Something that is kept for an attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Whose it is: `network/containerID/ifname`.
+    pub owner: String,
+    /// What it is, in words: `10.1.0.5 in nft set inet filter trestle/podnet/v4`.
+    pub what: String,
+}
+
+impl Plugin for Firewall {
+    fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
+        let previous = chained::previous(request)?;
+        let settings = Settings::read(request)?;
+        let wanted = Wanted::new(request, attachment, previous, &settings)?;
+        if wanted.addresses.is_empty() {
+            return Ok(previous.clone());
+        }
+        let backends = Backends::choose(&settings)?;
+        Undo::guard(|undo| {
+            undo.push(|| self.del(request, attachment));
+            if settings.policy == Policy::Isolated {
+                ports::isolate(previous)?;
+            }
+            ensure(&backends, &wanted, &settings)
+        })?;
+        backends.warn_of_the_rest()?;
+        Ok(previous.clone())
+    }
+
+    /// Whatever the configuration says now: what any backend made is found by its owner.
+    fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        let owner = comment::of(&Owner::of(request, attachment));
+        remove_all(request, &|found| names::is(&owner, found))
+    }
+
+    fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
+        let expected = check::expected(request)?;
+        let settings = Settings::read(request)?;
+        let wanted = Wanted::new(request, attachment, expected, &settings)?;
+        if wanted.addresses.is_empty() {
+            return Ok(());
+        }
+        let backends = Backends::choose(&settings)?;
+        let mut differences = Vec::new();
+        if backends.nftables {
+            differences.extend(nftables::check(&wanted, &backends)?);
+        }
+        for table in &backends.iptables {
+            differences.extend(iptables::check(*table, &wanted)?);
+        }
+        if backends.firewalld {
+            differences.extend(firewalld::check(&wanted.addresses, &settings.zone)?);
+        }
+        if settings.policy == Policy::Isolated {
+            differences.extend(ports::check(expected)?);
+        }
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(check::failed(differences.join("; "))),
+        }
+    }
+
+    fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
+        let keep: Vec<String> = valid
+            .iter()
+            .map(|id| comment::of(&Owner::new(&request.network, id)))
+            .collect();
+        let condemned = |found: &str| {
+            names::belongs_to(&request.network, found)
+                && !keep.iter().any(|kept| names::is(kept, found))
+        };
+        remove_all(request, &condemned)
+    }
+
+    fn status(&self, request: &Request) -> Result<(), Error> {
+        let settings = Settings::read(request)?;
+        let ready = Backends::choose(&settings).and_then(|backends| backends.ready());
+        ready.map_err(|error| Error {
+            code: Code::NotAvailable,
+            ..error
+        })
+    }
+}
+
+fn ensure(backends: &Backends, wanted: &Wanted, settings: &Settings) -> Result<(), Error> {
+    if backends.firewalld {
+        firewalld::ensure(&wanted.addresses, &settings.zone)?;
+    }
+    for table in &backends.iptables {
+        iptables::ensure(*table, wanted)?;
+    }
+    if backends.nftables {
+        nftables::ensure(wanted, backends)?;
+    }
+    Ok(())
+}
+
+/// Takes out what those owners of the network have whom `condemned` says so of, whichever backend made it.
+/// Carries on after an error.
+fn remove_all(request: &Request, condemned: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    let removed = nftables::remove(&names::label(&request.network), condemned);
+    match (removed, conf::zone(request)) {
+        // What firewalld was told has no comment: our own set is where the owners are.
+        (Ok(addresses), Some(zone)) => errors.extend(firewalld::remove(&addresses, &zone).err()),
+        (Ok(_), None) => {}
+        (Err(error), _) => errors.push(error.into()),
+    }
+    match Nft::open().and_then(|mut nft| guard::iptables_with_our_chain(&mut nft)) {
+        Ok(tables) => errors.extend(
+            tables
+                .into_iter()
+                .filter_map(|table| iptables::remove(table, &request.network, condemned).err())
+                .map(Error::from),
+        ),
+        Err(error) => errors.push(error.into()),
+    }
+    Error::join(errors).map_or(Ok(()), Err)
+}
+
+/// What is kept for the attachments to `network`.
+///
+/// # Errors
+/// What the kernel or iptables says.
+pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> {
+    let label = names::label(network);
+    let mut kept = nftables::list(&label)?;
+    for table in guard::iptables_with_our_chain(&mut Nft::open()?)? {
+        let rules = iptables::list(table)?;
+        kept.extend(
+            rules
+                .into_iter()
+                .filter(|rule| names::belongs_to(network, &rule.owner)),
+        );
+    }
+    Ok(kept)
+}
+
+/// Says on stderr that ADD succeeded but something on this host still drops the container's packets.
+fn warn_of_guard(guard: &str, remedy: &str) {
+    warn(format_args!(
+        "{guard} drops forwarded packets by policy, and the chosen backend can't change that: {remedy}"
+    ));
+}
