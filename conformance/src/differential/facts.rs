@@ -173,7 +173,10 @@ fn sysctl(name: &str, lines: &mut BTreeSet<String>) {
 pub(super) fn flatten(path: &str, value: &Value, leaf: &mut impl FnMut(&str, &str)) {
     match value {
         Value::Object(map) => {
-            for (key, value) in map.iter().filter(|(key, _)| !VOLATILE.contains(&key.as_str())) {
+            for (key, value) in map
+                .iter()
+                .filter(|(key, _)| !VOLATILE.contains(&key.as_str()))
+            {
                 let deeper = if path.is_empty() {
                     key.clone()
                 } else {

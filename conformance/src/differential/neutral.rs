@@ -54,7 +54,10 @@ mod tests {
     fn random_names_and_macs_are_replaced() {
         let text = "link veth0123abcd@if2 9a:5b:00:11:22:33 brd ff:ff:ff:ff:ff:ff";
         assert_eq!(neutral(text), "link <veth>@if2 <mac> brd <mac>");
-        assert_eq!(neutral("02:00:00:00:00:07 veth veth0"), "02:00:00:00:00:07 veth veth0");
+        assert_eq!(
+            neutral("02:00:00:00:00:07 veth veth0"),
+            "02:00:00:00:00:07 veth veth0"
+        );
         assert_eq!(neutral("fd00:1::2/64"), "fd00:1::2/64");
     }
 }

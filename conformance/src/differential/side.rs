@@ -100,7 +100,9 @@ impl Side {
         let places = pods.iter().map(|pod| (pod.name.as_str(), &***pod));
         for (name, place) in [("host", &*self.host)].into_iter().chain(places) {
             let now = facts(place, name == "host");
-            let before = seen.insert(name.to_owned(), now.clone()).unwrap_or_default();
+            let before = seen
+                .insert(name.to_owned(), now.clone())
+                .unwrap_or_default();
             before
                 .difference(&now)
                 .for_each(|line| change(name, &format!("- {line}")));
@@ -130,7 +132,10 @@ impl Side {
             });
         } else {
             let code = output.error()["code"].as_u64().unwrap_or_default();
-            self.note("answer", format!("{plugin} {verb} {who} failed code={code}"));
+            self.note(
+                "answer",
+                format!("{plugin} {verb} {who} failed code={code}"),
+            );
         }
         output
     }
