@@ -10,6 +10,7 @@
 //! `TRESTLE_TOOLS` (where `tools/obtain.sh` puts what it fetches), `TRESTLE_SUBJECT` (`trestle` or `go`).
 
 mod cnitool;
+pub mod differential;
 mod dns;
 mod exec;
 mod host;

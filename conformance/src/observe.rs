@@ -68,11 +68,7 @@ impl Snapshot {
         nftables(place, &mut lines);
         iptables(place, &mut lines);
         sysctls(place, &links, &mut lines);
-        place.enter(|| {
-            STATE_DIRS
-                .iter()
-                .for_each(|dir| files(Path::new(dir), &mut lines))
-        });
+        place.enter(|| state_files(&mut lines));
         Self { lines, bridges }
     }
 
@@ -251,7 +247,7 @@ fn routes(place: &Place, lines: &mut BTreeSet<String>) {
     }
 }
 
-fn nftables(place: &Place, lines: &mut BTreeSet<String>) {
+pub(crate) fn nftables(place: &Place, lines: &mut BTreeSet<String>) {
     let ruleset = place
         .run(Program::new("nft").args(["-j", "list", "ruleset"]))
         .succeeded()
@@ -289,7 +285,7 @@ fn strip_handles(value: &mut Value) {
     }
 }
 
-fn iptables(place: &Place, lines: &mut BTreeSet<String>) {
+pub(crate) fn iptables(place: &Place, lines: &mut BTreeSet<String>) {
     for command in ["iptables-save", "ip6tables-save"] {
         let mut table = String::new();
         for line in place.run(Program::new(command)).succeeded().text().lines() {
@@ -323,6 +319,13 @@ fn sysctls(place: &Place, links: &[Value], lines: &mut BTreeSet<String>) {
             }
         }
     });
+}
+
+/// The files that plugins keep, as the calling thread sees them.
+pub(crate) fn state_files(lines: &mut BTreeSet<String>) {
+    STATE_DIRS
+        .iter()
+        .for_each(|dir| files(Path::new(dir), lines));
 }
 
 fn files(dir: &Path, lines: &mut BTreeSet<String>) {

@@ -3,6 +3,8 @@
 mod bridge;
 mod common;
 mod delegation;
+mod differential;
+mod differential_malformed;
 mod failure;
 mod fault_walk;
 mod faults;
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         delegation::cases(),
         samples::cases(),
         scenarios::cases(),
+        differential::cases(),
+        differential_malformed::cases(),
     ];
     conformance::run(modules.into_iter().flatten().collect())
 }

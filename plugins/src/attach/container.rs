@@ -221,6 +221,8 @@ fn set_sysctls(ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
         Sysctl::ipv6_conf(ifname, "disable_ipv6").write("0")?;
         // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
         Sysctl::ipv6_conf(ifname, "accept_ra").write("0")?;
+        // An interface that goes down and up again keeps them.
+        if_there(Sysctl::ipv6_conf(ifname, "keep_addr_on_down").write("1"))?;
     }
     if !layer3.dad {
         if_there(Sysctl::ipv6_conf(ifname, "accept_dad").write("0"))?;
