@@ -1,7 +1,7 @@
 //! The keys `ipMasq`, `ipMasqBackend` and `nonMasqueradeCIDRs`, which `bridge` and `ptp` have in common, and what the
 //! verbs do about them. How the rules look is [`super::masquerade`]'s business.
 
-use cni_conf::error::Error;
+use cni_conf::error::{Code, Error};
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;
 use cni_conf::result::IpConfig;
@@ -14,6 +14,8 @@ use super::masquerade::{self, Backend, Masquerade, Member};
 use super::owner::Owner;
 use super::veth;
 use crate::host::Rtnl;
+use crate::host::iptables;
+use crate::host::nft::ruleset;
 
 /// The JSON as it comes.
 #[derive(Debug, Default, Deserialize)]
@@ -83,6 +85,19 @@ impl Settings {
             None => Ok(()),
             Some(_) => Err(failed(differences.join("; "))),
         }
+    }
+
+    /// STATUS: whether the program is there that the first ADD needs.
+    pub fn status(&self) -> Result<(), Error> {
+        let purpose = "masquerade";
+        let found = match self.backend {
+            Backend::Nftables => ruleset::NFT.find(purpose),
+            Backend::Iptables => iptables::command(false).find(purpose),
+        };
+        found.map(drop).map_err(|error| Error {
+            code: Code::NotAvailable,
+            ..error.into()
+        })
     }
 
     fn wanted<'a>(&'a self, owner: &'a Owner, addresses: &'a [IpNet]) -> Masquerade<'a> {

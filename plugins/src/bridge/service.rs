@@ -140,6 +140,10 @@ fn uplink(host: &Rtnl, address: IpAddr) -> Result<Option<String>, HostError> {
 /// STATUS: what can be said before there is a container.
 pub(super) fn status(request: &Request, settings: &Settings) -> Result<(), Error> {
     settings.netfilter.status()?;
+    settings
+        .masquerade
+        .as_ref()
+        .map_or(Ok(()), |masquerade| masquerade.status())?;
     if !settings.gateway {
         return Ok(());
     }

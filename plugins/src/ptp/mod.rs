@@ -44,6 +44,10 @@ impl Plugin for Ptp {
 
     fn status(&self, request: &Request) -> Result<(), Error> {
         let settings = conf::Settings::read(request)?;
+        settings
+            .masquerade
+            .as_ref()
+            .map_or(Ok(()), |masquerade| masquerade.status())?;
         ipam::forward(request, &settings.ipam, Call::Status)
     }
 }
