@@ -219,6 +219,9 @@ fn without_nft_the_error_names_the_package(lab: &Lab) {
         said.contains("nft") && said.contains("nftables"),
         "the package: {error}"
     );
+    let newest = with(node.network.clone(), json!({"cniVersion": "1.1.0"}));
+    let status = node.plugin().call("STATUS", &newest, &Call::default());
+    assert_eq!(status.error()["code"], 50, "{status}");
     for program in &programs {
         node.sh(&format!("umount {program}"));
     }
