@@ -1,5 +1,7 @@
 //! The firewall against the real kernel: what traffic gets through, and that nothing stays.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod isolation;
 #[path = "../nft/node.rs"]
 mod node;
