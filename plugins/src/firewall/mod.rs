@@ -44,6 +44,7 @@ use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::{chained, check, comment};
 use crate::host::nft::Nft;
+use crate::host::{HostError, Sysctl};
 
 /// The plugin.
 pub struct Firewall;
@@ -78,7 +79,7 @@ impl Plugin for Firewall {
             }
             ensure(&backends, &wanted, &settings)
         })?;
-        backends.warn_of_the_rest()?;
+        backends.warn_of_the_rest();
         Ok(previous.clone())
     }
 
@@ -173,6 +174,12 @@ fn remove_all(request: &Request, condemned: &dyn Fn(&str) -> bool) -> Result<(),
     Error::join(errors).map_or(Ok(()), Err)
 }
 
+/// Waits until no other process of ours makes or takes away shared rules in this namespace. Whose setting is locked does
+/// not matter.
+fn lock() -> Result<impl Drop, HostError> {
+    Sysctl::ipv4_forwarding().lock()
+}
+
 /// What is kept for the attachments to `network`.
 ///
 /// # Errors
@@ -192,8 +199,9 @@ pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> 
 }
 
 /// Says on stderr that ADD succeeded but something on this host still drops the container's packets.
-fn warn_of_guard(guard: &str, remedy: &str) {
+fn warn_of_guard(guard: &str, backend: &str) {
     warn(format_args!(
-        "{guard} drops forwarded packets by policy, and the chosen backend can't change that: {remedy}"
+        "{guard} drops forwarded packets by policy and the chosen backend can't change that: leave out \"backend\", \
+         or set it to \"{backend}\""
     ));
 }

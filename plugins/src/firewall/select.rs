@@ -16,7 +16,7 @@ use super::conf::{Choice, Settings};
 use super::guard::{self, IpTable, Seen};
 use super::{firewalld, warn_of_guard};
 use crate::host::iptables::command;
-use crate::host::nft::{Nft, family_name, ruleset};
+use crate::host::nft::{Nft, ruleset};
 
 /// The backends to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) struct Backends {
     pub(super) firewalld: bool,
     /// Whether the iptables command is there.
     pub(super) with_iptables: bool,
+    /// What guards this host.
+    seen: Seen,
 }
 
 impl Backends {
@@ -42,31 +44,27 @@ impl Backends {
             Choice::Automatic => firewalld::runs(),
             Choice::Iptables | Choice::Nftables => false,
         };
-        Ok(decide(settings, &seen, firewalld, with_iptables))
+        Ok(decide(settings, seen, firewalld, with_iptables))
     }
 
     /// Says on stderr which chains drop although ADD did what it could.
-    pub(super) fn warn_of_the_rest(&self) -> Result<(), Error> {
-        let seen = guard::look(&mut Nft::open()?, self.with_iptables)?;
-        let unserved = |table: &IpTable| !self.iptables.contains(table);
-        if !self.firewalld && seen.iptables.iter().any(|f| f.drops && unserved(&f.table)) {
-            warn_of_guard(
-                "the chain FORWARD of iptables",
-                "leave out \"backend\", or set it to \"iptables\"",
-            );
+    pub(super) fn warn_of_the_rest(&self) {
+        let served = |table: &IpTable| self.iptables.contains(table);
+        if self.firewalld {
+            return;
         }
-        if !self.nftables
-            && let Some(guard) = seen.native.first()
+        if self
+            .seen
+            .iptables
+            .iter()
+            .any(|forward| forward.drops && !served(&forward.table))
         {
-            let chain = format!(
-                "nft chain {} {} {}",
-                family_name(guard.family),
-                guard.table,
-                guard.chain
-            );
-            warn_of_guard(&chain, "leave out \"backend\", or set it to \"nftables\"");
+            warn_of_guard("the chain FORWARD of iptables", "iptables");
         }
-        Ok(())
+        if let Some(guard) = self.seen.native.first().filter(|_| !self.nftables) {
+            let chain = format!("nft chain {} {}", guard.table(), guard.chain);
+            warn_of_guard(&chain, "nftables");
+        }
     }
 
     /// Whether everything needed is installed.
@@ -83,7 +81,7 @@ impl Backends {
 }
 
 /// The choice, given what was seen.
-fn decide(settings: &Settings, seen: &Seen, firewalld: bool, with_iptables: bool) -> Backends {
+fn decide(settings: &Settings, seen: Seen, firewalld: bool, with_iptables: bool) -> Backends {
     let mut existing: Vec<IpTable> = seen.iptables.iter().map(|forward| forward.table).collect();
     let both = [false, true].map(|v6| IpTable { v6, legacy: false });
     let iptables = match settings.backend {
@@ -110,6 +108,7 @@ fn decide(settings: &Settings, seen: &Seen, firewalld: bool, with_iptables: bool
         iptables,
         firewalld,
         with_iptables,
+        seen,
     }
 }
 
@@ -171,7 +170,7 @@ mod tests {
             (seen(&[], false), true, true, &[]),
             (seen(&[V4], true), true, true, &[V4]),
         ] {
-            let chosen = decide(&automatic, &seen, firewalld, true);
+            let chosen = decide(&automatic, seen.clone(), firewalld, true);
             assert_eq!(
                 (chosen.nftables, chosen.iptables.as_slice()),
                 (nftables, iptables),
@@ -185,7 +184,7 @@ mod tests {
     fn a_named_administrators_chain_asks_for_iptables() {
         let chosen = decide(
             &settings(Choice::Automatic, true),
-            &seen(&[], false),
+            seen(&[], false),
             false,
             true,
         );
@@ -195,13 +194,13 @@ mod tests {
     #[test]
     fn a_backend_by_name_is_used_alone() {
         let all = seen(&[V4], true);
-        let chosen = decide(&settings(Choice::Iptables, false), &all, false, true);
+        let chosen = decide(&settings(Choice::Iptables, false), all.clone(), false, true);
         assert_eq!((chosen.nftables, chosen.iptables), (false, vec![V4, V6]));
-        let chosen = decide(&settings(Choice::Nftables, false), &all, false, true);
+        let chosen = decide(&settings(Choice::Nftables, false), all.clone(), false, true);
         assert_eq!((chosen.nftables, chosen.iptables), (true, vec![]));
         let chosen = decide(
             &settings(Choice::Iptables, false),
-            &seen(&[OLD], false),
+            seen(&[OLD], false),
             false,
             true,
         );

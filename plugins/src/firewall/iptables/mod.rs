@@ -12,20 +12,15 @@ use cni_conf::names::NetworkName;
 use super::Kept;
 use super::guard::IpTable;
 use super::wanted::Wanted;
+use crate::host::HostError;
 use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command};
 use crate::host::program::Program;
-use crate::host::{HostError, Sysctl};
 
 use plan::Listing;
 pub(super) use plan::{FORWARD, PREFIX};
 
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 6;
-
-/// Waits until no other process of ours changes tables of this namespace. Whose setting is locked does not matter.
-fn lock() -> Result<impl Drop, HostError> {
-    Sysctl::ipv4_forwarding().lock()
-}
 
 impl IpTable {
     fn command(self) -> Program {
@@ -64,7 +59,7 @@ impl IpTable {
         purpose: &str,
         plan: impl Fn(&Listing) -> Vec<String>,
     ) -> Result<(), HostError> {
-        let _lock = lock()?;
+        let _lock = super::lock()?;
         let mut attempt = 0;
         loop {
             attempt += 1;

@@ -4,23 +4,28 @@
 //! an ADD costs more when there are many. A guard that appears later, or is loaded anew by itself, is found by the
 //! next ADD, which also puts the containers in that are there already.
 
+mod remove;
 mod rules;
 
 use std::net::IpAddr;
+
+pub(super) use remove::remove;
 
 use super::Kept;
 use super::guard::{self, Guard};
 use super::select::Backends;
 use super::wanted::{Isolation, Wanted};
-use crate::attach::table::{self, TABLE, unless_in_use};
+use crate::attach::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{
-    Batch, Chain, Element, FORWARD_HOOK, Family, Nft, ObjectRef, TableRef, Verdict, family_name,
-    ruleset,
+    Batch, Chain, Element, FORWARD_HOOK, Family, Nft, ObjectRef, TableRef, family_name, ruleset,
 };
 
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 10;
+
+/// How many elements go into one transaction, so that it fits into a socket's buffer.
+const AT_ONCE: usize = 200;
 
 /// A set, by table and name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,15 +74,8 @@ pub(super) fn ensure(wanted: &Wanted, backends: &Backends) -> Result<(), HostErr
     loop {
         attempt += 1;
         let guards = guard::look(&mut nft, backends.with_iptables)?.native;
-        let mut stale = find_stale(&mut nft, wanted, &guards)?;
-        if everything {
-            stale = Stale {
-                own: true,
-                guards: guards.clone(),
-            };
-        }
-        let outcome = install(&mut nft, wanted, &stale)
-            .and_then(|()| claim(&mut nft, &elements(wanted, &guards)));
+        let outcome = repair(&mut nft, wanted, &guards, everything)
+            .and_then(|()| claim(&mut nft, wanted, &guards));
         match outcome {
             Err(error) if attempt == ATTEMPTS => return Err(error),
             Err(error) if error.is_missing() => everything = true,
@@ -87,6 +85,29 @@ pub(super) fn ensure(wanted: &Wanted, backends: &Backends) -> Result<(), HostErr
             outcome => return outcome,
         }
     }
+}
+
+/// Installs what is missing or out of date. Only one of us at a time does that or takes rules away, and looks again when
+/// it is its turn: the rule in a guard's chain is to be there once.
+fn repair(
+    nft: &mut Nft,
+    wanted: &Wanted,
+    guards: &[Guard],
+    everything: bool,
+) -> Result<(), HostError> {
+    let stale = find_stale(nft, wanted, guards)?;
+    if !everything && !stale.own && stale.guards.is_empty() {
+        return Ok(());
+    }
+    let _lock = super::lock()?;
+    let stale = match everything {
+        true => Stale {
+            own: true,
+            guards: guards.to_vec(),
+        },
+        false => find_stale(nft, wanted, guards)?,
+    };
+    install(nft, wanted, &stale)
 }
 
 fn find_stale(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<Stale, HostError> {
@@ -143,50 +164,53 @@ fn install(nft: &mut Nft, wanted: &Wanted, stale: &Stale) -> Result<(), HostErro
         let had_chain = nft.chain(TABLE.object(&chain))?.is_some();
         commands.extend(rules::own(wanted, had_chain));
     }
-    if !stale.guards.is_empty() {
-        let members = members(nft, &wanted.network)?;
-        for guard in &stale.guards {
-            let leads = leads(nft, wanted, guard)?;
-            commands.extend(rules::guard(guard, wanted, &members, leads));
-        }
+    for guard in &stale.guards {
+        let leads = leads(nft, wanted, guard)?;
+        commands.extend(rules::guard(guard, wanted, leads));
     }
     if commands.is_empty() {
         return Ok(());
     }
     let purpose = format!("install the firewall rules of network {}", wanted.network);
     ruleset::NFT.run(&purpose, ["-j", "-f", "-"], &rules::script(&commands))?;
-    stale
-        .guards
-        .iter()
-        .try_for_each(|guard| tidy(nft, wanted, guard))
-}
-
-/// Leaves one rule in the guard's chain that leads to the network's, where several processes have put theirs. All keep
-/// the same one.
-fn tidy(nft: &mut Nft, wanted: &Wanted, guard: &Guard) -> Result<(), HostError> {
-    let comment = rules::jump_comment(&wanted.network);
-    let chain = guard.table().object(&guard.chain);
-    let rules = nft.rules(chain)?.into_iter();
-    let mut handles: Vec<u64> = rules
-        .filter(|rule| rule.comment.as_ref() == Some(&comment))
-        .map(|rule| rule.handle)
-        .collect();
-    handles.sort_unstable();
-    for handle in handles.into_iter().skip(1) {
-        let mut batch = Batch::new();
-        batch.delete_rule(chain, handle);
-        unless_in_use(nft.commit(batch))?;
+    for v6 in [false, true] {
+        fill(nft, &wanted.network, &stale.guards, v6)?;
     }
     Ok(())
 }
 
-/// The containers' addresses of a network, as our own table has them.
-fn members(nft: &mut Nft, network: &str) -> Result<Vec<Element>, HostError> {
-    let mut members = Vec::new();
-    for v6 in [false, true] {
-        members.extend(table::elements(nft, &rules::members_set(network, v6))?);
+/// Puts the containers that are there already into the guards' sets.
+///
+/// One that goes at the same time must not come back by that. So its element in our own table is part of the
+/// transaction, deleted and added again, which the kernel refuses when it is gone.
+fn fill(nft: &mut Nft, network: &str, guards: &[Guard], v6: bool) -> Result<(), HostError> {
+    let own = Place::own(rules::members_set(network, v6));
+    let places: Vec<Place> = guards
+        .iter()
+        .filter(|guard| rules::has_version(guard.family, v6))
+        .map(|guard| Place::in_guard(guard, rules::guard_set(network, v6)))
+        .collect();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let members = elements_of(nft, &own)?;
+        let outcome = members
+            .chunks(AT_ONCE)
+            .filter(|_| !places.is_empty())
+            .try_for_each(|some| {
+                let mut batch = Batch::new();
+                batch.delete_elements(own.object(), some);
+                batch.add_elements(own.object(), some);
+                for place in &places {
+                    batch.ensure_elements(place.object(), some);
+                }
+                nft.commit(batch)
+            });
+        match outcome {
+            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            outcome => return outcome,
+        }
     }
-    Ok(members)
 }
 
 /// What belongs to one container, and where.
@@ -212,19 +236,23 @@ fn elements(wanted: &Wanted, guards: &[Guard]) -> Vec<(Place, Element)> {
             }
         }
     }
-    if let Some(Isolation { link, shared, .. }) = &wanted.isolation {
-        // A bridge stays as long as the network has containers.
-        let comment = if *shared {
-            &wanted.network_comment
-        } else {
-            &wanted.comment
-        };
-        elements.push((
-            Place::own(rules::links_set(network)),
-            rules::link(link, comment),
-        ));
+    if let Some(Isolation { link, shared, .. }) = &wanted.isolation
+        && !shared
+    {
+        let element = rules::link(link, &wanted.comment);
+        elements.push((Place::own(rules::links_set(network)), element));
     }
     elements
+}
+
+/// The bridge that the network's containers share. It stays as long as the network has any.
+fn bridge(wanted: &Wanted) -> Option<(Place, Element)> {
+    let isolation = wanted
+        .isolation
+        .as_ref()
+        .filter(|isolation| isolation.shared)?;
+    let element = rules::link(&isolation.link, &wanted.network_comment);
+    Some((Place::own(rules::links_set(&wanted.network)), element))
 }
 
 fn elements_has_not(place: &Place, address: &IpAddr, elements: &[(Place, Element)]) -> bool {
@@ -238,19 +266,31 @@ fn elements_has_not(place: &Place, address: &IpAddr, elements: &[(Place, Element
 ///
 /// IPAM gave the address to this container, so whoever had it before is gone, and its DEL, late as it may be, must not
 /// find the element any more.
-fn claim(nft: &mut Nft, elements: &[(Place, Element)]) -> Result<(), HostError> {
-    let mut batch = Batch::new();
-    for (place, element) in elements {
+///
+/// What is there already is part of the transaction too: it may go along with another container before it.
+fn claim(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<(), HostError> {
+    let (elements, bridge) = (elements(wanted, guards), bridge(wanted));
+    let begin = || {
+        let mut batch = Batch::new();
+        if let Some((place, element)) = &bridge {
+            batch.ensure_elements(place.object(), std::slice::from_ref(element));
+        }
+        batch
+    };
+    let mut batch = begin();
+    for (place, element) in &elements {
         batch.add_elements(place.object(), std::slice::from_ref(element));
     }
     match nft.commit(batch) {
         Err(error) if error.is_exists() => {}
         outcome => return outcome,
     }
-    let mut batch = Batch::new();
-    for (place, element) in elements {
+    let _lock = super::lock()?;
+    let mut batch = begin();
+    for (place, element) in &elements {
         let present = nft.element(place.object(), element)?;
         if present.as_ref() == Some(element) {
+            batch.ensure_elements(place.object(), std::slice::from_ref(element));
             continue;
         }
         if let Some(present) = present {
@@ -316,157 +356,11 @@ fn foreign(chains: &[Chain], network: &str) -> Vec<Foreign> {
         .collect()
 }
 
-/// Takes out the elements of `network` whose comment `condemned` says so of, and the rules of the network when it has
-/// none left. Gives the addresses that were known for them.
-pub(super) fn remove(
-    network: &str,
-    condemned: &dyn Fn(&str) -> bool,
-) -> Result<Vec<IpAddr>, HostError> {
-    let mut nft = Nft::open()?;
-    let chains = nft.chains(None)?;
-    let foreign = foreign(&chains, network);
-    let sets = nft.sets(TABLE)?;
-    let own_links = rules::links_set(network);
-    let mut removed = Vec::new();
-    for place in rules::PROTECTED
-        .map(str::to_owned)
-        .into_iter()
-        .chain([own_links])
-    {
-        if sets.contains(&place) {
-            take_out(&mut nft, &Place::own(place), condemned)?;
-        }
-    }
-    let own = [false, true].map(|v6| Place::own(rules::members_set(network, v6)));
-    let guards = foreign.iter().flat_map(|table| table.sets(network));
-    let members: Vec<Place> = own
-        .into_iter()
-        .filter(|place| sets.contains(&place.set))
-        .chain(guards)
-        .collect();
-    let mut left = 0;
-    for place in &members {
-        let (gone, stay) = take_out(&mut nft, place, condemned)?;
-        left += stay;
-        removed.extend(gone.iter().filter_map(Element::as_address));
-    }
-    if left == 0 && !members.is_empty() {
-        dismantle(&mut nft, network, &foreign, &sets)?;
-    }
-    removed.sort();
-    removed.dedup();
-    Ok(removed)
-}
-
-/// Takes out the condemned elements of a set: gives them, and how many stay.
-fn take_out(
-    nft: &mut Nft,
-    place: &Place,
-    condemned: &dyn Fn(&str) -> bool,
-) -> Result<(Vec<Element>, usize), HostError> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let (doomed, stay): (Vec<_>, Vec<_>) = elements_of(nft, place)?
-            .into_iter()
-            .partition(|element| condemned(element.comment.as_deref().unwrap_or_default()));
-        if doomed.is_empty() {
-            return Ok((doomed, stay.len()));
-        }
-        let mut batch = Batch::new();
-        batch.delete_elements(place.object(), &doomed);
-        match nft.commit(batch) {
-            Ok(()) => return Ok((doomed, stay.len())),
-            // Another process took one of them out; look again which are left.
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 fn elements_of(nft: &mut Nft, place: &Place) -> Result<Vec<Element>, HostError> {
     match nft.elements(place.object()) {
         Err(error) if error.is_missing() => Ok(Vec::new()),
         outcome => outcome,
     }
-}
-
-/// Deletes the rules and sets of a network that has no containers, in one transaction. The kernel refuses it when one
-/// of the sets has got an element meanwhile; then everything stays.
-fn dismantle(
-    nft: &mut Nft,
-    network: &str,
-    foreign: &[Foreign],
-    sets: &[String],
-) -> Result<(), HostError> {
-    let mut batch = Batch::new();
-    let (jump, ours) = (rules::jump_comment(network), rules::guard_chain(network));
-    let mut admins = Vec::new();
-    for table in foreign {
-        for base in &table.base {
-            let chain = table.table().object(base);
-            for rule in nft.rules(chain)? {
-                if rule.comment.as_ref() == Some(&jump) {
-                    batch.delete_rule(chain, rule.handle);
-                }
-            }
-        }
-        admins.extend(admin_chain(nft, table, &ours)?.map(|chain| (table, chain)));
-        batch.delete_chain(table.table().object(&ours));
-        for place in table.sets(network) {
-            batch.delete_empty_set(place.object());
-        }
-    }
-    dismantle_own(nft, network, sets, &mut batch)?;
-    if !unless_in_use(nft.commit(batch))? {
-        return Ok(());
-    }
-    for (table, chain) in admins {
-        let mut batch = Batch::new();
-        batch.delete_empty_chain(table.table().object(&chain));
-        unless_in_use(nft.commit(batch))?;
-    }
-    for set in rules::PROTECTED
-        .iter()
-        .filter(|set| sets.iter().any(|name| name == *set))
-    {
-        let mut batch = Batch::new();
-        batch.delete_empty_set(TABLE.object(set));
-        unless_in_use(nft.commit(batch))?;
-    }
-    table::delete_if_empty(nft)
-}
-
-/// The administrator's chain that the network's chain in a guard's table begins with.
-fn admin_chain(nft: &mut Nft, table: &Foreign, ours: &str) -> Result<Option<String>, HostError> {
-    let rules = nft.rules(table.table().object(ours))?;
-    Ok(rules.into_iter().find_map(|rule| match rule.verdict {
-        Some(Verdict::Jump(chain)) => Some(chain),
-        _ => None,
-    }))
-}
-
-fn dismantle_own(
-    nft: &mut Nft,
-    network: &str,
-    sets: &[String],
-    batch: &mut Batch,
-) -> Result<(), HostError> {
-    let chain = rules::own_chain(network);
-    if nft.chain(TABLE.object(&chain))?.is_some() {
-        batch.delete_chain(TABLE.object(&chain));
-    }
-    let links = rules::links_set(network);
-    if sets.contains(&links) {
-        batch.delete_set(TABLE.object(&links));
-    }
-    for v6 in [false, true] {
-        let set = rules::members_set(network, v6);
-        if sets.contains(&set) {
-            batch.delete_empty_set(TABLE.object(&set));
-        }
-    }
-    Ok(())
 }
 
 /// A sentence for each difference between what is there and what is wanted.
@@ -493,7 +387,7 @@ pub(super) fn check(wanted: &Wanted, backends: &Backends) -> Result<Vec<String>,
             differences.push(format!("nft chain {name} drops forwarded packets and does not lead to the rules for network {network}"));
         }
     }
-    for (place, element) in elements(wanted, &guards) {
+    for (place, element) in elements(wanted, &guards).into_iter().chain(bridge(wanted)) {
         if nft.element(place.object(), &element)?.as_ref() != Some(&element) {
             let what = describe(network, &place, &element);
             differences.push(format!(

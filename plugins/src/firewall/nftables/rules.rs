@@ -39,8 +39,6 @@
 //! `protected` is shared by the networks, by address: of two networks that give out the same ones, the container that
 //! came last is protected.
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 
 use super::super::guard::Guard;
@@ -178,14 +176,8 @@ pub(super) fn own_rules(wanted: &Wanted) -> Vec<Rule> {
     rules
 }
 
-/// Commands for the table of a guard. `members` are the elements of the network's sets; `leads` says whether the
-/// rule that leads to the network's chain is there.
-pub(super) fn guard(
-    guard: &Guard,
-    wanted: &Wanted,
-    members: &[Element],
-    leads: bool,
-) -> Vec<Value> {
+/// Commands for the table of a guard. `leads` says whether the rule that leads to the network's chain is there.
+pub(super) fn guard(guard: &Guard, wanted: &Wanted, leads: bool) -> Vec<Value> {
     let table = Writer(guard.table());
     let network = &wanted.network;
     let chain = guard_chain(network);
@@ -204,18 +196,6 @@ pub(super) fn guard(
             .into_iter()
             .map(|rule| table.rule("add", &chain, rule)),
     );
-    for v6 in versions(guard.family) {
-        let of_version =
-            |element: &&Element| element.as_address().is_some_and(|ip| ip.is_ipv6() == v6);
-        let elements: Vec<Value> = members
-            .iter()
-            .filter(of_version)
-            .filter_map(element)
-            .collect();
-        if !elements.is_empty() {
-            commands.push(table.add_elements(&guard_set(network, v6), elements));
-        }
-    }
     if !leads {
         let rule = Rule {
             expr: vec![json!({"jump": {"target": chain}})],
@@ -279,12 +259,6 @@ impl Writer<'_> {
         json!({"add": {"set": set}})
     }
 
-    fn add_elements(&self, set: &str, elements: Vec<Value>) -> Value {
-        let mut element = self.object(set);
-        element["elem"] = elements.into();
-        json!({"add": {"element": element}})
-    }
-
     fn chain(&self, verb: &str, name: &str) -> Value {
         json!({verb: {"chain": self.object(name)}})
     }
@@ -318,10 +292,4 @@ fn meta(key: &str, op: &str, with: &str) -> Value {
 fn address(field: &str, v6: bool, with: &str) -> Value {
     let protocol = if v6 { "ip6" } else { "ip" };
     json!({"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": with}})
-}
-
-fn element(element: &Element) -> Option<Value> {
-    let address: IpAddr = element.as_address()?;
-    let comment = element.comment.as_deref().unwrap_or_default();
-    Some(json!({"elem": {"val": address.to_string(), "comment": comment}}))
 }

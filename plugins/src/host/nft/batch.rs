@@ -40,6 +40,14 @@ impl Batch {
         })
     }
 
+    /// Adds elements that may exist already; those that do keep their comment. A missing table or set is
+    /// `ENOENT`.
+    pub fn ensure_elements(&mut self, set: ObjectRef<'_>, elements: &[Element]) -> &mut Self {
+        self.elements(set, elements, "add", NLM_F_CREATE, |body| {
+            NfTablesMessage::NewSetElement(body)
+        })
+    }
+
     /// Deletes the elements with these keys; one that does not exist is `ENOENT`.
     pub fn delete_elements(&mut self, set: ObjectRef<'_>, elements: &[Element]) -> &mut Self {
         self.elements(set, elements, "delete", 0, |body| {

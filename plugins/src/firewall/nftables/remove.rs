@@ -1,0 +1,186 @@
+//! Taking out what belongs to owners, and the rules along with the last of them.
+
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+
+use super::{ATTEMPTS, Foreign, Place, elements_of, foreign, rules};
+use crate::attach::table::{self, TABLE, unless_in_use};
+use crate::host::HostError;
+use crate::host::nft::{Batch, Element, Nft, Verdict};
+
+/// Takes out the elements of `network` whose comment `condemned` says so of, and the rules of the network when it has
+/// none left. Gives the addresses that were known for them.
+pub(in super::super) fn remove(
+    network: &str,
+    condemned: &dyn Fn(&str) -> bool,
+) -> Result<Vec<IpAddr>, HostError> {
+    let mut nft = Nft::open()?;
+    let mut removed = Vec::new();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let sets = nft.sets(TABLE)?;
+        let mut members = take_out_own(&mut nft, network, &sets, condemned, &mut removed)?;
+        // A new guard's sets are filled with what ours have at that moment, so guards come second.
+        let foreign = foreign(&nft.chains(None)?, network);
+        for place in foreign.iter().flat_map(|table| table.sets(network)) {
+            let gone = take_out(&mut nft, &place, condemned)?;
+            removed.extend(gone.iter().filter_map(Element::as_address));
+            members.push(place);
+        }
+        // Looking comes after the own elements are gone, so of two that leave at once the later one sees none left.
+        if members.is_empty() || !all_empty(&mut nft, &members)? {
+            break;
+        }
+        match dismantle(&mut nft, network, &foreign, &sets) {
+            // Another process did so, or began anew, in between.
+            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) => return Err(error),
+            Ok(()) => break,
+        }
+    }
+    removed.sort();
+    removed.dedup();
+    Ok(removed)
+}
+
+/// Takes the condemned elements out of our own table's sets, and gives those with the containers' addresses.
+fn take_out_own(
+    nft: &mut Nft,
+    network: &str,
+    sets: &[String],
+    condemned: &dyn Fn(&str) -> bool,
+    removed: &mut Vec<IpAddr>,
+) -> Result<Vec<Place>, HostError> {
+    let there = |place: &Place| sets.contains(&place.set);
+    let shared = rules::PROTECTED.map(str::to_owned).map(Place::own);
+    let links = Place::own(rules::links_set(network));
+    for place in shared.into_iter().chain([links]).filter(there) {
+        take_out(nft, &place, condemned)?;
+    }
+    let own = [false, true].map(|v6| Place::own(rules::members_set(network, v6)));
+    let members: Vec<Place> = own.into_iter().filter(there).collect();
+    for place in &members {
+        let gone = take_out(nft, place, condemned)?;
+        removed.extend(gone.iter().filter_map(Element::as_address));
+    }
+    Ok(members)
+}
+
+/// Takes out the condemned elements of a set, and gives them.
+fn take_out(
+    nft: &mut Nft,
+    place: &Place,
+    condemned: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Element>, HostError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut doomed = elements_of(nft, place)?;
+        doomed.retain(|element| condemned(element.comment.as_deref().unwrap_or_default()));
+        if doomed.is_empty() {
+            return Ok(doomed);
+        }
+        let mut batch = Batch::new();
+        batch.delete_elements(place.object(), &doomed);
+        match nft.commit(batch) {
+            Ok(()) => return Ok(doomed),
+            // Another process took one of them out; look again which are left.
+            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn all_empty(nft: &mut Nft, places: &[Place]) -> Result<bool, HostError> {
+    for place in places {
+        match nft.is_empty(place.object()) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// Deletes the rules and sets of a network that has no containers, in one transaction. The kernel refuses it when one
+/// of the sets has got an element meanwhile; then everything stays. Meanwhile nobody of us installs rules.
+fn dismantle(
+    nft: &mut Nft,
+    network: &str,
+    foreign: &[Foreign],
+    sets: &[String],
+) -> Result<(), HostError> {
+    let _lock = super::super::lock()?;
+    let mut batch = Batch::new();
+    let (jump, ours) = (rules::jump_comment(network), rules::guard_chain(network));
+    let mut admins = Vec::new();
+    for table in foreign {
+        for base in &table.base {
+            let chain = table.table().object(base);
+            for rule in nft.rules(chain)? {
+                if rule.comment.as_ref() == Some(&jump) {
+                    batch.delete_rule(chain, rule.handle);
+                }
+            }
+        }
+        admins.extend(admin_chain(nft, table, &ours)?.map(|chain| (table, chain)));
+        batch.delete_chain(table.table().object(&ours));
+        for place in table.sets(network) {
+            batch.delete_empty_set(place.object());
+        }
+    }
+    dismantle_own(nft, network, sets, &mut batch)?;
+    match nft.commit(batch) {
+        Err(error) if error.errno() == Some(Errno::EBUSY) => return Ok(()),
+        outcome => outcome?,
+    }
+    for (table, chain) in admins {
+        let mut batch = Batch::new();
+        batch.delete_empty_chain(table.table().object(&chain));
+        unless_in_use(nft.commit(batch))?;
+    }
+    for set in rules::PROTECTED
+        .iter()
+        .filter(|set| sets.iter().any(|name| name == *set))
+    {
+        let mut batch = Batch::new();
+        batch.delete_empty_set(TABLE.object(set));
+        unless_in_use(nft.commit(batch))?;
+    }
+    table::delete_if_empty(nft)
+}
+
+/// The administrator's chain that the network's chain in a guard's table begins with.
+fn admin_chain(nft: &mut Nft, table: &Foreign, ours: &str) -> Result<Option<String>, HostError> {
+    let rules = nft.rules(table.table().object(ours))?;
+    Ok(rules.into_iter().find_map(|rule| match rule.verdict {
+        Some(Verdict::Jump(chain)) => Some(chain),
+        _ => None,
+    }))
+}
+
+fn dismantle_own(
+    nft: &mut Nft,
+    network: &str,
+    sets: &[String],
+    batch: &mut Batch,
+) -> Result<(), HostError> {
+    let chain = rules::own_chain(network);
+    if nft.chain(TABLE.object(&chain))?.is_some() {
+        batch.delete_chain(TABLE.object(&chain));
+    }
+    let links = rules::links_set(network);
+    if sets.contains(&links) {
+        batch.delete_set(TABLE.object(&links));
+    }
+    for v6 in [false, true] {
+        let set = rules::members_set(network, v6);
+        if sets.contains(&set) {
+            batch.delete_empty_set(TABLE.object(&set));
+        }
+    }
+    Ok(())
+}
