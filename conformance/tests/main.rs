@@ -4,12 +4,14 @@ mod bridge;
 mod common;
 mod delegation;
 mod differential;
+mod differential_chain;
 mod differential_malformed;
 mod failure;
 mod faults;
 mod host_local;
 mod host_local_state;
 mod input;
+mod interoperability;
 mod layer3;
 mod lifecycle;
 mod loopback;
@@ -37,7 +39,9 @@ fn main() -> ExitCode {
         samples::cases(),
         scenarios::cases(),
         differential::cases(),
+        differential_chain::cases(),
         differential_malformed::cases(),
+        interoperability::cases(),
     ];
     conformance::run(modules.into_iter().flatten().collect())
 }
