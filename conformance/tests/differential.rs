@@ -52,7 +52,7 @@ fn scenario(plugin: &str, kind: &'static [&'static str], (name, more, network): 
             } else {
                 Call::of(&pod)
             };
-            side.life(&[network.clone()], &call, |side| {
+            side.life(std::slice::from_ref(&network), &call, |side| {
                 traffic(side, &pod, &outside)
             });
         });
