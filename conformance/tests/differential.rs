@@ -42,15 +42,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 fn scenario(plugin: &str, kind: &'static [&'static str], (name, more, network): Row) -> Case {
     let test = move |lab: &Lab| {
-        // A name with `!` is one of its kind that this scenario does not show.
-        let absent: Vec<&str> = more
-            .iter()
-            .filter_map(|name| name.strip_prefix('!'))
-            .collect();
-        let names = kind.iter().chain(more).copied();
-        let expected: Vec<&str> = names
-            .filter(|name| !name.starts_with('!') && !absent.contains(name))
-            .collect();
+        let expected = expected(kind, more);
         compare(lab, &expected, |side| {
             let outside = outside(side);
             let pod = side.pod("pod");
@@ -60,12 +52,24 @@ fn scenario(plugin: &str, kind: &'static [&'static str], (name, more, network): 
             } else {
                 Call::of(&pod)
             };
-            side.life(&[network.clone()], &call, |side| {
+            side.life(std::slice::from_ref(&network), &call, |side| {
                 traffic(side, &pod, &outside)
             });
         });
     };
     Case::new(format!("differential::{plugin}::{name}"), test).needs(Need::GoPlugins)
+}
+
+/// The differences of a kind and of one scenario. A name with `!` is one of its kind that it does not show.
+pub(crate) fn expected(kind: &[&'static str], more: &[&'static str]) -> Vec<&'static str> {
+    let absent: Vec<&str> = more
+        .iter()
+        .filter_map(|name| name.strip_prefix('!'))
+        .collect();
+    let names = kind.iter().chain(more).copied();
+    names
+        .filter(|name| !name.starts_with('!') && !absent.contains(name))
+        .collect()
 }
 
 /// A machine beside the host, which knows the way to the containers.
@@ -94,7 +98,6 @@ fn traffic(side: &Side, pod: &Pod, outside: &Pod) {
         };
         let to = SocketAddr::new(address, 80);
         side.probe("host to pod", &side.host, Protocol::Tcp, to);
-        side.probe("pod to itself", pod, Protocol::Tcp, to);
         side.note(
             "traffic",
             format!("pod pings gateway {gateway}: {}", pod.pings(gateway)),

@@ -13,6 +13,9 @@ type Outcome = u64;
 /// refuses.
 type Row = (&'static str, Input, Outcome, Outcome, &'static str);
 
+/// A table: its name and its rows.
+type Table = (&'static str, fn() -> Vec<Row>);
+
 /// What is put in.
 enum Input {
     /// ADD of that plugin's plain network with these keys changed.
@@ -29,14 +32,14 @@ enum Input {
 use Input::{Args, Bytes, Keys, Variable, Verb};
 
 pub(crate) fn cases() -> Vec<Case> {
-    let tables: [(&str, fn() -> Vec<Row>); 5] = [
+    let tables: [Table; 5] = [
         ("bridge", bridge),
         ("addresses", addresses),
         ("chained", chained),
         ("environment", environment),
         ("input", input),
     ];
-    let case = |(name, rows): (&str, fn() -> Vec<Row>)| {
+    let case = |(name, rows): Table| {
         Case::new(format!("differential_malformed::{name}"), move |lab| {
             judge(lab, rows())
         })

@@ -4,6 +4,7 @@ mod bridge;
 mod common;
 mod delegation;
 mod differential;
+mod differential_chain;
 mod differential_malformed;
 mod failure;
 mod fault_walk;
@@ -12,6 +13,7 @@ mod garbage_collection;
 mod host_local;
 mod host_local_state;
 mod input;
+mod interoperability;
 mod layer3;
 mod lifecycle;
 mod loopback;
@@ -49,7 +51,9 @@ fn main() -> ExitCode {
         samples::cases(),
         scenarios::cases(),
         differential::cases(),
+        differential_chain::cases(),
         differential_malformed::cases(),
+        interoperability::cases(),
     ];
     conformance::run(modules.into_iter().flatten().collect())
 }

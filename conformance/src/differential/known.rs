@@ -105,6 +105,18 @@ pub const KNOWN: &[Difference] = &[
             fact.step == "del" && fact.place == "answer" && fact.what.contains(" DEL ")
         },
     },
+    Difference {
+        name: "backup-says-whose-it-is",
+        covers: |_, fact| is(fact, "file") && fact.what.contains("/tuning/pod_eth0.json"),
+    },
+    Difference {
+        name: "route-localnet-goes-back",
+        covers: |maker, fact| {
+            maker == Maker::Ours
+                && fact.step == "del"
+                && fact.what.contains("/cni0/route_localnet=")
+        },
+    },
 ];
 
 /// The difference of that name.
