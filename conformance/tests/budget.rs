@@ -44,7 +44,8 @@ const MASQUERADE: [Budget; 2] = [
     },
     Budget {
         calls: 130,
-        messages: 9,
+        // Two of them ask whether iptables has a chain of the owner's: the backend may have been changed since ADD.
+        messages: 11,
     },
 ];
 

@@ -124,17 +124,29 @@ fn portmap() -> Vec<Row> {
     vec![
         (
             "portmap::plain",
-            &["own-rules", "route-localnet-goes-back"],
+            &[
+                "own-rules",
+                "route-localnet-goes-back",
+                "host-port-from-the-pod-itself",
+            ],
             mapped(json!({})),
         ),
         (
             "portmap::nftables",
-            &["own-rules", "route-localnet-goes-back"],
+            &[
+                "own-rules",
+                "route-localnet-goes-back",
+                "host-port-from-the-pod-itself",
+            ],
             mapped(json!({"backend": "nftables"})),
         ),
         (
             "portmap::iptables",
-            &["own-rules", "route-localnet-goes-back"],
+            &[
+                "own-rules",
+                "route-localnet-goes-back",
+                "host-port-from-the-pod-itself",
+            ],
             mapped(json!({"backend": "iptables"})),
         ),
         (
@@ -144,7 +156,11 @@ fn portmap() -> Vec<Row> {
         ),
         (
             "portmap::masq_all",
-            &["own-rules", "route-localnet-goes-back"],
+            &[
+                "own-rules",
+                "route-localnet-goes-back",
+                "host-port-from-the-pod-itself",
+            ],
             mapped(json!({"masqAll": true})),
         ),
         ("portmap::no_mapping", &[], chained("portmap", json!({}))),

@@ -47,12 +47,14 @@ const SAMPLE: usize = 8;
 /// Calls that can't fail by their nature, or that belong to the start of any process and to its memory: no program
 /// gets on without them.
 ///
-/// Waiting for events can be interrupted but not fail, and the event loop relies on it.
-const BEYOND_REPAIR: [&str; 28] = [
+/// Waiting for events can be interrupted but not fail, and the event loop relies on it. The keys of the standard
+/// library's hash tables come from getrandom(2), which has nothing to wait for once the machine is up.
+const BEYOND_REPAIR: [&str; 29] = [
     "epoll_wait",
     "epoll_create1",
     "epoll_ctl",
     "eventfd2",
+    "getrandom",
     "execve",
     "brk",
     "mmap",

@@ -110,6 +110,12 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, fact| is(fact, "file") && fact.what.contains("/tuning/pod_eth0.json"),
     },
     Difference {
+        name: "host-port-from-the-pod-itself",
+        covers: |_, fact| {
+            fact.what.contains(".hairpin=") || fact.what.contains("host port from the pod")
+        },
+    },
+    Difference {
         name: "route-localnet-goes-back",
         covers: |maker, fact| {
             maker == Maker::Ours

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,6 @@ use crate::error::Error;
 
 /// Name of the lock file.
 const NAME: &str = "lock";
-/// First pause between two attempts; it doubles up to [`LONGEST_PAUSE`]. The lock is usually held for less.
-const FIRST_PAUSE: Duration = Duration::from_micros(100);
-/// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// The lock, held until this is dropped.
 #[derive(Debug)]
@@ -87,15 +84,28 @@ fn open(dir: &Dir) -> Result<Option<File>, Error> {
     .map_err(|errno| dir.error("open", NAME)(errno.into()))
 }
 
+/// Waits in the kernel, which wakes whoever is next at once. flock(2) knows no limit, so another thread does the
+/// waiting; should that get the lock after the limit, it lets go of it again by ending.
 fn wait(file: &File, begin: Instant, limit: Duration) -> io::Result<()> {
-    let mut pause = FIRST_PAUSE;
+    match uninterrupted(|| file.try_lock_exclusive()) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        outcome => return outcome,
+    }
+    let same = file.try_clone()?;
+    let (sender, outcome) = mpsc::channel();
+    thread::Builder::new().spawn(move || {
+        // Nobody listens any more when the limit has passed.
+        let _ = sender.send(uninterrupted(|| same.lock_exclusive()));
+    })?;
+    outcome
+        .recv_timeout(limit.saturating_sub(begin.elapsed()))
+        .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()))
+}
+
+fn uninterrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
     loop {
-        match file.try_lock_exclusive() {
+        match lock() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < limit => {
-                thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
             outcome => return outcome,
         }
     }
