@@ -75,6 +75,10 @@ impl Rtnl {
         operation: impl Fn() -> String,
         look: impl Fn() -> Result<Option<T>, HostError>,
     ) -> Result<T, HostError> {
+        // Mostly there is nothing to wait for, and a subscriber is told of every link that others make meanwhile.
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
         let deadline = Instant::now() + bound;
         let _subscription = self.subscribe(group).map_err(|source| HostError::System {
             operation: operation(),
