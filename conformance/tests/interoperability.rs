@@ -9,7 +9,7 @@ use conformance::{
 };
 use serde_json::{Value, json};
 
-use crate::common::plain;
+use crate::common::{dual, plain};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -38,6 +38,15 @@ pub(crate) fn cases() -> Vec<Case> {
                 cases.push(Case::new(name, test).needs(need).ours());
             }
         }
+    }
+    for (backend, age, need) in [
+        ("iptables", "old", Need::OldGoPlugins),
+        ("iptables", "new", Need::GoPlugins),
+        ("nftables", "new", Need::GoPlugins),
+    ] {
+        let name = format!("interoperability::upgrade_beside_host_ports_{backend}_{age}");
+        let test = move |lab: &Lab| beside_host_ports(lab, backend, age == "old");
+        cases.push(Case::new(name, test).needs(need).ours());
     }
     cases.push(Case::new("interoperability::a_mixed_chain", mixed_chain).needs(Need::GoPlugins));
     cases
@@ -110,10 +119,79 @@ fn switch(lab: &Lab, last: &str, old: bool, up: bool) {
     }
     assert!(pod.link("eth0").is_none());
     // What is known to one maker alone (an index, say) goes with its own next DEL.
-    // The rules of host ports go only with the DEL of who made them.
-    if up && last != "portmap" {
+    if up && last == "portmap" {
+        let after = host.observe();
+        let mut left = after.leftovers(&before);
+        // The shared chains of the reference stay for its other containers.
+        left.retain(|line| !line.contains("CNI-HOSTPORT-"));
+        let mentions = after.mentioning("pod");
+        assert!(
+            left.is_empty() && mentions.is_empty(),
+            "{left:?}\n{mentions:?}"
+        );
+    } else if up {
         host.assert_nothing_left(&before, &["pod"]);
     }
+}
+
+/// The reference attaches two containers with host ports. Our DEL takes out the rules of each, and no others.
+fn beside_host_ports(lab: &Lab, backend: &str, old: bool) {
+    let go = if old {
+        lab.old_go_plugins()
+    } else {
+        lab.go_plugins()
+    };
+    let ours = lab.bin().to_owned();
+    let host = Host::new();
+    let version = json!({"cniVersion": "1.0.0"});
+    let chain = |port| {
+        let mapped = with(chained("portmap", ports(port, backend)), version.clone());
+        vec![with(dual(), version.clone()), mapped]
+    };
+    let (stays, goes) = (host.pod("stays"), host.pod("goes"));
+    let dirs = vec![go; 2];
+    let stays_result = add(&host, &chain(8080), &dirs, &Call::of(&stays));
+    let before = firewall(&host);
+    let goes_result = add(&host, &chain(8081), &dirs, &Call::of(&goes));
+    assert_ne!(firewall(&host), before);
+    let del = |port, result: &Value, pod| {
+        let call = Call::of(pod);
+        run(&host, "DEL", &chain(port)[1], result, &ours, &call).succeeded();
+    };
+    for _ in 0..2 {
+        del(8081, &goes_result, &goes);
+        assert_eq!(firewall(&host), before);
+    }
+    del(8080, &stays_result, &stays);
+    let left = firewall(&host);
+    let of_a_container = ["stays", "10.1.0.", "fd00:1::", "CNI-DN-"];
+    let is_left = |line: &&String| of_a_container.iter().any(|text| line.contains(text));
+    assert_eq!(left.iter().find(is_left), None);
+    // What containers share stays.
+    assert!(
+        left.iter()
+            .any(|line| line.to_lowercase().contains("hostport"))
+    );
+}
+
+/// What of the host's facts is about its firewall.
+fn firewall(host: &Host) -> Vec<String> {
+    let snapshot = host.observe();
+    let is_rule = |line: &&str| {
+        ["nft ", "iptables", "ip6tables"]
+            .iter()
+            .any(|kind| line.starts_with(kind))
+    };
+    snapshot
+        .lines()
+        .filter(is_rule)
+        .map(str::to_owned)
+        .collect()
+}
+
+fn ports(port: u16, backend: &str) -> Value {
+    let mapping = json!({"hostPort": port, "containerPort": 80, "protocol": "tcp"});
+    json!({"runtimeConfig": {"portMappings": [mapping]}, "backend": backend})
 }
 
 fn chain_with(last: &str) -> Vec<Value> {
@@ -128,9 +206,7 @@ fn chain_with(last: &str) -> Vec<Value> {
             )];
         }
         "tuning" => json!({"mtu": 1400, "sysctl": {"net.ipv4.conf.all.log_martians": "1"}}),
-        _ => {
-            json!({"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}, "backend": "iptables"})
-        }
+        _ => ports(8080, "iptables"),
     };
     vec![bridge, with(with(chained(last, json!({})), more), old)]
 }

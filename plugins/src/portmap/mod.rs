@@ -16,6 +16,7 @@ mod iptables;
 mod localnet;
 mod nftables;
 mod plan;
+mod reference;
 mod rules;
 mod stale;
 
@@ -110,11 +111,19 @@ impl Plugin for Portmap {
         Ok(previous.clone())
     }
 
-    /// Total: what is mapped is found by its owner, whatever the configuration says. Starts a process only to remove
-    /// rules of iptables.
+    /// Total: what is mapped is found by its owner, whatever the configuration says and whether this plugin mapped it
+    /// or the reference did. Starts a process only to remove rules of iptables, and while the reference has some.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let comment = comment::of(&Owner::of(request, attachment));
-        remove(&Condemned::Owner(&comment), expects_iptables(request))
+        let outcomes = [
+            remove(&Condemned::Owner(&comment), expects_iptables(request)),
+            reference::remove(
+                &request.network,
+                &attachment.container,
+                expects_mappings(request),
+            ),
+        ];
+        Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
@@ -224,6 +233,11 @@ fn expects_iptables(request: &Request) -> bool {
     Settings::read(request).is_ok_and(|settings| {
         !settings.mappings.is_empty() && matches!(settings.backend, Backend::Iptables(_))
     })
+}
+
+/// Whether the configuration of a DEL, however broken, speaks of ports that were mapped.
+fn expects_mappings(request: &Request) -> bool {
+    Settings::read(request).is_ok_and(|settings| !settings.mappings.is_empty())
 }
 
 /// Takes out everything of the condemned, whichever backend made it. Carries on after an error.

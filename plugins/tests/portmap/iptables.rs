@@ -20,6 +20,10 @@ pub(crate) const CASES: &[Case] = &[
         "a_del_of_a_container_without_rules_starts_no_process",
         no_process,
     ),
+    case(
+        "a_del_asks_iptables_only_while_the_reference_has_a_rule",
+        reference,
+    ),
     case("both_backends_respect_each_others_ports", mixed),
     case("a_flushed_table_is_repaired", flushed),
 ];
@@ -110,6 +114,36 @@ fn no_process(_: Backend) {
             .del()
             .expect_err("a refusal");
         assert!(error.msg.contains("iptables not found"), "{error}");
+    });
+}
+
+fn reference(_: Backend) {
+    let scene = Scene::new();
+    let make = |network: &str, container: &str, chain: &str| {
+        scene.host.sh(&format!(
+            "iptables -t nat -N {chain}
+            iptables -t nat -A {chain} -p tcp --dport 8080 -j DNAT --to-destination 10.1.0.5:80
+            iptables -t nat -I CNI-HOSTPORT-DNAT -m comment --comment 'dnat name: \"{network}\" id: \"{container}\"' \
+                -m multiport -p tcp --destination-ports 8080 -j {chain}"
+        ));
+    };
+    scene.host.sh("iptables -t nat -N CNI-HOSTPORT-DNAT");
+    let without = scene.ruleset();
+    make("podnet2", "abc", "CNI-DN-0a");
+    make("podnet", "abcd", "CNI-DN-0b");
+    let others = scene.ruleset();
+    make("podnet", "abc", "CNI-DN-0c");
+    // The configuration may have changed since the reference's ADD.
+    scene.del(&Call::new(BACKEND, "abc", json!([])));
+    assert_eq!(scene.ruleset(), others);
+    scene.del(&Call::new(BACKEND, "abc", json!([])).on("podnet2"));
+    scene.del(&Call::new(BACKEND, "abcd", json!([])));
+    assert_eq!(scene.ruleset(), without);
+    scene.host.run(|| {
+        crate::nftables::hide_programs();
+        Call::new(BACKEND, "abc", both(8080, 80))
+            .del()
+            .expect("success");
     });
 }
 
