@@ -38,7 +38,6 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
     };
     // A configuration whose bridge can't be had should not cost an address.
     let bridge = link::ensure(&add.host, &add.settings)?;
-    let first = !bridge.running;
     Undo::guard(|undo| {
         let leased = match &ipam {
             None => CniResult::default(),
@@ -58,9 +57,7 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
         add.bring_up(&plan, &connected)?;
-        if first {
-            add.look_at_forwarding(&plan);
-        }
+        add.look_at_forwarding(&plan);
         add.result(leased, plan, connected)
     })
 }
@@ -176,9 +173,7 @@ impl Add {
         Ok(())
     }
 
-    /// Rules of others that stop the containers' packets are worth a word, but no failure. Said for the first container
-    /// of a bridge, and by STATUS: whoever closes a netfilter socket may have to wait for what others removed
-    /// (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c), and not every ADD should.
+    /// Rules of others that stop the container's packets are worth a word, but no failure.
     fn look_at_forwarding(&self, plan: &Plan) {
         for ipv4 in [true, false] {
             let mut addresses = plan.layer3.ips.iter().map(|ip| ip.address.addr());
