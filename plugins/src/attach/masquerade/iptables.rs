@@ -123,33 +123,36 @@ pub(super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
 }
 
 fn remove_chain(nft: &mut Nft, version: Version, chain: &str) -> Result<(), HostError> {
-    let purpose = format!("remove iptables chain {chain}");
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        if version.has_chain(nft, chain)? == Some(false) {
-            return Ok(());
-        }
-        let jumps = version
-            .rules(nft, POSTROUTING, &purpose)?
-            .unwrap_or_default();
-        let mut commands: Vec<String> = jumps
-            .iter()
-            .filter(|rule| words(rule).iter().any(|word| word == chain))
-            .map(|rule| format!("-D {POSTROUTING} {rule}"))
-            .collect();
-        if version.rules(nft, chain, &purpose)?.is_some() {
-            commands.extend([format!("-F {chain}"), format!("-X {chain}")]);
-        }
-        if commands.is_empty() {
-            return Ok(());
-        }
-        match version.restore(&purpose, &[("nat", &commands)]) {
-            // Another process may have been quicker; look again.
-            Err(HostError::ProgramFailed { .. }) if attempt < ATTEMPTS => {}
+    for _ in 1..ATTEMPTS {
+        match try_to_remove_chain(nft, version, chain) {
+            // Another process may have been quicker, while this one looked or after it; look again.
+            Err(HostError::ProgramFailed { .. }) => {}
             outcome => return outcome,
         }
     }
+    try_to_remove_chain(nft, version, chain)
+}
+
+fn try_to_remove_chain(nft: &mut Nft, version: Version, chain: &str) -> Result<(), HostError> {
+    let purpose = format!("remove iptables chain {chain}");
+    if version.has_chain(nft, chain)? == Some(false) {
+        return Ok(());
+    }
+    let jumps = version
+        .rules(nft, POSTROUTING, &purpose)?
+        .unwrap_or_default();
+    let mut commands: Vec<String> = jumps
+        .iter()
+        .filter(|rule| words(rule).iter().any(|word| word == chain))
+        .map(|rule| format!("-D {POSTROUTING} {rule}"))
+        .collect();
+    if version.rules(nft, chain, &purpose)?.is_some() {
+        commands.extend([format!("-F {chain}"), format!("-X {chain}")]);
+    }
+    if commands.is_empty() {
+        return Ok(());
+    }
+    version.restore(&purpose, &[("nat", &commands)])
 }
 
 /// The attachments of `network` that have something, by the comments of their rules.
