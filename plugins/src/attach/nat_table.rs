@@ -82,7 +82,15 @@ impl Version {
     ) -> Result<Option<Vec<String>>, HostError> {
         let listing = match self.has_chain(nft, chain)? {
             Some(false) => return Ok(None),
-            Some(true) => self.list("nat", &["-S", chain], purpose)?,
+            Some(true) => match self.list("nat", &["-S", chain], purpose) {
+                // Another process removed it between the two looks.
+                Err(HostError::ProgramFailed { .. })
+                    if self.has_chain(nft, chain)? == Some(false) =>
+                {
+                    return Ok(None);
+                }
+                listing => listing?,
+            },
             None => self.list("nat", &["-S"], purpose)?,
         };
         let declared = format!("-N {chain}");
