@@ -93,6 +93,7 @@ impl HostLocal {
         if let Some(session) = store.lock_existing()? {
             survey.holdings = session.holdings()?;
             survey.dead = session.dead()?;
+            survey.reclaim = session.reclaims();
         }
         Ok(survey)
     }
@@ -203,7 +204,7 @@ impl Plugin for HostLocal {
                     used: usage.used,
                     total: usage.total,
                     directory: store.directory(),
-                    reclaim: settings.place.reclaim,
+                    reclaim: session.reclaims(),
                 }));
             }
         }

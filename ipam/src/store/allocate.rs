@@ -113,7 +113,7 @@ impl Session<'_> {
                 used: used.len() as u128,
                 total: want.set.capacity(),
                 directory: self.store.directory(),
-                reclaim: self.store.reclaim,
+                reclaim: self.reclaim,
             })
     }
 
@@ -131,13 +131,13 @@ impl Session<'_> {
     ///
     /// If something can't be removed again after an error, nothing is stamped, and the next rebuild finds it.
     fn write_all(&mut self, record: &Record) -> Result<(), Error> {
-        let sync = !self.store.reclaim || record.origin.is_none();
+        let sync = self.outlives_boots(record.origin.as_ref());
         let mut made = Record {
             addresses: Vec::new(),
             ..record.clone()
         };
         let written = self
-            .write_record(record, sync)
+            .write_record(&record.owner.file_name(), record, sync)
             .and_then(|()| self.link_all(record, sync, &mut made.addresses));
         if written.is_err() && self.drop_record(&made).is_ok() {
             self.stamp();
@@ -169,11 +169,7 @@ impl Session<'_> {
         // A second name that stays behind does no harm; the next ADD removes it.
         let _ = own.remove(NEW);
         linked?;
-        if sync {
-            own.sync()?;
-            self.addresses.sync()?;
-        }
-        Ok(())
+        if sync { self.sync() } else { Ok(()) }
     }
 }
 

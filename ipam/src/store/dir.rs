@@ -13,6 +13,7 @@ use nix::dir::Dir as Listing;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag};
 use nix::sys::stat::{self, Mode, SFlag};
+use nix::sys::statfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{self, UnlinkatFlags};
 
@@ -20,6 +21,27 @@ use crate::error::Error;
 
 /// Largest state file that is read, in bytes; ours and Go's are far smaller.
 const READ_MAX: u64 = 16 << 10;
+
+/// File systems of networks and clusters, by the number that statfs(2) reports: NFS, SMB 1 to 3 in the kernel's three
+/// spellings, Ceph, 9P, AFS in two implementations, Coda, GFS2, OCFS2, Lustre, GPFS, BeeGFS, and all that run in user space
+/// (FUSE), of which the kernel does not tell what they are.
+const SHARED: [i64; 15] = [
+    0x6969,
+    0x517b,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x00c3_6400,
+    0x0102_1997,
+    0x5346_414f,
+    0x6b41_4653,
+    0x7375_7245,
+    0x0116_1970,
+    0x7461_636f,
+    0x0bd0_0bd0,
+    0x4750_4653,
+    0x1983_0326,
+    0x6573_5546,
+];
 
 /// A modification time: seconds and nanoseconds.
 pub(super) type Modified = (i64, i64);
@@ -150,18 +172,26 @@ impl Dir {
         }
     }
 
-    /// True if the name is that of a regular file without content.
-    pub(super) fn is_empty_file(&self, name: &str) -> bool {
-        stat::fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+    /// True if the name is that of a regular file whose content was never written, or was not yet on the disk when the power
+    /// was lost: see [`is_blank`].
+    pub(super) fn is_debris(&self, name: &str) -> bool {
+        let is_file = |stat: stat::FileStat| {
             SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
-                && stat.st_size == 0
-        })
+        };
+        stat::fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(is_file)
+            && matches!(self.read(name), Ok(Content::Bytes(content)) if is_blank(&content))
     }
 
     /// Gives a file of this directory a second name in another one. Fails if the name is taken.
     pub(super) fn link(&self, name: &str, to: &Self, new: &str) -> Result<(), Error> {
         retry(|| unistd::linkat(&self.fd, name, &to.fd, new, AtFlags::empty()))
             .map_err(|errno| to.error("create", new)(errno.into()))
+    }
+
+    /// Gives a file of this directory another name, in the place of any that has it. Whoever looks finds the old or the new.
+    pub(super) fn rename(&self, name: &str, new: &str) -> Result<(), Error> {
+        retry(|| fcntl::renameat(&self.fd, name, &self.fd, new))
+            .map_err(|errno| self.error("rename to", new)(errno.into()))
     }
 
     /// Removes a file; false if there was none.
@@ -206,6 +236,11 @@ impl Dir {
         Ok(stat::futimens(&self.fd, &TimeSpec::UTIME_OMIT, &modified)?)
     }
 
+    /// True if other machines may work in this directory at the same time.
+    pub(super) fn is_shared(&self) -> bool {
+        statfs::fstatfs(&self.fd).is_ok_and(|found| SHARED.contains(&found.filesystem_type().0))
+    }
+
     /// Waits until the entries made so far are on the disk.
     pub(super) fn sync(&self) -> Result<(), Error> {
         retry(|| unistd::fsync(&self.fd))
@@ -225,6 +260,11 @@ impl Dir {
     ) -> impl FnOnce(io::Error) -> Error + use<> {
         Error::io(operation, self.path_of(name))
     }
+}
+
+/// True for what a file holds whose content is not on the disk though its name and its length are: nothing, or zeroes.
+pub(super) fn is_blank(content: &[u8]) -> bool {
+    content.iter().all(|byte| *byte == 0)
 }
 
 /// Replaces the content of a small file, which has `old` bytes now, beginning where the file is open for writing.

@@ -1,12 +1,12 @@
 //! Whether a container whose namespace's path is gone may still be there after all.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cni_conf::names::NetworkName;
 
-use super::record::{Origin, Owner};
+use super::record::{Namespace, Origin, Owner};
 
 /// A container of which only the records know: what a [`Liveness`] is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -36,11 +36,42 @@ pub trait Liveness: Sync {
 
 /// Liveness as files show it: a namespace lives while /proc/PID/ns/net of some process, or a mount, is it.
 ///
-/// Namespaces are compared by inode number, which the kernel uses again: a number that is in use may belong to
-/// another namespace by now, and then an address is kept that could have been taken back, never the other way
-/// round. A namespace that only an open file keeps alive is not seen.
+/// Namespaces are compared by inode number, which the kernel uses again, the lowest that is free first: a number that is in
+/// use may belong to another namespace by now. Who can read cookies tells the two apart ([`ProcLiveness::standing_by`]);
+/// otherwise an address is kept that could have been taken back, never the other way round. A namespace that only an
+/// open file keeps alive is not seen.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProcLiveness;
+
+impl ProcLiveness {
+    /// For each suspect, whether its namespace lives. `cookie` reads SO_NETNS_COOKIE of the namespace at a path.
+    pub fn standing_by(
+        suspects: &[Suspect<'_>],
+        cookie: impl Fn(&Path) -> Option<u64>,
+    ) -> Vec<bool> {
+        // Nothing survives a start of the machine, and inode numbers begin anew.
+        if suspects.iter().all(|suspect| suspect.earlier_boot) {
+            return vec![false; suspects.len()];
+        }
+        let living = living_namespaces();
+        let lives = |netns: &Namespace| {
+            let Some((_, inode)) = netns.inode else {
+                return true;
+            };
+            let Some(path) = living.get(&inode) else {
+                return false;
+            };
+            let another = netns
+                .cookie
+                .is_some_and(|then| cookie(path).is_some_and(|now| now != then));
+            !another
+        };
+        suspects
+            .iter()
+            .map(|suspect| !suspect.earlier_boot && suspect.origin.netns.as_ref().is_none_or(lives))
+            .collect()
+    }
+}
 
 impl Liveness for ProcLiveness {
     fn netns_cookie(&self, _: &Path) -> Option<u64> {
@@ -48,35 +79,32 @@ impl Liveness for ProcLiveness {
     }
 
     fn standing(&self, suspects: &[Suspect<'_>]) -> Vec<bool> {
-        // Nothing survives a start of the machine, and inode numbers begin anew.
-        if suspects.iter().all(|suspect| suspect.earlier_boot) {
-            return vec![false; suspects.len()];
-        }
-        let living = living_namespaces();
-        suspects
-            .iter()
-            .map(|suspect| {
-                let netns = suspect.origin.netns.as_ref();
-                !suspect.earlier_boot
-                    && netns
-                        .and_then(|netns| netns.inode)
-                        .is_none_or(|(_, inode)| living.contains(&inode))
-            })
-            .collect()
+        Self::standing_by(suspects, |_| None)
     }
 }
 
-/// Inode numbers of the network namespaces that processes are in or that are mounted.
-fn living_namespaces() -> BTreeSet<u64> {
-    let mut living = BTreeSet::new();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for process in processes {
-        if let Ok(link) = fs::read_link(process.path().join("ns/net")) {
-            living.extend(link.to_str().and_then(parse_namespace));
+/// The network namespaces that processes are in or that are mounted: their inode numbers, and a path to each.
+fn living_namespaces() -> BTreeMap<u64, PathBuf> {
+    let mut living = BTreeMap::new();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for mount in mounts.lines() {
+        // "36 35 0:4 net:[4026532193] /run/netns/a rw …": what of the file system is mounted, and where.
+        let mut words = mount.split(' ').skip(3);
+        if let (Some(root), Some(at)) = (words.next(), words.next())
+            && let Some(inode) = parse_namespace(root)
+        {
+            living.insert(inode, PathBuf::from(at));
         }
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    living.extend(mounts.split_whitespace().filter_map(parse_namespace));
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes {
+        let path = process.path().join("ns/net");
+        if let Ok(link) = fs::read_link(&path)
+            && let Some(inode) = link.to_str().and_then(parse_namespace)
+        {
+            living.insert(inode, path);
+        }
+    }
     living
 }
 
@@ -90,9 +118,17 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::store::record::Namespace;
 
     fn standing(inode: Option<(u64, u64)>, earlier_boot: bool) -> bool {
+        standing_with_cookies(inode, earlier_boot, None, None)
+    }
+
+    fn standing_with_cookies(
+        inode: Option<(u64, u64)>,
+        earlier_boot: bool,
+        then: Option<u64>,
+        now: Option<u64>,
+    ) -> bool {
         let network = "net".try_into().unwrap();
         let owner = Owner {
             container: "c".into(),
@@ -101,7 +137,7 @@ mod tests {
         let netns = Some(Namespace {
             path: "/gone".into(),
             inode,
-            cookie: None,
+            cookie: then,
         });
         let origin = Origin {
             boot: "b".into(),
@@ -113,7 +149,7 @@ mod tests {
             origin: &origin,
             earlier_boot,
         };
-        ProcLiveness.standing(&[suspect])[0]
+        ProcLiveness::standing_by(&[suspect], |_| now)[0]
     }
 
     #[test]
@@ -121,6 +157,16 @@ mod tests {
         let own = fs::metadata("/proc/self/ns/net").unwrap();
         assert!(standing(Some((own.dev(), own.ino())), false));
         assert!(!standing(Some((own.dev(), 1)), false));
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_is_told_by_the_cookie() {
+        let own = fs::metadata("/proc/self/ns/net").unwrap();
+        let inode = Some((own.dev(), own.ino()));
+        assert!(!standing_with_cookies(inode, false, Some(1), Some(2)));
+        for (then, now) in [(Some(1), Some(1)), (Some(1), None), (None, Some(2))] {
+            assert!(standing_with_cookies(inode, false, then, now));
+        }
     }
 
     #[test]

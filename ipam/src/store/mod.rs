@@ -21,9 +21,20 @@
 //! # What a crash leaves
 //!
 //! An address file is written elsewhere and then linked, so it appears complete or not at all. The record is written
-//! before, so an address that a process of ours gave always has one. After a loss of power no container is left,
-//! and the boot in the record frees what it held, so nothing waits for the disk; where addresses outlive a boot
-//! (`"reclaim": false`), files and directories are synced before ADD returns.
+//! before, so an address that a process of ours gave always has one.
+//!
+//! # What a loss of power leaves
+//!
+//! No container survives it, so whatever of the state comes back from the disk is free at the first ADD of the next boot, and
+//! nothing needs to wait for the disk: an address can't be lost while somebody uses it. Nor can one be kept for ever: file
+//! systems bring names back in the order they were made, the record's before the address's, so what comes back has either a
+//! record, which tells the boot, or a record without content, which only a loss of power leaves beside an address. Nothing on
+//! the disk is believed then but the address files themselves; those without content are debris. State that the reference
+//! wrote has no record, and stays until somebody who knows (DEL, GC) takes it away.
+//!
+//! Where addresses outlive a boot (`"reclaim": false`), files and directories are synced before ADD and DEL return. The
+//! same where other machines may work in `dataDir` (a network's or cluster's file system): their boots are not ours, so
+//! nothing there is taken back from anybody.
 
 mod allocate;
 mod dir;
@@ -81,7 +92,8 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Says whether addresses of containers that are gone are taken back. They are unless told otherwise.
+    /// Says whether addresses of containers that are gone are taken back. They are unless told otherwise, or other machines
+    /// may work in the directory.
     #[must_use]
     pub fn with_reclaim(mut self, reclaim: bool) -> Self {
         self.reclaim = reclaim;
@@ -106,6 +118,11 @@ impl<'a> Store<'a> {
             let Some(data) = Dir::open(&self.data_dir)? else {
                 std::fs::create_dir_all(&self.data_dir)
                     .map_err(Error::io("create directory", &self.data_dir))?;
+                for ancestor in self.data_dir.ancestors().skip(1) {
+                    if let Some(ancestor) = Dir::open(ancestor)? {
+                        ancestor.sync()?;
+                    }
+                }
                 continue;
             };
             let addresses = data.ensure(self.network.as_str())?;

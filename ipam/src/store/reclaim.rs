@@ -33,13 +33,17 @@ pub struct Holding {
 }
 
 impl Session<'_> {
-    /// Frees what was given before the last start of the machine, once per start.
+    /// Frees what was given before the last start of the machine, once per start. What the records say is compared with the
+    /// address files first: the power may have been lost.
     pub(super) fn reclaim_after_boot(&mut self, now: Option<&Origin>) -> Result<(), Error> {
         let Some(Origin { boot, .. }) = now else {
             return Ok(());
         };
-        if !self.store.reclaim || self.boot.as_ref() == Some(boot) {
+        if !self.reclaim || self.boot.as_ref() == Some(boot) {
             return Ok(());
+        }
+        if !self.rebuilt {
+            self.rebuild()?;
         }
         let mut records = self.records()?;
         records.retain(|record| is_earlier(record, boot));
@@ -60,13 +64,13 @@ impl Session<'_> {
             };
             for address in suspects {
                 let name = record::address_name(address);
-                if self.addresses.is_empty_file(&name) {
+                if self.addresses.is_debris(&name) {
                     self.changed = true;
                     freed += usize::from(self.addresses.remove(&name)?);
                 }
             }
         }
-        if let (true, Some(boot)) = (self.store.reclaim, record::current_boot()) {
+        if let (true, Some(boot)) = (self.reclaim, record::current_boot()) {
             let dead = self.suspects(&boot)?;
             freed += self.take_back(dead, &boot);
         }
@@ -130,7 +134,7 @@ impl Session<'_> {
     pub fn usage(&self, set: &RangeSet) -> Result<Usage, Error> {
         let mut used = self.used(set)?;
         if used.len() as u128 == set.capacity()
-            && let (true, Some(boot)) = (self.store.reclaim, record::current_boot())
+            && let (true, Some(boot)) = (self.reclaim, record::current_boot())
         {
             for record in self.without_standing(self.suspects(&boot)?, &boot) {
                 let confirmed = self.confirm(record)?.map(|record| record.addresses);
@@ -169,7 +173,7 @@ impl Session<'_> {
     /// Who holds addresses though nothing of them is left: those of an earlier boot, and those whose namespace is
     /// gone. Nobody if addresses are not to be taken back. What the next ADD in need would free.
     pub fn dead(&self) -> Result<Vec<Owner>, Error> {
-        let (true, Some(boot)) = (self.store.reclaim, record::current_boot()) else {
+        let (true, Some(boot)) = (self.reclaim, record::current_boot()) else {
             return Ok(Vec::new());
         };
         let mut dead = Vec::new();
@@ -205,6 +209,9 @@ impl Session<'_> {
             }
         }
         self.rebuild()?;
+        if !self.reclaim {
+            outcome = outcome.and(self.sync());
+        }
         outcome.map(|()| freed)
     }
 }

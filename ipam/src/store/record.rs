@@ -35,7 +35,8 @@ impl Owner {
         let mut lines = std::str::from_utf8(content).ok()?.trim().lines();
         let container = lines.next()?.trim().to_owned();
         let ifname = lines.next().map(|ifname| ifname.trim().to_owned());
-        (!container.is_empty() && lines.next().is_none()).then_some(Self { container, ifname })
+        let sound = !container.is_empty() && lines.next().is_none() && !content.contains(&0);
+        sound.then_some(Self { container, ifname })
     }
 
     /// The content of an address file of this owner.
@@ -168,13 +169,21 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
-    /// /proc/sys/kernel/random/boot_id.
+    /// /proc/sys/kernel/random/boot_id; empty for a boot that is over and of which no more is known.
     pub boot: String,
     /// The namespace, if ADD was told one.
     pub netns: Option<Namespace>,
 }
 
 impl Origin {
+    /// The origin of what was given before the power was lost, by a record that did not reach the disk.
+    pub(super) fn lost() -> Self {
+        Self {
+            boot: String::new(),
+            netns: None,
+        }
+    }
+
     /// The origin of what is given now. `None` if the kernel does not tell the boot.
     pub fn now(netns: Option<&Path>, liveness: &dyn Liveness) -> Option<Self> {
         Some(Self {

@@ -10,7 +10,7 @@ use cni_conf::request::AttachmentId;
 use super::Store;
 use super::dir::{self, Content, Dir, Modified};
 use super::lock::Lock;
-use super::record::{self, Index, Owner, Record};
+use super::record::{self, Index, Origin, Owner, Record};
 use crate::error::Error;
 
 /// Name of the file that an address's file is linked from.
@@ -22,8 +22,12 @@ pub struct Session<'a> {
     pub(super) addresses: Dir,
     /// Our own directory. Only DEL and GC do without it, when it can't be made.
     pub(super) own: Option<Dir>,
+    /// Whether addresses are taken back from containers that are gone.
+    pub(super) reclaim: bool,
     /// The boot that the index names.
     pub(super) boot: Option<String>,
+    /// True if the records were made again in this session.
+    pub(super) rebuilt: bool,
     /// Length of the file `index` in bytes.
     index_len: usize,
     /// The truth as the address files tell it, while the records can't be believed.
@@ -58,6 +62,8 @@ impl<'a> Session<'a> {
             .as_ref()
             .is_some_and(|index| Some(index.modified) == modified);
         let mut session = Self {
+            reclaim: store.reclaim && !addresses.is_shared(),
+            rebuilt: false,
             store,
             addresses,
             own,
@@ -153,18 +159,45 @@ impl<'a> Session<'a> {
             .collect())
     }
 
-    /// Writes a record in the place of any that the owner has.
-    pub(super) fn write_record(&self, record: &Record, sync: bool) -> Result<(), Error> {
+    /// Whether addresses are taken back from containers that are gone.
+    pub fn reclaims(&self) -> bool {
+        self.reclaim
+    }
+
+    /// Whether what was given under this origin must survive a loss of power: where it is not taken back afterwards.
+    pub(super) fn outlives_boots(&self, origin: Option<&Origin>) -> bool {
+        !self.reclaim || origin.is_none()
+    }
+
+    /// Writes a record under this name, in the place of any file that has it.
+    pub(super) fn write_record(
+        &self,
+        name: &str,
+        record: &Record,
+        sync: bool,
+    ) -> Result<(), Error> {
         let Some(own) = &self.own else { return Ok(()) };
-        let name = record.owner.file_name();
         let content = record
             .content()
-            .map_err(|error| own.error("encode", &name)(error.into()))?;
-        let mut file = own.replace_file(&name)?;
+            .map_err(|error| own.error("encode", name)(error.into()))?;
+        let mut file = own.replace_file(name)?;
         let written = file
             .write_all(&content)
             .and_then(|()| if sync { file.sync_all() } else { Ok(()) });
-        written.map_err(own.error("write", &name))
+        written.map_err(own.error("write", name))
+    }
+
+    /// Waits until all entries made and removed so far are on the disk, with the directories they are in.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.addresses.sync()?;
+        let Some(own) = &self.own else { return Ok(()) };
+        own.sync()?;
+        for dir in [&self.store.data_dir, &self.store.data_dir.join(super::OWN)] {
+            if let Some(dir) = Dir::open(dir)? {
+                dir.sync()?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives back the addresses of a record and removes it. Carries on after an error and returns the first.
@@ -202,6 +235,9 @@ impl<'a> Session<'a> {
         };
         self.drop_record(&record)?;
         self.stamp();
+        if self.outlives_boots(record.origin.as_ref()) {
+            self.sync()?;
+        }
         Ok(record.addresses)
     }
 
@@ -209,6 +245,7 @@ impl<'a> Session<'a> {
     pub(super) fn rebuild(&mut self) -> Result<(), Error> {
         let scan = self.scan_addresses()?;
         self.changed = true;
+        self.rebuilt = true;
         let rewritten = self
             .own
             .as_ref()
@@ -232,7 +269,7 @@ impl<'a> Session<'a> {
             };
             match self.owner_of(address)? {
                 Some(owner) => scan.held.entry(owner).or_default().push(address),
-                None if self.addresses.is_empty_file(&name) => {
+                None if self.addresses.is_debris(&name) => {
                     self.addresses.remove(&name)?;
                 }
                 None => scan.unowned.push(address),
@@ -247,43 +284,57 @@ impl<'a> Session<'a> {
     /// Removes records that the address files contradict, and writes those that are missing.
     ///
     /// A record's origin is kept if the record knows every address that its owner holds: otherwise another
-    /// program has given addresses to the same owner since.
+    /// program has given addresses to the same owner since. A record without content is one that the loss of power has
+    /// emptied, if none of this boot can be among them: then its addresses are of an earlier boot.
     fn rewrite_records(&self, own: &Dir, scan: &Scan) -> Result<(), Error> {
         own.remove(NEW)?;
-        let mut origins = BTreeMap::new();
+        let after_boot = self.boot.is_none() || self.boot != record::current_boot();
+        let names: BTreeMap<String, &Owner> = scan
+            .held
+            .keys()
+            .map(|owner| (owner.file_name(), owner))
+            .collect();
+        let mut known = BTreeMap::new();
         for name in own.names()? {
             if !Owner::is_record_name(&name) {
                 continue;
             }
-            let record = own
-                .read(&name)?
-                .bytes()
-                .and_then(|text| Record::parse(&text));
-            let known = record.filter(|record| record.owner.file_name() == name);
-            match known.and_then(|record| Some((scan.held.get(&record.owner)?, record))) {
-                Some((held, record)) if held.iter().all(|a| record.addresses.contains(a)) => {
-                    origins.insert(record.owner.clone(), record);
+            let content = own.read(&name)?.bytes();
+            let found = names.get(&name).zip(content);
+            let kept = found.and_then(|(owner, content)| {
+                if dir::is_blank(&content) {
+                    let lost = after_boot.then(Origin::lost);
+                    return lost.map(|origin| (*owner, (Vec::new(), Some(origin))));
                 }
-                _ => {
+                let record = Record::parse(&content).filter(|record| record.owner == **owner)?;
+                let all = scan.held[*owner]
+                    .iter()
+                    .all(|address| record.addresses.contains(address));
+                all.then_some((*owner, (record.addresses, record.origin)))
+            });
+            match kept {
+                Some((owner, kept)) => {
+                    known.insert(owner, kept);
+                }
+                None => {
                     own.remove(&name)?;
                 }
             }
         }
-        for (owner, held) in &scan.held {
-            let known = origins.remove(owner);
-            if known
-                .as_ref()
-                .is_some_and(|record| record.addresses.len() == held.len())
-            {
+        for (name, owner) in names {
+            let held = &scan.held[owner];
+            let (addresses, origin) = known.remove(owner).unwrap_or_default();
+            if addresses.len() == held.len() {
                 continue;
             }
-            let origin = known.and_then(|record| record.origin);
             let record = Record {
                 owner: owner.clone(),
                 addresses: held.clone(),
                 origin,
             };
-            self.write_record(&record, false)?;
+            // Whoever is interrupted here leaves the record as it was, and no record without content.
+            self.write_record(NEW, &record, false)?;
+            own.rename(NEW, &name)?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ impl Liveness for KernelLiveness {
 
     fn standing(&self, suspects: &[Suspect<'_>]) -> Vec<bool> {
         let host = Rtnl::new().ok();
-        let in_proc = ProcLiveness.standing(suspects);
+        let in_proc = ProcLiveness::standing_by(suspects, |netns| self.netns_cookie(netns));
         let by_veth = |suspect: &Suspect<'_>| match (&host, owner(suspect)) {
             // Doubt counts as "it stands": an address is kept rather than given twice.
             (Some(host), Some(owner)) => {

@@ -1,5 +1,6 @@
 mod basics;
 mod faults;
+mod power_loss;
 mod reclaim;
 
 use std::collections::HashMap;
