@@ -6,6 +6,7 @@ use cni_conf::json;
 use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use serde::Deserialize;
 
+use super::collect;
 use super::container::Container;
 use super::ipam::{self, Ipam, IpamConf};
 use super::masquerade;
@@ -54,11 +55,11 @@ fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error>
     Ok(())
 }
 
-/// Removes what belongs to no attachment of `valid`.
-pub fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
+/// Removes what belongs to no attachment of `valid`. `bridge` is the one whose ports the network's host ends are, if any.
+pub fn gc(request: &Request, valid: &[AttachmentId], bridge: Option<&str>) -> Result<(), Error> {
     let conf: Wire = json::from_value(&request.conf)?;
     let mut errors = match Rtnl::new() {
-        Ok(host) => veth::collect(&host, &request.network, valid),
+        Ok(host) => collect::pairs(&host, &request.network, valid, bridge),
         Err(error) => vec![error.into()],
     };
     errors.extend(

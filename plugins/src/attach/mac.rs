@@ -9,7 +9,7 @@ use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 use cni_conf::result::IpConfig;
 
-use super::owner::{Owner, fnv1a};
+use super::owner::Owner;
 
 /// A random address.
 pub fn random() -> Result<MacAddr, Error> {
@@ -34,8 +34,7 @@ pub fn of_ips(ips: &[IpConfig]) -> Option<MacAddr> {
 /// It begins with `fe`: a bridge whose own address was not fixed takes the lowest of its ports' addresses, and must
 /// not change it when containers come and go.
 pub fn of_host_end(owner: &Owner) -> MacAddr {
-    let [.., a, b, c, d, e] = fnv1a(owner.path().as_bytes()).to_be_bytes();
-    MacAddr::new([0xfe, a, b, c, d, e])
+    MacAddr::new(owner.host_mac())
 }
 
 #[cfg(test)]

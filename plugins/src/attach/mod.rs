@@ -4,6 +4,7 @@
 pub mod bridge_netfilter;
 pub mod chained;
 pub mod check;
+pub mod collect;
 pub mod comment;
 pub mod container;
 pub mod detach;

@@ -87,15 +87,52 @@ impl Owner {
     ///
     /// Two owners may get the same name (32 bits); the alias tells them apart, and `attempt` yields others.
     pub fn host_ifname(&self, attempt: u32) -> String {
-        let hash = fnv1a(format!("{}#{attempt}", self.path()).as_bytes());
+        let hash = attempted(fnv1a(self.path().as_bytes()), attempt);
         let [.., a, b, c, d] = (hash ^ (hash >> 32)).to_be_bytes();
         format!("veth{:08x}", u32::from_be_bytes([a, b, c, d]))
     }
+
+    /// The MAC address of the host's veth end: `fe` and 40 bits of the hash that its names are made of.
+    pub fn host_mac(&self) -> [u8; 6] {
+        let [.., a, b, c, d, e] = fnv1a(self.path().as_bytes()).to_be_bytes();
+        [0xfe, a, b, c, d, e]
+    }
+
+    /// True if a host end of this name and this MAC address may be of one owner, whichever that is, within so many attempts.
+    ///
+    /// The low bits of a product come from the low bits of its factors alone. So the address tells 40 bits of each
+    /// attempt's hash, and those give the name's last byte.
+    pub fn may_have_named(name: &str, mac: [u8; 6], attempts: u32) -> bool {
+        let [0xfe, a, b, c, d, e] = mac else {
+            return false;
+        };
+        let Some(digits) = name.strip_prefix("veth").filter(|it| it.len() == 8) else {
+            return false;
+        };
+        let Ok(number) = u32::from_str_radix(digits, 16) else {
+            return false;
+        };
+        let known = u64::from_be_bytes([0, 0, 0, a, b, c, d, e]);
+        (0..attempts).any(|attempt| {
+            let hash = attempted(known, attempt);
+            (hash ^ (hash >> 32)) & 0xff == u64::from(number & 0xff)
+        })
+    }
+}
+
+/// The hash of an owner's path continued with the number of an attempt.
+fn attempted(hash: u64, attempt: u32) -> u64 {
+    hash_on(hash, format!("#{attempt}").as_bytes())
 }
 
 /// The 64-bit FNV-1a hash (RFC 9923). Names in the kernel are made with it: it must never change.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    hash_on(0xcbf2_9ce4_8422_2325, bytes)
+}
+
+/// The hash of what was hashed so far and these bytes.
+fn hash_on(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
@@ -131,6 +168,33 @@ mod tests {
                 .iter()
                 .all(|name| name.len() == 12 && name.starts_with("veth"))
         );
+    }
+
+    #[test]
+    fn name_and_mac_of_a_host_end_belong_together() {
+        for i in 0..100 {
+            let owner = owner("net", &format!("c{i}"));
+            for attempt in 0..3 {
+                let name = owner.host_ifname(attempt);
+                assert!(Owner::may_have_named(&name, owner.host_mac(), 3));
+            }
+        }
+        let (name, mac) = (
+            owner("net", "c1").host_ifname(0),
+            owner("net", "c1").host_mac(),
+        );
+        let mut other = mac;
+        other[5] ^= 1;
+        assert!(!Owner::may_have_named(&name, other, 1));
+        other = mac;
+        other[0] = 0xfa;
+        assert!(!Owner::may_have_named(&name, other, 1));
+        for name in ["eth0", "veth", "veth0", "vethxyzxyzxy", &name[..11]] {
+            assert!(!Owner::may_have_named(name, mac, 3), "{name}");
+        }
+        // Interfaces outlive an upgrade, so these must never change.
+        assert_eq!(name, "veth731e8134");
+        assert_eq!(mac, [0xfe, 0xe5, 0x58, 0xd3, 0x33, 0xa3]);
     }
 
     #[test]

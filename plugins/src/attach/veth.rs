@@ -2,8 +2,6 @@
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
-use cni_conf::names::NetworkName;
-use cni_conf::request::AttachmentId;
 
 use super::container::{Container, if_there};
 use super::mac;
@@ -13,10 +11,10 @@ use crate::host::{Rtnl, Sysctl};
 
 /// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
 /// with a probability of about 1%, the first two with one of 1 to 40 million.
-const NAMES: u32 = 3;
+pub(super) const NAMES: u32 = 3;
 
 /// The kind of link that the kernel calls it.
-const KIND: &str = "veth";
+pub(super) const KIND: &str = "veth";
 
 /// A pair to create.
 pub struct Pair<'a> {
@@ -175,26 +173,4 @@ pub fn delete_in_container(
         return Ok(false);
     }
     Ok(container.rtnl.delete_link(link.index)?)
-}
-
-/// Deletes every pair of a network that belongs to no attachment of `valid`. Carries on after an error.
-pub fn collect(host: &Rtnl, network: &NetworkName, valid: &[AttachmentId]) -> Vec<Error> {
-    let keep: Vec<String> = valid
-        .iter()
-        .map(|id| Owner::new(network, id).alias())
-        .collect();
-    let links = match host.links_of_kind(KIND) {
-        Ok(links) => links,
-        Err(error) => return vec![error.into()],
-    };
-    links
-        .into_iter()
-        .filter(|link| {
-            link.alias.as_deref().is_some_and(|alias| {
-                Owner::alias_is_of(network, alias) && !keep.iter().any(|kept| kept == alias)
-            })
-        })
-        .filter_map(|link| host.delete_link(link.index).err())
-        .map(Error::from)
-        .collect()
 }

@@ -195,6 +195,12 @@ impl Settings {
     }
 }
 
+/// The bridge of a configuration that need not be valid otherwise.
+pub(super) fn bridge_of(request: &Request) -> Option<IfName> {
+    let wire: Wire = json::from_value(&request.conf).ok()?;
+    bridge_name(&wire.bridge).ok()
+}
+
 fn bridge_name(name: &str) -> Result<IfName, Error> {
     let name = if name.is_empty() {
         DEFAULT_BRIDGE

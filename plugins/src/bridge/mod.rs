@@ -13,6 +13,7 @@ mod service;
 
 use cni_conf::dispatch::Plugin;
 use cni_conf::error::Error;
+use cni_conf::names::IfName;
 use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use cni_conf::result::CniResult;
 
@@ -40,7 +41,8 @@ impl Plugin for Bridge {
     }
 
     fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
-        detach::gc(request, valid)
+        let bridge = conf::bridge_of(request);
+        detach::gc(request, valid, bridge.as_ref().map(IfName::as_str))
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {

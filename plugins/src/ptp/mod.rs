@@ -39,7 +39,7 @@ impl Plugin for Ptp {
     }
 
     fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
-        detach::gc(request, valid)
+        detach::gc(request, valid, None)
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
