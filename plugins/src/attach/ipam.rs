@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::liveness::KernelLiveness;
+use crate::host::program;
 
 /// The `ipam` section of a configuration, as far as the delegating plugin reads it.
 #[derive(Debug, Default, Deserialize)]
@@ -159,7 +160,7 @@ impl<'a> Ipam<'a> {
                 // A plugin that does not read its input says more with its answer than with a broken pipe.
                 let _ = stdin.write_all(self.request.conf.to_string().as_bytes());
             }
-            child.wait_with_output()
+            program::finish(child)
         };
         let output = run().map_err(|error| {
             Error::new(

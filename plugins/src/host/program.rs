@@ -3,10 +3,15 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::error::HostError;
 
@@ -71,7 +76,7 @@ impl Program {
             // A child that ends early closes the pipe; its own message is the better one.
             let _ = stdin.write_all(input.as_bytes());
         }
-        let output = child.wait_with_output().map_err(refused)?;
+        let output = finish(child).map_err(refused)?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -84,7 +89,113 @@ impl Program {
     }
 }
 
+/// Takes in what a child prints until its end, and waits for that. `Child::wait_with_output` of the standard library panics
+/// when a pipe can't be read.
+///
+/// # Errors
+/// When a pipe can't be read, or the child not be waited for.
+pub fn finish(mut child: Child) -> io::Result<Output> {
+    let pipes = [
+        child.stdout.take().map(OwnedFd::from),
+        child.stderr.take().map(OwnedFd::from),
+    ];
+    let read = read_to_ends(pipes);
+    // The pipes are closed by now: a child that prints on ends too.
+    let status = child.wait()?;
+    let [stdout, stderr] = read?;
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+    })
+}
+
+/// Everything that comes out of pipes, whichever has something first.
+fn read_to_ends<const N: usize>(pipes: [Option<OwnedFd>; N]) -> io::Result<[Vec<u8>; N]> {
+    let mut texts = [const { Vec::new() }; N];
+    let mut open: Vec<(usize, File)> = pipes
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, pipe)| Some((index, File::from(pipe?))))
+        .collect();
+    while !open.is_empty() {
+        let ready = wait_for_any(&open)?;
+        let mut still_open = Vec::new();
+        for ((index, mut pipe), ready) in open.into_iter().zip(ready) {
+            if !ready || read_some(&mut pipe, &mut texts[index])? {
+                still_open.push((index, pipe));
+            }
+        }
+        open = still_open;
+    }
+    Ok(texts)
+}
+
+/// Which of the pipes can be read from without waiting.
+fn wait_for_any(pipes: &[(usize, File)]) -> io::Result<Vec<bool>> {
+    let mut fds: Vec<PollFd<'_>> = pipes
+        .iter()
+        .map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
+        .collect();
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            outcome => break outcome,
+        }
+    }?;
+    Ok(fds.iter().map(|fd| fd.any().unwrap_or(true)).collect())
+}
+
+/// Takes in what there is. Returns false at the end.
+fn read_some(pipe: &mut File, text: &mut Vec<u8>) -> io::Result<bool> {
+    let mut buffer = [0; 8 << 10];
+    match pipe.read(&mut buffer) {
+        Ok(length) => {
+            text.extend_from_slice(&buffer[..length]);
+            Ok(length > 0)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 fn is_executable(file: &Path) -> bool {
     file.metadata()
         .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn child(script: &str) -> Child {
+        Command::new("/bin/sh")
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    #[test]
+    fn everything_is_taken_in_whichever_pipe_it_comes_out_of() {
+        // More than fits a pipe, on both.
+        let output = finish(child(
+            "head -c 300000 /dev/zero >&2; head -c 200000 /dev/zero; exit 3",
+        ))
+        .unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!(
+            (output.stdout.len(), output.stderr.len()),
+            (200_000, 300_000)
+        );
+    }
+
+    #[test]
+    fn a_pipe_that_cant_be_read_is_an_error() {
+        let directory = OwnedFd::from(File::open("/").unwrap());
+        let error = read_to_ends([Some(directory)]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+    }
 }

@@ -159,7 +159,8 @@ impl Rtnl {
             .map_err(|_| Refusal::Closed)?;
         let mut answers = pin!(answers);
         let mut found = Vec::new();
-        self.drive(self.answer_bound.get(), |context| {
+        let bound = self.answer_bound.get();
+        let driven = self.drive(bound, |context| {
             loop {
                 match answers.as_mut().poll_next(context) {
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
@@ -170,7 +171,12 @@ impl Rtnl {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-        })??;
+        });
+        if bound == ANSWER_BOUND && matches!(driven, Err(Refusal::Silence)) {
+            // A socket that fell silent is not waited for again: one fault ends everything that was to be done over it.
+            self.answer_bound.set(Duration::ZERO);
+        }
+        driven??;
         Ok(found)
     }
 
