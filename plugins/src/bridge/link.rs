@@ -186,52 +186,64 @@ fn ensure_vlan_gateway(
     vid: u16,
 ) -> Result<Link, Error> {
     let name = format!("{}.{vid}", bridge.name);
-    if let Some(link) = host.link_by_name(&name)? {
-        return Ok(link);
-    }
-    let here = NetNs::current()?;
-    let port = port_of_vlan_gateway(&name);
-    let gateway = VethEnd {
-        name: &name,
-        mac: Some(mac::random()?.bytes()),
-        mtu: settings.mtu,
+    let gateway = match host.link_by_name(&name)? {
+        Some(link) => link,
+        None => create_vlan_gateway(host, settings, bridge, &name)?,
     };
+    // It comes up last. So one that is down is new, or was left so by an ADD that was killed, or is another ADD's just now.
+    if !gateway.up
+        && let Some(port) = host.link_by_name(&port_of_vlan_gateway(&name))?
+    {
+        let vlans = Vlans {
+            access: Some(vid),
+            trunk: Vec::new(),
+            ..settings.vlans
+        };
+        set_vlans(host, port.index, &vlans)?;
+        for link in [&port, &gateway] {
+            if_there(Sysctl::ipv6_conf(&link.name, "accept_ra").ensure("0"))?;
+            host.set_link(
+                link.index,
+                &LinkChange {
+                    up: Some(true),
+                    ..LinkChange::default()
+                },
+            )?;
+        }
+    }
+    Ok(gateway)
+}
+
+fn create_vlan_gateway(
+    host: &Rtnl,
+    settings: &Settings,
+    bridge: &Link,
+    name: &str,
+) -> Result<Link, Error> {
+    let here = NetNs::current()?;
     let new = NewVeth {
         host: VethEnd {
-            name: &port,
+            name: &port_of_vlan_gateway(name),
             mac: Some(mac::random()?.bytes()),
             mtu: settings.mtu,
         },
         alias: Some("trestle: VLAN gateway port"),
         master: Some(bridge.index),
         up: false,
-        peer: gateway,
+        peer: VethEnd {
+            name,
+            mac: Some(mac::random()?.bytes()),
+            mtu: settings.mtu,
+        },
         peer_netns: &here,
     };
-    let pair = match host.create_veth(&new) {
-        Ok(pair) => pair,
-        Err(error) if error.is_exists() => {
-            return host.link_by_name(&name)?.ok_or_else(|| error.into());
-        }
+    match host.create_veth(&new) {
+        Ok(_) => {}
+        // Another ADD was quicker.
+        Err(error) if error.is_exists() => {}
         Err(error) => return Err(error.into()),
-    };
-    let vlans = Vlans {
-        access: Some(vid),
-        trunk: Vec::new(),
-        ..settings.vlans
-    };
-    set_vlans(host, pair.host.index, &vlans)?;
-    for (index, name) in [(pair.host.index, &port), (pair.peer_index, &name)] {
-        if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
-        host.set_link(
-            index,
-            &LinkChange {
-                up: Some(true),
-                ..LinkChange::default()
-            },
-        )?;
     }
-    host.link_by_index(pair.peer_index)?.ok_or_else(|| {
+    host.link_by_name(name)?.ok_or_else(|| {
         Error::new(
             Code::Conflict,
             format!("{name} vanished while it was being made"),
