@@ -1,0 +1,366 @@
+//! Every system call of ADD and DEL of masqueraded networks, failed with every common error and killed at.
+//!
+//! Which calls there are is learnt from a run without a fault. `make faults` tries all combinations, which are thousands,
+//! several at a time on hosts of their own; otherwise a random sample is taken, whose seed is in every message and can be
+//! given again in `TRESTLE_FAULT_SEED`. `TRESTLE_FAULT` is one fault to try alone, such as `openat:error=EIO:when=6`.
+
+mod calls;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use conformance::{Call, Case, Host, Lab, Need, Output, Plugin, Snapshot, with};
+use serde_json::{Value, json};
+
+use self::calls::{ERRORS, KILL, matters};
+use crate::common::{at_once, dual};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for verb in ["ADD", "DEL"] {
+        for (kind, faults) in [("killed", &KILL[..]), ("failed", &ERRORS[..])] {
+            for way in &WAYS {
+                let what = format!("{verb}_{}_is_{kind}", way.name);
+                // What an error is called makes little difference, and where it was looked at is the same everywhere.
+                let faults = if way.thorough { faults } else { &faults[..1] };
+                let walk = move |lab: &Lab, sample| {
+                    let walk = Walk {
+                        lab,
+                        way,
+                        verb,
+                        faults,
+                    };
+                    walk.run(sample);
+                };
+                let full = format!("fault_walk::every_call_of_{what}");
+                cases.push(Case::new(full, move |lab| walk(lab, None)).slow());
+                if way.thorough {
+                    let sample = format!("fault_walk::a_sample_of_the_calls_of_{what}");
+                    cases.push(Case::new(sample, move |lab| walk(lab, Some(SAMPLE))));
+                }
+            }
+        }
+    }
+    cases
+        .into_iter()
+        .map(|case| case.ours().needs(Need::Strace))
+        .collect()
+}
+
+/// A plugin and its network.
+struct Way {
+    name: &'static str,
+    plugin: &'static str,
+    masquerade: &'static str,
+    /// Whether all errors are tried, or one.
+    thorough: bool,
+}
+
+const WAYS: [Way; 3] = [
+    Way {
+        name: "of_bridge",
+        plugin: "bridge",
+        masquerade: "nftables",
+        thorough: true,
+    },
+    Way {
+        name: "of_bridge_with_iptables",
+        plugin: "bridge",
+        masquerade: "iptables",
+        thorough: false,
+    },
+    Way {
+        name: "of_ptp",
+        plugin: "ptp",
+        masquerade: "nftables",
+        thorough: false,
+    },
+];
+
+impl Way {
+    fn network(&self) -> Value {
+        let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+        let more = json!({
+            "type": self.plugin, "ipMasq": true, "ipMasqBackend": self.masquerade, "ipam": {"routes": routes}
+        });
+        with(dual(), more)
+    }
+}
+
+/// How many combinations a sample has; `TRESTLE_FAULT_SAMPLE` is another number.
+const SAMPLE: usize = 8;
+
+/// How many trials of a full walk go on at the same time: most of one is waiting for the kernel to take interfaces and
+/// namespaces away, or for an answer that a fault has swallowed.
+const WORKERS: usize = 8;
+
+/// After how many trials a full walk says how far it is.
+const REPORT: usize = 100;
+
+fn neighbour() -> Call {
+    Call::named("neighbour", Some("/run/netns/neighbour"))
+}
+
+fn pod() -> Call {
+    Call::named("pod", Some("/run/netns/pod"))
+}
+
+/// A host on which a neighbour lives already, or nobody yet.
+struct Scene<'l> {
+    walk: Walk<'l>,
+    network: Value,
+    host: Host,
+    neighbour: Option<Value>,
+    before: Snapshot,
+}
+
+impl<'l> Scene<'l> {
+    fn new(walk: Walk<'l>, with_neighbour: bool) -> Self {
+        let host = Host::new();
+        let network = walk.way.network();
+        // The kernel makes itself addresses in its own time, which would be taken for something left behind.
+        host.set_sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
+        host.set_sysctl("net.ipv6.conf.default.accept_dad", "0");
+        host.pod("pod");
+        host.pod("neighbour");
+        let plugin = walk.lab.plugin(&host, walk.way.plugin);
+        let neighbour = with_neighbour.then(|| plugin.add(&network, &neighbour()));
+        let before = host.observe();
+        if walk.verb == "DEL" {
+            plugin.add(&network, &pod());
+        }
+        Self {
+            walk,
+            network,
+            neighbour,
+            before,
+            host,
+        }
+    }
+
+    fn plugin(&self) -> Plugin<'_> {
+        self.walk.lab.plugin(&self.host, self.walk.way.plugin)
+    }
+
+    fn left(&self) -> Vec<String> {
+        let now = self.host.observe();
+        let mut left = now.leftovers(&self.before);
+        left.extend(now.mentioning("\"pod").into_iter().map(str::to_owned));
+        left
+    }
+
+    #[track_caller]
+    fn assert_clean(&self, what: &str) {
+        let left = self.left();
+        assert!(left.is_empty(), "{what}: left behind:\n{}", left.join("\n"));
+        if let Some(result) = &self.neighbour {
+            let checked = self.plugin().check(&self.network, result, &neighbour());
+            assert!(checked.ok(), "{what}: the neighbour suffers: {checked}");
+        }
+    }
+
+    fn trace(&self) -> String {
+        self.host.read("/run/strace").unwrap_or_default()
+    }
+}
+
+/// A small generator of numbers that are random enough to choose by (a linear congruence of Knuth's).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((self.0 >> 33) % (limit as u64)).unwrap_or_default()
+    }
+}
+
+fn seed() -> u64 {
+    let given = env::var("TRESTLE_FAULT_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::from(now.subsec_micros())
+    })
+}
+
+/// How often each call was made. A fault counts the calls of each process by itself, so what counts is the process that
+/// makes most.
+fn count(trace: &str) -> BTreeMap<String, usize> {
+    let mut by_process = BTreeMap::new();
+    // A write to a sysctl that has to wait for other users of the kernel's lock begins again, time after time.
+    for line in trace.lines().filter(|line| !line.contains("= ? ERESTART")) {
+        // "1234  openat(AT_FDCWD, …": the number of the process, blanks, the call.
+        let Some((process, call)) = line.split_once(' ') else {
+            continue;
+        };
+        let Some((name, _)) = call.trim_start().split_once('(') else {
+            continue;
+        };
+        if !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            *by_process.entry((process, name)).or_insert(0) += 1;
+        }
+    }
+    let mut calls = BTreeMap::new();
+    for ((_, name), count) in by_process {
+        let most = calls.entry(name.to_owned()).or_insert(0);
+        *most = count.max(*most);
+    }
+    assert!(calls.len() > 10, "the trace was understood: {calls:?}");
+    calls
+}
+
+/// A plugin, a verb and what is done to its calls.
+#[derive(Clone, Copy)]
+struct Walk<'l> {
+    lab: &'l Lab,
+    way: &'static Way,
+    verb: &'static str,
+    faults: &'static [&'static str],
+}
+
+impl Walk<'_> {
+    /// Every combination of a call and a fault, with and without a neighbour.
+    fn combinations(self) -> Vec<(bool, String)> {
+        let mut trials = Vec::new();
+        for with_neighbour in [false, true] {
+            let scene = Scene::new(self, with_neighbour);
+            let nothing = "all:delay_exit=1:when=1";
+            let traced = scene
+                .plugin()
+                .call_with_fault(nothing, self.verb, &scene.network, &pod());
+            traced.succeeded();
+            let calls = count(&scene.trace()).into_iter();
+            for (call, count) in calls.filter(|(call, _)| matters(call, self.faults == KILL)) {
+                for n in 1..=count {
+                    let faults = self.faults.iter();
+                    let faults = faults.map(|fault| format!("{call}:{fault}:when={n}"));
+                    trials.extend(faults.map(|fault| (with_neighbour, fault)));
+                }
+            }
+        }
+        trials
+    }
+
+    /// Those of the combinations that are to be tried.
+    fn trials(self, sample: Option<usize>, seed: u64) -> Vec<(bool, String)> {
+        let mut all = self.combinations();
+        if let Ok(alone) = env::var("TRESTLE_FAULT") {
+            all.retain(|(_, fault)| *fault == alone);
+            return all;
+        }
+        let Some(size) = sample else { return all };
+        let given = env::var("TRESTLE_FAULT_SAMPLE").ok();
+        let size = given.and_then(|size| size.parse().ok()).unwrap_or(size);
+        let mut random = Random(seed);
+        (0..size)
+            .map(|_| all[random.below(all.len())].clone())
+            .collect()
+    }
+
+    fn run(self, sample: Option<usize>) {
+        let seed = seed();
+        let trials = self.trials(sample, seed);
+        let next = AtomicUsize::new(0);
+        let problems = Mutex::new(Vec::new());
+        let workers = if sample.is_some() { 1 } else { WORKERS };
+        let title = format!("{} {}", self.verb, self.way.name);
+        at_once(workers, |_| {
+            while let Some((with_neighbour, fault)) =
+                trials.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let what = format!("{title} with {fault}, neighbour {with_neighbour}, seed {seed}");
+                let tried = catch_unwind(AssertUnwindSafe(|| {
+                    trial(&Scene::new(self, *with_neighbour), fault, &what);
+                }));
+                if tried.is_err() {
+                    problems.lock().expect("no panic").push(what);
+                }
+                let done = next.load(Ordering::Relaxed).min(trials.len());
+                if sample.is_none() && done.is_multiple_of(REPORT) {
+                    let faults = self.faults.join(", ");
+                    eprintln!("{title} with {faults}: {done} of {}", trials.len());
+                }
+            }
+        });
+        let problems = problems.into_inner().expect("no panic");
+        assert!(
+            problems.is_empty(),
+            "{} of {} went wrong:\n{}",
+            problems.len(),
+            trials.len(),
+            problems.join("\n")
+        );
+    }
+}
+
+fn trial(scene: &Scene<'_>, fault: &str, what: &str) {
+    let (plugin, network, verb) = (scene.plugin(), &scene.network, scene.walk.verb);
+    let output = plugin.call_with_fault(fault, verb, network, &pod());
+    judge(scene, verb, &output, what);
+    plugin.del(network, &pod());
+    scene.assert_clean(what);
+    let result = plugin.add(network, &pod());
+    plugin.check(network, &result, &pod()).succeeded();
+    plugin.del(network, &pod());
+    scene.assert_clean(what);
+}
+
+/// What must be true right after the call with the fault: success, or an error object and nothing half done, or the
+/// process is gone.
+fn judge(scene: &Scene<'_>, verb: &str, output: &Output, what: &str) {
+    let trace = scene.trace();
+    let hit = trace
+        .lines()
+        .find(|line| line.contains("INJECTED"))
+        .unwrap_or_default();
+    if hit.contains("eventfd") {
+        // The event loop wakes itself up, which never leaves the process and can't fail.
+        return;
+    }
+    assert!(!output.stderr.contains("panicked"), "{what}: {output}");
+    if output.status.code().is_none() || output.status.code() == Some(137) {
+        // Killed; or there is no way on for a process that can't leave the container's namespace.
+        assert!(
+            trace.contains("killed by SIGKILL") || hit.contains("setns"),
+            "{what}: {output}"
+        );
+        return;
+    }
+    if hit.contains("write(1<") {
+        // Who can't be told how it ended calls DEL.
+        return;
+    }
+    if !output.ok() {
+        output.error();
+    }
+    if verb == "ADD" && output.ok() {
+        let checked = scene.plugin().check(&scene.network, &output.json(), &pod());
+        assert!(checked.ok(), "{what}: ADD succeeded, but {checked}");
+    }
+    let hits = trace
+        .lines()
+        .filter(|line| line.contains("INJECTED") || line.contains("killed by SIGKILL"));
+    if hits.count() > 1 && output.text().contains("left behind") {
+        // A program that is run counts its calls anew, so undoing has met the fault too. It says so, and DEL comes.
+        return;
+    }
+    if verb == "ADD" && !output.ok() || verb == "DEL" && output.ok() {
+        // A record that the address files contradict is debris, which the next use of the network removes.
+        let left: Vec<_> = scene.left();
+        let left: Vec<_> = left
+            .iter()
+            .filter(|line| verb == "ADD" || !line.contains("/.trestle/net/pod:eth0"))
+            .collect();
+        assert!(left.is_empty(), "{what}: left behind:\n{left:#?}");
+    }
+}
