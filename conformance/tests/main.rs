@@ -1,5 +1,6 @@
 //! The conformance suite: one executable, one list of tests, named `module::behaviour`.
 
+mod abandoned;
 mod bridge;
 mod common;
 mod delegation;
@@ -20,6 +21,7 @@ mod loopback;
 mod portmap;
 mod protocol;
 mod reclaim;
+mod rogue_router;
 mod samples;
 mod scenarios;
 mod storage;
@@ -41,9 +43,11 @@ fn main() -> ExitCode {
         storage::cases(),
         storms::cases(),
         garbage_collection::cases(),
+        abandoned::cases(),
         upkeep::cases(),
         bridge::cases(),
         layer3::cases(),
+        rogue_router::cases(),
         portmap::cases(),
         host_local::cases(),
         host_local_state::cases(),
