@@ -15,8 +15,8 @@ use cni_conf::request::AttachmentId;
 
 use super::owner::Owner;
 use super::veth::{KIND, NAMES};
-use crate::host::Rtnl;
 use crate::host::rtnl::Link;
+use crate::host::{HostError, Rtnl};
 
 /// How long an ADD may take between the pair and its alias. In between are sysctls and the masquerading of the addresses:
 /// milliseconds, unless somebody else keeps the firewall busy.
@@ -53,23 +53,32 @@ pub fn pairs(
         .into_iter()
         .filter(|link| is_unfinished(link) && !keep.iter().any(|owner| may_be_of(link, owner)))
         .collect();
-    errors.extend(abandoned(host, unfinished, bridge).err());
+    match abandoned(host, unfinished, bridge) {
+        Ok(pairs) => {
+            let failed = pairs
+                .iter()
+                .filter_map(|pair| host.delete_link(pair.index).err());
+            errors.extend(failed.map(Error::from));
+        }
+        Err(error) => errors.push(error.into()),
+    }
     errors
 }
 
-/// Deletes those of the pairs that are as they were when an ADD would be further.
-fn abandoned(host: &Rtnl, mut pairs: Vec<Link>, bridge: Option<&str>) -> Result<(), Error> {
+/// Those of the pairs that are as they were when an ADD would be further.
+fn abandoned(
+    host: &Rtnl,
+    mut pairs: Vec<Link>,
+    bridge: Option<&str>,
+) -> Result<Vec<Link>, HostError> {
     if pairs.is_empty() {
-        return Ok(());
+        return Ok(pairs);
     }
     let bridge = bridge.map(|name| host.link_by_name(name)).transpose()?;
     let bridge = bridge.flatten().map(|link| link.index);
     pairs.retain(|link| link.master.is_none() || link.master == bridge);
-    if pairs.is_empty() {
-        return Ok(());
-    }
     let begin = Instant::now();
-    while begin.elapsed() < ADD_BOUND {
+    while !pairs.is_empty() && begin.elapsed() < ADD_BOUND {
         thread::sleep(TICK);
         let mut unfinished = Vec::new();
         for pair in pairs {
@@ -79,14 +88,8 @@ fn abandoned(host: &Rtnl, mut pairs: Vec<Link>, bridge: Option<&str>) -> Result<
             }
         }
         pairs = unfinished;
-        if pairs.is_empty() {
-            return Ok(());
-        }
     }
-    pairs
-        .iter()
-        .try_for_each(|pair| host.delete_link(pair.index).map(drop))?;
-    Ok(())
+    Ok(pairs)
 }
 
 /// True if the link may be the host's end of a pair that an ADD of ours has just made: down, without alias, the other end in
