@@ -15,11 +15,12 @@ pub(super) const ERRORS: [&str; 5] = [
 /// Calls that only look, or change nothing but the process itself, which is gone when it is killed. Being killed at one of
 /// them leaves the same behind as being killed at the next call that is not one of them, and there always is one:
 /// `exit_group`. So nothing is tried twice.
-const INERT: [&str; 48] = [
+const INERT: [&str; 56] = [
     "access",
     "arch_prctl",
     "bind",
     "brk",
+    "clock_nanosleep",
     "close",
     "dup",
     "epoll_create1",
@@ -34,6 +35,7 @@ const INERT: [&str; 48] = [
     "getdents64",
     "geteuid",
     "getpid",
+    "getppid",
     "getrandom",
     "getsockname",
     "getsockopt",
@@ -49,12 +51,14 @@ const INERT: [&str; 48] = [
     "newfstatat",
     "poll",
     "prctl",
-    "prlimit64",
     "pread64",
+    "prlimit64",
+    "pselect6",
     "read",
     "readlink",
     "readlinkat",
     "recvfrom",
+    "recvmsg",
     "rseq",
     "rt_sigaction",
     "rt_sigprocmask",
@@ -63,7 +67,11 @@ const INERT: [&str; 48] = [
     "set_robust_list",
     "set_tid_address",
     "setsockopt",
+    "sigaltstack",
+    "statfs",
     "statx",
+    "sysinfo",
+    "uname",
 ];
 
 /// Calls that can't fail by their nature, or that belong to the start of any process and to its memory: no program
