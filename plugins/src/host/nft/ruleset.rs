@@ -1,7 +1,6 @@
 //! Whole rulesets: a transaction in the vocabulary of the `nftables` crate, carried out by `nft`.
 
 use nftables::batch::Batch;
-use nftables::helper::{self, NftablesError};
 
 use crate::host::HostError;
 use crate::host::program::Program;
@@ -18,28 +17,10 @@ pub const NFT: Program = Program {
 /// [`HostError::ProgramMissing`] without `nft`; [`HostError::ProgramFailed`] with its complaint when the
 /// ruleset is refused, in which case nothing has changed.
 pub fn apply(purpose: &str, batch: Batch<'_>) -> Result<(), HostError> {
-    let program = NFT.find(purpose)?;
-    let ruleset = batch.to_nftables();
-    helper::apply_ruleset_with_args(&ruleset, Some(&program), helper::DEFAULT_ARGS)
-        .map_err(|error| explain(purpose, error))
-}
-
-fn explain(purpose: &str, error: NftablesError) -> HostError {
-    let operation = purpose.to_owned();
-    let failed = |complaint| HostError::ProgramFailed {
-        operation,
-        program: NFT.name,
-        complaint,
-    };
-    match error {
-        NftablesError::NftExecution { inner, .. } => HostError::System {
-            operation: format!("{purpose}: run nft"),
-            source: inner,
-        },
-        NftablesError::NftFailed { stderr, .. } => failed(stderr.trim().to_owned()),
-        NftablesError::NftOutputEncoding { .. } => failed("its output is not text".to_owned()),
-        NftablesError::NftInvalidJson(error) => {
-            failed(format!("its output is not understood: {error}"))
-        }
-    }
+    let ruleset = serde_json::to_string(&batch.to_nftables());
+    let ruleset = ruleset.map_err(|error| HostError::System {
+        operation: format!("{purpose}: write the ruleset"),
+        source: error.into(),
+    })?;
+    NFT.run(purpose, ["-j", "-f", "-"], &ruleset).map(drop)
 }
