@@ -72,12 +72,14 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(refused)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A child that ends early closes the pipe; its own message is the better one.
-            let _ = stdin.write_all(input.as_bytes());
-        }
+        let written = match child.stdin.take() {
+            Some(mut stdin) => stdin.write_all(input.as_bytes()),
+            None => Ok(()),
+        };
         let output = finish(child).map_err(refused)?;
         if output.status.success() {
+            // A child that fails and closes the pipe early says why; one that succeeded has done so with half its input.
+            written.map_err(refused)?;
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let complaint = String::from_utf8_lossy(&output.stderr);
