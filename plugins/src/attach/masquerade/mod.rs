@@ -14,6 +14,7 @@
 
 mod iptables;
 mod nftables;
+mod reference;
 mod rules;
 
 use cni_conf::names::NetworkName;
@@ -109,6 +110,7 @@ pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
     let taken = nftables::remove(&mut nft, &owner.network, &|found| found == comment)?;
     // Both may have something: the backend was changed, and nftables took in the containers that it found alive.
     iptables::remove(&mut nft, owner)?;
+    reference::remove(&mut nft, owner)?;
     Ok(Removal {
         network: owner.network.clone(),
         comment,
@@ -175,13 +177,21 @@ pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, Ho
     Ok(removed)
 }
 
-/// Compares what is there with what `wanted` says, and gives a sentence for each difference.
+/// Compares what is there with what `wanted` says, and gives a sentence for each difference. None where the reference
+/// attached the container and masquerades it.
 ///
 /// # Errors
 /// What the kernel or the program says.
 pub fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
-    match wanted.backend {
-        Backend::Nftables => nftables::check(wanted),
-        Backend::Iptables => iptables::check(wanted),
-    }
+    let differences = match wanted.backend {
+        Backend::Nftables => nftables::check(wanted)?,
+        Backend::Iptables => iptables::check(wanted)?,
+    };
+    let by_the_reference = !differences.is_empty()
+        && reference::masquerades(&mut Nft::open()?, wanted.owner, wanted.addresses)?;
+    Ok(if by_the_reference {
+        Vec::new()
+    } else {
+        differences
+    })
 }
