@@ -122,6 +122,10 @@ fn routes(place: &Place, lines: &mut BTreeSet<String>) {
             if dst.starts_with("fe80:") || dst.starts_with("ff00:") {
                 continue;
             }
+            // They follow from the addresses, some moments later.
+            if family == "6" && route["table"] == "local" {
+                continue;
+            }
             let mut route = route.clone();
             // Whether the carrier is there.
             if let Some(route) = route.as_object_mut() {

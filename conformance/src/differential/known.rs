@@ -141,6 +141,16 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, _| true,
     },
     Difference {
+        name: "no-advertisements-at-a-vlan-gateway",
+        covers: |_, fact| fact.what.contains("/cni0.100/accept_ra="),
+    },
+    Difference {
+        name: "default-vlan-of-a-trunk",
+        covers: |maker, fact| {
+            maker == Maker::Go && is(fact, "vlan") && fact.what.ends_with("\"vlan\":1}")
+        },
+    },
+    Difference {
         name: "undone-at-once",
         covers: |maker, fact| maker == Maker::Go && fact.place != "answer",
     },
@@ -180,7 +190,7 @@ pub const KNOWN: &[Difference] = &[
         name: "gc-collects",
         // What belongs to the valid one is the same at the step that collects the others.
         covers: |maker, fact| {
-            let of_the_valid = fact.place == "two" || fact.what.contains("two");
+            let of_the_valid = fact.place == "kept" || fact.what.contains("kept");
             maker == Maker::Ours
                 && match fact.step.as_str() {
                     "gc, one is valid" => fact.place != "answer" && !of_the_valid,

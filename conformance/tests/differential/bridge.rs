@@ -213,22 +213,33 @@ fn masquerade() -> Vec<Scenario> {
 }
 
 fn vlans() -> Vec<Scenario> {
+    const AT_THE_GATEWAY: &[&str] = &["no-advertisements-at-a-vlan-gateway"];
     let tagged = with(plain(), json!({"vlan": 100}));
     let trunk = json!({"vlanTrunk": [{"id": 5}, {"minID": 10, "maxID": 12}]});
-    let without_default = json!({"preserveDefaultVlan": false});
+    let default_vlan =
+        |network: &Value, keep: bool| with(network.clone(), json!({"preserveDefaultVlan": keep}));
+    let filtering = |scenario: Scenario| scenario.needs(Need::VlanFiltering);
     vec![
-        layer_3("vlan", tagged.clone()).needs(Need::VlanFiltering),
-        layer_3(
+        filtering(layer_3("vlan", tagged.clone()))
+            .differs(AT_THE_GATEWAY)
+            .sees(&["addr cni0.100 10.1.0.1/24"]),
+        filtering(layer_3("vlan_with_default", default_vlan(&tagged, true)))
+            .differs(AT_THE_GATEWAY),
+        filtering(layer_3(
             "vlan_without_default",
-            with(tagged.clone(), without_default.clone()),
-        )
-        .needs(Need::VlanFiltering),
-        layer_2("vlan_trunk", trunk.clone()).needs(Need::VlanFiltering),
-        layer_2(
+            default_vlan(&tagged, false),
+        ))
+        .differs(AT_THE_GATEWAY),
+        filtering(layer_2("vlan_trunk", trunk.clone())).sees(&["\"vlan\":10"]),
+        filtering(layer_2(
+            "vlan_trunk_with_default",
+            default_vlan(&trunk, true),
+        )),
+        filtering(layer_2(
             "vlan_trunk_without_default",
-            with(trunk.clone(), without_default),
-        )
-        .needs(Need::VlanFiltering),
+            default_vlan(&trunk, false),
+        ))
+        .differs(&["default-vlan-of-a-trunk"]),
         layer_3("vlan_on_a_kernel_without", tagged)
             .needs(Need::NoVlanFiltering)
             .differs(&NEVER_ATTACHED)
