@@ -110,7 +110,6 @@ pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
     let taken = nftables::remove(&mut nft, &owner.network, &|found| found == comment)?;
     // Both may have something: the backend was changed, and nftables took in the containers that it found alive.
     iptables::remove(&mut nft, owner)?;
-    reference::remove(&mut nft, owner)?;
     Ok(Removal {
         network: owner.network.clone(),
         comment,
@@ -139,6 +138,14 @@ impl Removal {
 /// As [`begin_removal`].
 pub fn remove(owner: &Owner) -> Result<(), HostError> {
     begin_removal(owner)?.finish()
+}
+
+/// Takes out what the reference made for `owner`, for a container that is not known to have been attached by us.
+///
+/// # Errors
+/// What the kernel or the program says.
+pub fn remove_of_the_reference(owner: &Owner) -> Result<(), HostError> {
+    reference::remove(&mut Nft::open()?, owner)
 }
 
 /// How [`Kept::owner`] spells an owner.
