@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         let case = Case::new(format!("differential::gc::{name}"), move |lab| {
             gc(lab, &chain, &differences);
         });
-        cases.push(case.needs(Need::GoPlugins));
+        cases.push(case.needs(Need::GoPlugins).ours());
     }
     cases.push(Case::new("differential::status", status).needs(Need::GoPlugins));
     cases
