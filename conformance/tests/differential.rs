@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 
 use conformance::differential::{KNOWN, Side, chained, compare};
-use conformance::{Call, Case, Lab, Need, Pod, Protocol, case, host_local, layer2, with};
+use conformance::{
+    Call, Case, Lab, Need, Pod, Protocol, case, host_local, ipam_network, layer2, with,
+};
 use serde_json::{Value, json};
 
 use crate::common::{dual, ip, plain};
@@ -22,7 +24,10 @@ const BRIDGE: [&str; 5] = [
 type Row = (&'static str, &'static [&'static str], Value);
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = vec![case!(every_difference_has_its_reason)];
+    let mut cases = vec![
+        case!(every_difference_has_its_reason),
+        case!(status_of_a_full_pool).needs(Need::GoPlugins),
+    ];
     let kinds: [(&str, &'static [&'static str], Vec<Row>); 5] = [
         ("bridge", &BRIDGE, bridge_rows()),
         ("ptp", &PTP, ptp_rows()),
@@ -58,6 +63,23 @@ fn scenario(plugin: &str, kind: &'static [&'static str], (name, more, network): 
         });
     };
     Case::new(format!("differential::{plugin}::{name}"), test).needs(Need::GoPlugins)
+}
+
+fn status_of_a_full_pool(lab: &Lab) {
+    let network = ipam_network(host_local(&["10.1.0.0/30"]));
+    let expected = ["index-beside-the-state", "status-of-a-full-pool"];
+    compare(lab, &expected, |side| {
+        let pod = side.pod("pod");
+        side.start();
+        side.step("before");
+        side.call("STATUS", &network, &Call::default());
+        side.life(std::slice::from_ref(&network), &Call::of(&pod), |side| {
+            side.step("full");
+            side.call("STATUS", &network, &Call::default());
+        });
+        side.step("after");
+        side.call("STATUS", &network, &Call::default());
+    });
 }
 
 /// The differences of a kind and of one scenario. A name with `!` is one of its kind that it does not show.
