@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # obtain.sh - fetch the container runtimes that the end-to-end tests run, and make their image.
 #
-# Like ../tools/obtain.sh, whose functions it uses: Debian's packages of bookworm, verified by apt and only
-# unpacked, into runtimes/ of the tools directory:
+# Like ../tools/obtain.sh, whose functions it uses: Debian's packages, verified by apt and only unpacked, into the
+# tools directory:
 #
-#   runtimes/usr/         containerd, runc, ctr, podman, conmon, and libraries a small machine may lack
+#   runtimes/usr/         of bookworm: containerd 1.6, runc, podman, conmon, and libraries a small machine may lack
 #   runtimes/image.tar    an image of the static busybox (see image.sh)
-#   runtimes/VERSION      written last
+#   containerd-1.7/usr/   of trixie: containerd, its shim and ctr, which do with bookworm's libc and runc
+#   containerd-2/usr/     of sid: the same
 #
-# Status: 0 when everything is there, else 1 or 2, and stderr says why.
+# Each has a file VERSION, written last. Status: 0 when everything is there, 1 when a part is missing (stderr says
+# which and why), 2 when nothing could be tried.
 set -euo pipefail
 # shellcheck source=../tools/obtain.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tools/obtain.sh"
@@ -23,7 +25,7 @@ packages=(
 )
 
 obtain_runtimes() {
-    local root version here=$1
+    local root version
     root=$(mktemp -d "$work/runtimes.XXXXXX")
     # With the suite, because a newer version that is installed here would be wanted otherwise.
     fetch_binary bookworm "$root" "${packages[@]/%//bookworm}" || return 1
@@ -35,16 +37,30 @@ obtain_runtimes() {
     publish "$root" runtimes "$version"
 }
 
-complete runtimes && exit 0
-for tool in apt-get dpkg flock tar awk; do
-    command -v "$tool" >/dev/null || die "$tool is missing; this script needs Debian or a derivative of it"
-done
-[ -r "$keyring" ] || die "no $keyring to verify packages with; install debian-archive-keyring"
-mkdir -p "$tools/apt"
-tools=$(cd "$tools" && pwd)
-exec 9>"$tools/lock"
-flock -n 9 || { say "waiting for another run to finish"; flock 9; }
-work=$(mktemp -d "$tools/work.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-complete runtimes || obtain_runtimes "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)" || exit 1
-rm -rf "$tools/apt"
+# obtain_containerd PART SUITE: containerd alone. The suite's runc wants a newer libc, and never sees a plugin.
+obtain_containerd() {
+    local part=$1 suite=$2 root unpacked version program
+    unpacked=$(mktemp -d "$work/unpacked.XXXXXX")
+    root=$(mktemp -d "$work/containerd.XXXXXX")
+    fetch_binary "$suite" "$unpacked" "containerd/$suite" || return 1
+    version=$(version_of "$debs" containerd)
+    mkdir -p "$root/usr/bin"
+    for program in containerd containerd-shim-runc-v2 ctr; do
+        mv "$unpacked/usr/bin/$program" "$root/usr/bin/" || return 1
+    done
+    "$root/usr/bin/containerd" --version >/dev/null || { say "containerd of $suite doesn't run on this machine"; return 1; }
+    publish "$root" "$part" "$version"
+}
+
+obtain() {
+    case $1 in
+        runtimes) obtain_runtimes ;;
+        containerd-1.7) obtain_containerd containerd-1.7 trixie ;;
+        containerd-2) obtain_containerd containerd-2 sid ;;
+    esac
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+parts=(runtimes containerd-1.7 containerd-2)
+scaffold=(apt)
+main "$@"

@@ -20,6 +20,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tools=${TRESTLE_TOOLS:-$(cd "$here/../.." && pwd)/target/conformance-tools}
 parts=(plugins-new plugins-old cnitool-old cnitool-new)
+# What is worth a gigabyte and serves no more when all parts are there: apt's indexes, compilers.
+scaffold=(apt xz go-bookworm go-bookworm-backports)
 package=golang-github-appc-cni
 default_mirror=http://deb.debian.org/debian
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -225,13 +227,14 @@ main() {
     trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
     for part in "${parts[@]}"; do
         complete "$part" && continue
-        # In a subshell, so that one part's failure leaves the others their chance.
+        # One part's failure leaves the others their chance.
         obtain "$part" || { say "$part could not be had"; missing+=("$part"); }
     done
     [ ${#missing[@]} -eq 0 ] || { say "missing: ${missing[*]}"; exit 1; }
-    # The indexes and compilers are worth a gigabyte and serve no more.
-    chmod -R u+w "$tools"/go-* && rm -rf "$tools"/go-* "$tools"/apt
+    for part in "${scaffold[@]}"; do
+        [ ! -e "$tools/$part" ] || { chmod -R u+w "$tools/$part" && rm -rf "${tools:?}/$part"; }
+    done
 }
 
-# Another script may read this one for its functions.
+# Another script may read this one for its functions, with parts and an obtain() of its own.
 [ "${BASH_SOURCE[0]}" != "$0" ] || main "$@"
