@@ -9,6 +9,9 @@ mod engine;
 mod image;
 mod node;
 mod podman;
+mod readiness;
+mod runtime;
+mod upgrade;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -19,7 +22,12 @@ use conformance::{Case, Host, Machine, Need, Snapshot, Subject};
 
 fn main() -> ExitCode {
     conformance::obtain_runtimes();
-    let cases = [containerd::cases(), podman::cases()];
+    let cases = [
+        containerd::cases(),
+        readiness::cases(),
+        upgrade::cases(),
+        podman::cases(),
+    ];
     conformance::run(cases.into_iter().flatten().collect())
 }
 
