@@ -296,7 +296,7 @@ fn eight_pods_at_once(runtime: &Runtime) {
 }
 
 /// Do something so many times at the same time.
-fn at_once<R: Send>(times: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+pub(crate) fn at_once<R: Send>(times: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
     thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> = (0..times)
@@ -333,7 +333,7 @@ fn a_pod_that_gets_no_address_leaves_nothing(runtime: &Runtime) {
     let state = |node: &Node| node.machine.observe().since(&node.before);
     let before = state(&node);
     let refused = node
-        .try_run_pod("second", &[])
+        .try_run_pod("second")
         .expect_err("there is one address only");
     assert!(refused.contains("network"), "a reason: {refused}");
     // containerd takes the namespace of a failed pod away a moment later.

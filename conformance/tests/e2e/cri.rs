@@ -83,6 +83,8 @@ pub(crate) struct PodSandboxConfig {
     pub(crate) log_directory: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) port_mappings: Vec<PortMapping>,
+    #[prost(map = "string, string", tag = "7")]
+    pub(crate) annotations: HashMap<String, String>,
     #[prost(message, optional, tag = "8")]
     pub(crate) linux: Option<LinuxPodSandboxConfig>,
 }

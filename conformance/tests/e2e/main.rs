@@ -6,6 +6,7 @@
 mod containerd;
 mod cri;
 mod engine;
+mod extras;
 mod image;
 mod node;
 mod podman;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     conformance::obtain_runtimes();
     let cases = [
         containerd::cases(),
+        extras::cases(),
         readiness::cases(),
         upgrade::cases(),
         podman::cases(),

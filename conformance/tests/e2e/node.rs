@@ -89,10 +89,11 @@ impl Node {
         self.programs = runtime.lab.containerd(runtime.release);
     }
 
-    /// Make this the network configuration list.
+    /// Write the network configuration list of that name, or write it anew.
     pub(crate) fn configure(&self, network: &Value) {
-        let inside = self.machine.inside();
-        inside.write(&format!("{NET_D}/10-net.conflist"), network.to_string());
+        let name = network["name"].as_str().unwrap_or_default();
+        let file = format!("{NET_D}/{name}.conflist");
+        self.machine.inside().write(&file, network.to_string());
     }
 
     /// Start containerd and wait until it answers.
@@ -160,29 +161,37 @@ impl Node {
 
     /// Run a pod with these host ports, each forwarded to port 80 of it by a protocol, 0 for TCP and 1 for UDP.
     pub(crate) fn run_pod_with_ports(&self, name: &str, ports: &[(i32, i32)]) -> Pod {
-        let pod = self.try_run_pod(name, ports);
-        pod.unwrap_or_else(|error| panic!("run {name}: {error}"))
-    }
-
-    pub(crate) fn try_run_pod(&self, name: &str, ports: &[(i32, i32)]) -> Result<Pod, String> {
         let mapping = |&(protocol, host_port): &(i32, i32)| cri::PortMapping {
             protocol,
             host_port,
             container_port: 80,
             host_ip: String::new(),
         };
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-        };
         let config = cri::PodSandboxConfig {
-            metadata: Some(metadata),
-            hostname: name.to_owned(),
-            log_directory: "/run/e2e".to_owned(),
             port_mappings: ports.iter().map(mapping).collect(),
-            linux: Some(cri::LinuxPodSandboxConfig {}),
+            ..pod_config(name)
         };
+        self.run_pod_of(config)
+            .unwrap_or_else(|error| panic!("run {name}: {error}"))
+    }
+
+    /// Run a pod with these annotations.
+    pub(crate) fn run_pod_with_annotations(&self, name: &str, annotations: &[(&str, &str)]) -> Pod {
+        let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
+        let config = cri::PodSandboxConfig {
+            annotations: annotations.iter().map(owned).collect(),
+            ..pod_config(name)
+        };
+        self.run_pod_of(config)
+            .unwrap_or_else(|error| panic!("run {name}: {error}"))
+    }
+
+    /// Run a pod, which may fail.
+    pub(crate) fn try_run_pod(&self, name: &str) -> Result<Pod, String> {
+        self.run_pod_of(pod_config(name))
+    }
+
+    fn run_pod_of(&self, config: cri::PodSandboxConfig) -> Result<Pod, String> {
         let request = cri::RunPodSandboxRequest {
             config: Some(config.clone()),
         };
@@ -309,6 +318,21 @@ impl Node {
     pub(crate) fn assert_nothing_left(&self, pods: &[Pod]) {
         let ids: Vec<String> = pods.iter().map(|pod| pod.id.clone()).collect();
         crate::assert_nothing_left(&self.machine, self.subject, &self.before, &ids);
+    }
+}
+
+fn pod_config(name: &str) -> cri::PodSandboxConfig {
+    let metadata = cri::PodSandboxMetadata {
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        namespace: "default".to_owned(),
+    };
+    cri::PodSandboxConfig {
+        metadata: Some(metadata),
+        hostname: name.to_owned(),
+        log_directory: "/run/e2e".to_owned(),
+        linux: Some(cri::LinuxPodSandboxConfig {}),
+        ..Default::default()
     }
 }
 

@@ -41,7 +41,7 @@ fn a_full_pool_is_told_and_holds_nothing_back(runtime: &Runtime) {
     ] {
         assert!(reason.contains(part), "{part:?} in {reason}");
     }
-    let refused = node.try_run_pod("another", &[]);
+    let refused = node.try_run_pod("another");
     let refused = refused.expect_err("there is one address only");
     assert!(refused.contains("1 of 1"), "the same reason: {refused}");
 

@@ -35,7 +35,8 @@ impl Runtime<'_> {
     }
 
     /// The configuration file. `restrict_oom_score_adj` lets containerd work where this process may not raise a
-    /// score, `runc.sh` where it has no cgroup controllers; neither has to do with networks.
+    /// score, `runc.sh` where it has no cgroup controllers; neither has to do with networks. A second list in the directory
+    /// is a second network of every pod.
     pub(crate) fn configuration(&self) -> String {
         let bin = self.lab.bin().display();
         let runc = workspace().join("conformance/e2e/runc.sh");
@@ -74,6 +75,7 @@ disable_apparmor = true
 [plugins."{cri}".cni]
 {bin_dir}
 conf_dir = "{NET_D}"
+max_conf_num = 2
 [plugins."{cri}".containerd]
 default_runtime_name = "runc"
 [plugins."{cri}".containerd.runtimes.runc]
