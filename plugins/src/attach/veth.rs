@@ -8,7 +8,7 @@ use cni_conf::request::AttachmentId;
 use super::container::{Container, if_there};
 use super::mac;
 use super::owner::Owner;
-use crate::host::rtnl::{Link, LinkChange, NewVeth, PortChange, VethEnd, VethPair};
+use crate::host::rtnl::{Link, LinkChange, NewVeth, VethEnd, VethPair};
 use crate::host::{Rtnl, Sysctl};
 
 /// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
@@ -100,22 +100,14 @@ fn create_as(
     }
 }
 
-/// Brings the host's end up, as a bridge port with these settings if it is one. In the same request it gets the alias
-/// that tells whose it is; the kernel takes none when a link is created.
-pub fn bring_up(
-    host: &Rtnl,
-    link: u32,
-    owner: &Owner,
-    port: Option<PortChange>,
-) -> Result<(), Error> {
-    let alias = owner.alias();
-    let change = LinkChange {
+/// What brings the host's end up, and gives it the alias that tells whose it is; the kernel takes none when a link is
+/// created.
+pub fn up(alias: &str) -> LinkChange<'_> {
+    LinkChange {
         up: Some(true),
-        alias: Some(&alias),
-        port,
+        alias: Some(alias),
         ..LinkChange::default()
-    };
-    Ok(host.set_link(link, &change)?)
+    }
 }
 
 /// The host's end, if there is one.

@@ -16,7 +16,7 @@ use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
 use crate::attach::{forward, mac, masq};
-use crate::host::rtnl::{AddressOptions, NewRoute, RouteFilter, VethPair};
+use crate::host::rtnl::{AddressOptions, Change, NewRoute, RouteFilter, VethPair};
 use crate::host::{HostError, Rtnl, Sysctl};
 
 pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
@@ -99,21 +99,27 @@ impl Add {
             nodad: true,
             noprefixroute: true,
         };
-        for gateway in &plan.gateways {
-            self.host
-                .add_address(link, IpNet::from(*gateway), options)?;
-        }
-        veth::bring_up(&self.host, link, &self.owner, None)?;
-        for address in &plan.container {
-            let route = NewRoute {
+        let alias = self.owner.alias();
+        let gateways = plan.gateways.iter().map(|gateway| Change::Address {
+            link,
+            net: IpNet::from(*gateway),
+            options,
+        });
+        let change = veth::up(&alias);
+        let routes = plan.container.iter().map(|address| {
+            Change::Route(NewRoute {
                 oif: Some(link),
                 ..NewRoute::to(IpNet::from(*address))
-            };
-            self.host
-                .add_route(&route)
-                .map_err(|error| self.explain_route(error, *address))?;
-        }
-        Ok(())
+            })
+        });
+        let up = [Change::Link { link, change }];
+        let all: Vec<_> = gateways.chain(up).chain(routes).collect();
+        self.host
+            .apply(&all)
+            .map_err(|(place, error)| match all.get(place) {
+                Some(Change::Route(new)) => self.explain_route(error, new.dst.addr()),
+                _ => error.into(),
+            })
     }
 
     /// A route to the container's address that is there already leads to somebody else.
