@@ -73,13 +73,17 @@ impl Node {
         node.install(runtime);
         node.configure(network);
         node.start_containerd();
-        let image = node.machine.image();
+        node.load_image();
+        node
+    }
+
+    fn load_image(&self) {
+        let image = self.machine.image();
         let args = ["--address", SOCKET, "--namespace", "k8s.io"];
         let args = [&args[..], &["images", "import", &image]].concat();
-        node.machine
-            .exec(&node.programs.join("ctr"), &args, &[])
+        self.machine
+            .exec(&self.programs.join("ctr"), &args, &[])
             .succeeded();
-        node
     }
 
     /// Make this the release that is started next, on what the one before has left.
@@ -124,6 +128,18 @@ impl Node {
         self.sh(&format!("kill -9 {}", pid.trim()));
         let daemon = self.daemon.lock().expect("lock").take();
         let _ = daemon.expect("containerd runs").wait();
+    }
+
+    /// What a machine is after its runtime's disk was replaced and it was started again: no containers, no
+    /// namespaces, and a containerd that knows of none.
+    pub(crate) fn forget_everything(&self) {
+        self.kill_containerd();
+        self.sh("kill -9 -1 || true");
+        let mounts = "grep -o ' /run/\\(containerd\\|netns\\)/[^ ]*' /proc/mounts";
+        self.sh(&format!("{mounts} | sort -r | xargs -r umount"));
+        self.sh("rm -rf /run/e2e/root /run/containerd/* /run/netns/* /var/lib/cni/results");
+        self.start_containerd();
+        self.load_image();
     }
 
     /// Run a shell command on the node.

@@ -8,8 +8,9 @@ use crate::containerd::bridge;
 use crate::patiently;
 use crate::runtime::{Runtime, Scenario, network, scenario};
 
-const SCENARIOS: [Scenario; 2] = [
+const SCENARIOS: [Scenario; 3] = [
     scenario!(a_full_pool_is_told_and_holds_nothing_back),
+    scenario!(addresses_that_nobody_gives_back_leave_a_node_ready),
     scenario!(
         a_mistake_in_the_list_is_told_before_the_first_pod,
         "portmap",
@@ -48,6 +49,20 @@ fn a_full_pool_is_told_and_holds_nothing_back(runtime: &Runtime) {
     node.stop_pod(&pod);
     node.network_ready().expect("ready with the address back");
     node.remove(&[pod]);
+}
+
+/// If STATUS took them for used, no pod would be sent there, and no ADD would take them back.
+fn addresses_that_nobody_gives_back_leave_a_node_ready(runtime: &Runtime) {
+    let node = runtime.start(&bridge(&["10.88.0.0/30"], &[]));
+    let lost = node.run_pod("lost");
+    node.network_ready().expect_err("not ready while it runs");
+    node.forget_everything();
+    let ready = || node.network_ready().is_ok();
+    // The kernel takes the lost pod's interfaces away in its own time.
+    assert!(patiently(ready), "ready: {:?}", node.network_ready());
+    let new = node.run_pod("new");
+    assert_eq!(new.addresses, lost.addresses);
+    node.remove(&[new]);
 }
 
 fn a_mistake_in_the_list_is_told_before_the_first_pod(runtime: &Runtime) {
