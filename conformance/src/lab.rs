@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::unistd::Uid;
 use tempfile::TempDir;
@@ -81,6 +82,10 @@ pub enum Need {
     Plugin(&'static str),
     /// The kernel's bridge netfilter. Tests load no modules.
     BridgeNetfilter,
+    /// A kernel whose bridges tell VLANs apart.
+    VlanFiltering,
+    /// A kernel whose bridges don't.
+    NoVlanFiltering,
 }
 
 impl Need {
@@ -94,6 +99,7 @@ impl Need {
             Self::Strace => Some("/usr/bin/strace"),
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
             Self::Runtimes | Self::Containerd(_) | Self::Plugin(_) => None,
+            Self::VlanFiltering | Self::NoVlanFiltering => None,
         }
     }
 }
@@ -163,6 +169,10 @@ impl Lab {
                 .lacks_part("runtimes")
                 .or_else(|| machine::problem(self)),
             Need::Containerd(release) => self.lacks_part(release.part()),
+            Need::VlanFiltering => (!bridges_tell_vlans_apart())
+                .then(|| "this kernel has no VLAN filtering in bridges".to_owned()),
+            Need::NoVlanFiltering => bridges_tell_vlans_apart()
+                .then(|| "this kernel has VLAN filtering in bridges".to_owned()),
             _ => {
                 let file = need.file().filter(|file| !self.tools.join(file).exists());
                 let remedy = match need {
@@ -273,6 +283,15 @@ impl Lab {
             env: Vec::new(),
         }
     }
+}
+
+fn bridges_tell_vlans_apart() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let bridge = "link add br0 type bridge vlan_filtering 1";
+        let program = Program::new("ip").args(bridge.split(' '));
+        Host::new().run(program).ok()
+    })
 }
 
 /// The root of the source tree.

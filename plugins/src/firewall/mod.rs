@@ -29,6 +29,7 @@ mod iptables;
 mod names;
 mod nftables;
 mod ports;
+mod reference;
 mod select;
 mod wanted;
 
@@ -86,7 +87,10 @@ impl Plugin for Firewall {
     /// Whatever the configuration says now: what any backend made is found by its owner.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let owner = comment::of(&Owner::of(request, attachment));
-        remove_all(request, &|found| names::is(&owner, found))
+        let own = remove_all(request, &|found| names::is(&owner, found));
+        let of_the_reference = reference::remove(request).map_err(Error::from);
+        let errors = [own, of_the_reference].into_iter().filter_map(Result::err);
+        Error::join(errors.collect::<Vec<_>>()).map_or(Ok(()), Err)
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
