@@ -22,7 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         let case = Case::new(format!("differential::gc::{name}"), move |lab| {
             gc(lab, &chain, &differences);
         });
-        cases.push(case.needs(Need::GoPlugins));
+        cases.push(case.needs(Need::GoPlugins).ours());
     }
     cases.push(Case::new("differential::status", status).needs(Need::GoPlugins));
     let case = Case::new("differential::status_of_a_full_pool", full_pool);

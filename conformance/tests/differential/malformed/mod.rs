@@ -118,7 +118,8 @@ const TABLES: [Table; 12] = [
 pub(super) fn cases() -> Vec<Case> {
     let case = |(name, rows): Table| {
         let name = format!("differential::malformed::{name}");
-        Case::new(name, move |lab| judge(lab, rows())).needs(Need::GoPlugins)
+        let case = Case::new(name, move |lab| judge(lab, rows()));
+        case.needs(Need::GoPlugins).ours()
     };
     TABLES.into_iter().map(case).collect()
 }
