@@ -172,6 +172,10 @@ impl Add {
         }
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
+        if plan.announce {
+            // Not before the bridge forwards: it would drop the news.
+            self.container.announce(inside, connected.mac)?;
+        }
         Ok(())
     }
 
