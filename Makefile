@@ -41,7 +41,7 @@ demo: packages tools build ## two containers on a bridge, step by step
 bench: packages tools build ## measure trestle, the Go plugins and the kernel's floor; BENCH=--publish refreshes docs/bench.svg
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no cargo bench --package conformance --bench cni -- $(BENCH)
 
-tools: ## fetch cnitool, the reference plugins and the runtimes (unpacked under target, not installed)
+tools: ## fetch cnitool, the reference plugins, the runtimes and firewalld (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
 	-@conformance/e2e/obtain.sh
 

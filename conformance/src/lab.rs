@@ -50,6 +50,8 @@ pub enum Need {
     Strace,
     /// containerd, podman and what belongs to them.
     Runtimes,
+    /// firewalld, and a message bus to reach it by.
+    Firewalld,
     /// A plugin of the subject, which may not have it.
     Plugin(&'static str),
     /// The kernel's bridge netfilter. Tests load no modules.
@@ -66,7 +68,7 @@ impl Need {
             Self::OldGoPlugins => Some("plugins-old/bridge"),
             Self::Strace => Some("/usr/bin/strace"),
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
-            Self::Runtimes | Self::Plugin(_) => None,
+            Self::Runtimes | Self::Firewalld | Self::Plugin(_) => None,
         }
     }
 }
@@ -132,10 +134,8 @@ impl Lab {
     pub fn lacks(&self, need: Need) -> Option<String> {
         match need {
             Need::Plugin(name) => self.lacks_plugin(name),
-            Need::Runtimes if self.runtimes().join("VERSION").exists() => machine::problem(self),
-            Need::Runtimes => {
-                Some("no containerd and podman: conformance/e2e/obtain.sh failed".to_owned())
-            }
+            Need::Runtimes => lacks_system(&self.runtimes(), "containerd and podman"),
+            Need::Firewalld => lacks_system(&self.firewalld(), "firewalld"),
             _ => {
                 let file = need.file().filter(|file| !self.tools.join(file).exists());
                 let remedy = match need {
@@ -195,6 +195,11 @@ impl Lab {
         self.tools.join("runtimes")
     }
 
+    /// firewalld and a message bus, which `e2e/obtain.sh` unpacks too.
+    pub fn firewalld(&self) -> PathBuf {
+        self.tools.join("firewalld")
+    }
+
     /// One of the subject's plugins on a host.
     pub fn plugin<'h>(&self, host: &'h Host, name: &str) -> Plugin<'h> {
         self.plugin_in(host, name, self.bin(), &[])
@@ -236,6 +241,14 @@ impl Lab {
             env: Vec::new(),
         }
     }
+}
+
+/// Why no small machine can run what is unpacked there.
+fn lacks_system(dir: &Path, what: &str) -> Option<String> {
+    if dir.join("VERSION").exists() {
+        return machine::problem(dir);
+    }
+    Some(format!("no {what}: conformance/e2e/obtain.sh failed"))
 }
 
 pub(crate) fn workspace() -> PathBuf {

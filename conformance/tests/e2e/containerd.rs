@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
-use conformance::{Case, Host, Lab, Protocol, Subject, case};
+use conformance::{Case, Host, Lab, Need, Protocol, Subject, case};
 use serde_json::{Value, json};
 
 use crate::image::Http;
@@ -18,7 +18,10 @@ const UDP: i32 = 1;
 pub(crate) fn cases() -> Vec<Case> {
     let with = |case: Case, more: &[&'static str]| {
         with_plugins(
-            with_plugins(case, &["bridge", "host-local", "loopback"]),
+            with_plugins(
+                case.needs(Need::Runtimes),
+                &["bridge", "host-local", "loopback"],
+            ),
             more,
         )
     };

@@ -68,7 +68,7 @@ impl Wanted {
 }
 
 /// The addresses of interfaces in the container; those of results before 0.3.0 belong to no interface.
-fn addresses(result: &CniResult) -> Vec<IpAddr> {
+pub(super) fn addresses(result: &CniResult) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for ip in &result.ips {
         let inside = ip

@@ -1,0 +1,430 @@
+//! Containers on a machine that a real firewalld guards: it drops what it is not told of, and forwarding first.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Child;
+use std::sync::Mutex;
+
+use conformance::{
+    Call, Case, Host, Lab, Machine, Need, Plugin, Pod, Protocol, Snapshot, addresses, bridge, case,
+    host_local, with, with_prev_result,
+};
+use serde_json::{Value, json};
+
+use crate::{MACHINE, OUTSIDE, ip, outside, patiently, with_plugins};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let cases = [
+        case!(an_attached_container_gets_through),
+        case!(gc_closes_the_way_of_what_is_not_valid).ours(),
+        case!(check_notices_a_reload_and_the_next_add_repairs_it).ours(),
+        case!(del_finds_the_sources_without_our_own_tables).ours(),
+        case!(a_source_in_another_zone_is_a_conflict).ours(),
+        case!(a_firewalld_that_stops_is_no_obstacle).ours(),
+        case!(podmans_network_works).needs(Need::Cnitool).ours(),
+        case!(the_reference_and_trestle_share_the_sources)
+            .needs(Need::GoPlugins)
+            .ours(),
+    ];
+    let plugins = ["bridge", "host-local", "portmap", "firewall", "tuning"];
+    let needing = |case: Case| with_plugins(case.needs(Need::Firewalld), &plugins);
+    cases.map(needing).into()
+}
+
+/// A bus that root may do everything on.
+const BUS: &str = r#"<busconfig>
+  <type>system</type>
+  <listen>unix:path=/run/dbus/system_bus_socket</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="root"/>
+    <allow own="*"/>
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+  </policy>
+</busconfig>
+"#;
+
+const LOG: &str = "/run/e2e/firewalld.log";
+
+/// A machine that firewalld guards, and the network it is on.
+struct Guarded {
+    machine: Machine,
+    outside: Host,
+    /// How the machine looked before firewalld came.
+    before: Snapshot,
+    daemons: Mutex<Vec<Child>>,
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // They end with the machine; this only collects the children.
+        for daemon in self.daemons.get_mut().into_iter().flatten() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+impl Guarded {
+    fn start(lab: &Lab) -> Self {
+        let machine = Machine::start_with(&lab.firewalld());
+        let (outside, _) = outside(&machine);
+        for address in MACHINE {
+            let net = if address.contains(':') {
+                "fd00:1::/64"
+            } else {
+                "10.0.0.0/8"
+            };
+            outside.ip(&format!("route add {net} via {address}"));
+        }
+        machine.write("/run/e2e.bus", BUS);
+        machine.write("/run/dbus/README", "the system bus of this machine");
+        let mut guarded = Self {
+            before: machine.observe(),
+            machine,
+            outside,
+            daemons: Mutex::default(),
+        };
+        let bus = ["--config-file=/run/e2e.bus", "--nofork", "--nopidfile"];
+        guarded.spawn("dbus-daemon", &bus, "/run/e2e/bus.log");
+        let socket = "/run/dbus/system_bus_socket";
+        let listens = || guarded.machine.connect(socket).is_ok();
+        assert!(patiently(listens), "the bus doesn't listen");
+        guarded.before = guarded.machine.observe();
+        guarded.start_firewalld();
+        guarded
+    }
+
+    fn spawn(&self, name: &str, args: &[&str], log: &str) {
+        let program = Path::new("/usr/bin").join(name);
+        let child = self.machine.spawn(&program, args, &[], log);
+        self.daemons.lock().expect("lock").push(child);
+    }
+
+    fn start_firewalld(&self) {
+        let log = "--log-target=console";
+        let args = ["/usr/sbin/firewalld", "--nofork", "--nopid", log];
+        self.spawn("python3", &args, LOG);
+        let runs = || self.try_cmd("--state").is_some();
+        let log = || self.machine.inside().read(LOG);
+        assert!(patiently(runs), "firewalld doesn't run: {:?}", log());
+    }
+
+    /// End firewalld, which takes its rules along.
+    fn stop_firewalld(&self) {
+        let pid = self.machine.inside().read(&format!("{LOG}.pid"));
+        let kill = Path::new("/bin/kill");
+        let pid = pid.expect("a PID").trim().to_owned();
+        self.machine.exec(kill, &[pid], &[]).succeeded();
+        let gone = || self.try_cmd("--state").is_none();
+        assert!(patiently(gone), "firewalld goes on");
+    }
+
+    /// What firewalld's user would type.
+    fn try_cmd(&self, words: &str) -> Option<String> {
+        let python = Path::new("/usr/bin/python3");
+        let args: Vec<&str> = ["/usr/bin/firewall-cmd"]
+            .into_iter()
+            .chain(words.split_whitespace())
+            .collect();
+        let output = self.machine.exec(python, &args, &[]);
+        output.ok().then(|| output.text().trim().to_owned())
+    }
+
+    #[track_caller]
+    fn cmd(&self, words: &str) -> String {
+        let said = self.try_cmd(words);
+        said.unwrap_or_else(|| panic!("firewall-cmd {words} failed"))
+    }
+
+    /// The sources of a zone, sorted.
+    #[track_caller]
+    fn sources(&self, zone: &str) -> Vec<String> {
+        let listed = self.cmd(&format!("--zone={zone} --list-sources"));
+        let mut sources: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
+        sources.sort();
+        sources
+    }
+
+    /// Asserts whether a container reaches what is outside, over both families; nothing is reached from there.
+    #[track_caller]
+    fn assert_open(&self, pod: &Pod, open: bool) {
+        for address in OUTSIDE {
+            for protocol in Protocol::BOTH {
+                let server = self.outside.serve(protocol, ip(address), 7000);
+                if open {
+                    let seen = pod.ask(protocol, server.address);
+                    seen.unwrap_or_else(|error| panic!("{protocol:?} to {address}: {error}"));
+                } else {
+                    assert!(
+                        pod.cannot_reach(protocol, server.address),
+                        "{protocol:?} to {address} gets through"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// bridge and firewall, called one after the other as a runtime does.
+struct Chain<'h> {
+    bridge: Plugin<'h>,
+    firewall: Plugin<'h>,
+    network: Value,
+    /// What the configuration of firewall has beside its type.
+    more: Value,
+}
+
+impl<'h> Chain<'h> {
+    fn new(lab: &Lab, host: &'h Host, more: Value) -> Self {
+        let ipam = with(
+            host_local(&["10.1.0.0/24", "fd00:1::/64"]),
+            json!({"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}),
+        );
+        Self {
+            bridge: lab.plugin(host, "bridge"),
+            firewall: lab.plugin(host, "firewall"),
+            network: bridge(ipam),
+            more,
+        }
+    }
+
+    fn conf(&self, result: &Value) -> Value {
+        let conf = with(self.network.clone(), json!({"type": "firewall"}));
+        with_prev_result(&with(conf, self.more.clone()), result)
+    }
+
+    /// ADD of bridge alone: the configuration for firewall, and the container's addresses as sources.
+    #[track_caller]
+    fn connect(&self, pod: &Pod) -> (Value, Vec<String>) {
+        let result = self.bridge.add(&self.network, &Call::of(pod));
+        (self.conf(&result), sources(&addresses(&result)))
+    }
+
+    /// ADD of both.
+    #[track_caller]
+    fn add(&self, pod: &Pod) -> (Value, Vec<String>) {
+        let (conf, sources) = self.connect(pod);
+        let result = self.firewall.add(&conf, &Call::of(pod));
+        assert_eq!(result, conf["prevResult"], "the result passes unchanged");
+        (conf, sources)
+    }
+}
+
+/// As firewalld shows them.
+fn sources(addresses: &[IpAddr]) -> Vec<String> {
+    let length = |address: &IpAddr| if address.is_ipv4() { 32 } else { 128 };
+    let source = |address| format!("{address}/{}", length(address));
+    let mut sources: Vec<String> = addresses.iter().map(source).collect();
+    sources.sort();
+    sources
+}
+
+fn an_attached_container_gets_through(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    for more in [
+        json!({}),
+        json!({"backend": "firewalld"}),
+        json!({"backend": "firewalld", "firewalldZone": "work"}),
+    ] {
+        let zone = more["firewalldZone"].as_str().unwrap_or("trusted");
+        // Of firewalld's zones, only the trusted one lets everything through.
+        let open = zone == "trusted";
+        let chain = Chain::new(lab, &guarded.machine, more.clone());
+        let pod = guarded.machine.pod("pod");
+        let (conf, sources) = chain.connect(&pod);
+        guarded.assert_open(&pod, false);
+        chain.firewall.add(&conf, &Call::of(&pod));
+        assert_eq!(guarded.sources(zone), sources);
+        guarded.assert_open(&pod, open);
+        let inside: IpAddr = pod.addresses("eth0")[0]
+            .split('/')
+            .next()
+            .map(ip)
+            .expect("an address");
+        let server = pod.serve(Protocol::Tcp, inside, 7000);
+        assert!(
+            guarded.outside.cannot_reach(Protocol::Tcp, server.address),
+            "what the outside begins is firewalld's to decide"
+        );
+        chain
+            .firewall
+            .call("CHECK", &conf, &Call::of(&pod))
+            .succeeded();
+        for _ in 0..2 {
+            chain.firewall.del(&conf, &Call::of(&pod));
+            assert!(guarded.sources(zone).is_empty(), "{more}");
+        }
+        guarded.assert_open(&pod, false);
+        chain.bridge.del(&chain.network, &Call::of(&pod));
+        pod.vanish();
+    }
+}
+
+fn gc_closes_the_way_of_what_is_not_valid(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({}));
+    let (kept, lost) = (guarded.machine.pod("kept"), guarded.machine.pod("lost"));
+    let (conf, sources) = chain.add(&kept);
+    chain.add(&lost);
+    assert_eq!(guarded.sources("trusted").len(), 4);
+    let valid = json!({"cni.dev/valid-attachments": [{"containerID": "kept", "ifname": "eth0"}]});
+    let gc = with(with(conf, json!({"prevResult": null})), valid);
+    chain.firewall.call("GC", &gc, &Call::default()).succeeded();
+    assert_eq!(guarded.sources("trusted"), sources);
+    guarded.assert_open(&kept, true);
+    guarded.assert_open(&lost, false);
+}
+
+fn check_notices_a_reload_and_the_next_add_repairs_it(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({}));
+    let [old, gone, new] = ["old", "gone", "new"].map(|name| guarded.machine.pod(name));
+    let (conf, mut sources) = chain.add(&old);
+    let (conf_of_gone, _) = chain.add(&gone);
+    guarded.cmd("--reload");
+    guarded.assert_open(&old, false);
+    let check = || chain.firewall.call("CHECK", &conf, &Call::of(&old));
+    let error = check().error();
+    assert_eq!(error["code"], 103, "{error}");
+    let said = error["msg"].to_string();
+    assert!(
+        sources.iter().all(|source| {
+            let (address, _) = source.split_once('/').expect("a prefix");
+            said.contains(address)
+        }) && said.contains("trusted"),
+        "{error}"
+    );
+    // Nothing is there to be taken out.
+    chain.firewall.del(&conf_of_gone, &Call::of(&gone));
+
+    let (_, more) = chain.add(&new);
+    sources.extend(more);
+    sources.sort();
+    assert_eq!(guarded.sources("trusted"), sources);
+    guarded.assert_open(&old, true);
+    guarded.assert_open(&new, true);
+    check().succeeded();
+}
+
+fn del_finds_the_sources_without_our_own_tables(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({"backend": "firewalld"}));
+    let (pod, other) = (guarded.machine.pod("pod"), guarded.machine.pod("other"));
+    let (conf, of_pod) = chain.add(&pod);
+    let (_, of_other) = chain.add(&other);
+    guarded.machine.sh("nft delete table inet trestle");
+    chain.firewall.del(&conf, &Call::of(&pod));
+    assert_eq!(guarded.sources("trusted"), of_other);
+    // A late second DEL leaves alone whom the address belongs to now.
+    let heir = guarded.machine.pod("heir");
+    let heirs = with(conf.clone(), json!({"name": "net"}));
+    chain.firewall.add(&heirs, &Call::of(&heir));
+    chain.firewall.del(&conf, &Call::of(&pod));
+    let mut sources = [of_pod, of_other].concat();
+    sources.sort();
+    assert_eq!(guarded.sources("trusted"), sources);
+}
+
+fn a_source_in_another_zone_is_a_conflict(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({}));
+    let pod = guarded.machine.pod("pod");
+    let (conf, sources) = chain.connect(&pod);
+    guarded.cmd(&format!("--zone=drop --add-source={}", sources[1]));
+    let error = chain.firewall.add_error(&conf, &Call::of(&pod));
+    assert_eq!(error["code"], 102, "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains(&sources[1]) && said.contains("firewalldZone"),
+        "{error}"
+    );
+    assert!(guarded.sources("trusted").is_empty(), "nothing is left");
+    assert_eq!(guarded.sources("drop"), sources[1..]);
+}
+
+fn a_firewalld_that_stops_is_no_obstacle(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let by_name = Chain::new(lab, &guarded.machine, json!({"backend": "firewalld"}));
+    let chosen = Chain::new(lab, &guarded.machine, json!({}));
+    let (a, b) = (guarded.machine.pod("a"), guarded.machine.pod("b"));
+    let (conf, _) = by_name.add(&a);
+    let status = |conf: &Value| by_name.firewall.call("STATUS", conf, &Call::default());
+    status(&conf).succeeded();
+    guarded.stop_firewalld();
+    let error = status(&conf).error();
+    assert_eq!(error["code"], 50, "{error}");
+    let (conf_of_b, of_b) = by_name.connect(&b);
+    let error = by_name.firewall.add_error(&conf_of_b, &Call::of(&b));
+    assert!(
+        error.to_string().contains("systemctl start firewalld"),
+        "{error}"
+    );
+    by_name.firewall.del(&conf, &Call::of(&a));
+    let chosen_conf = chosen.conf(&conf_of_b["prevResult"]);
+    chosen.firewall.add(&chosen_conf, &Call::of(&b));
+    guarded.assert_open(&b, true);
+    // One that starts later finds the containers at the next ADD.
+    guarded.start_firewalld();
+    guarded.assert_open(&b, false);
+    let (_, of_a) = {
+        let c = guarded.machine.pod("c");
+        chosen.add(&c)
+    };
+    let mut sources = [of_a, of_b].concat();
+    sources.sort();
+    assert_eq!(guarded.sources("trusted"), sources);
+    guarded.assert_open(&b, true);
+}
+
+fn podmans_network_works(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let (machine, file) = (&guarded.machine, "62-podman.conflist");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cni-conf/net.d");
+    let text = std::fs::read_to_string(dir.join(file)).expect("read a sample");
+    machine.configure(file, &text);
+    let ports = json!({"portMappings": [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 8080, "containerPort": 80, "protocol": "udp"},
+    ]});
+    let cnitool = lab.cnitool(machine).env("CAP_ARGS", &ports.to_string());
+    let pod = machine.pod("pod");
+    let result = cnitool.add("podman", &pod);
+    for protocol in Protocol::BOTH {
+        let server = guarded.outside.serve(protocol, ip(OUTSIDE[0]), 7000);
+        let seen = pod.ask(protocol, server.address);
+        assert_eq!(seen.expect("the way out is open"), ip(MACHINE[0]));
+        let _server = pod.serve(protocol, addresses(&result)[0], 80);
+        let seen = guarded.outside.ask(protocol, (ip(MACHINE[0]), 8080).into());
+        assert_eq!(seen.expect("the published port answers"), ip(OUTSIDE[0]));
+    }
+    cnitool.check("podman", &pod);
+    cnitool.del("podman", &pod);
+    assert!(guarded.sources("trusted").is_empty());
+    pod.vanish();
+    guarded.stop_firewalld();
+    let left = machine.observe().leftovers(&guarded.before);
+    assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+}
+
+fn the_reference_and_trestle_share_the_sources(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let ours = Chain::new(lab, &guarded.machine, json!({"backend": "firewalld"}));
+    let go = lab.plugin_in(&guarded.machine, "firewall", &lab.go_plugins(), &[]);
+    let pod = guarded.machine.pod("pod");
+    let (conf, sources) = ours.connect(&pod);
+    let firewalls = [&ours.firewall, &go];
+    for (adds, deletes) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        firewalls[adds].add(&conf, &Call::of(&pod));
+        assert_eq!(guarded.sources("trusted"), sources, "{adds}");
+        guarded.assert_open(&pod, true);
+        firewalls[deletes].del(&conf, &Call::of(&pod));
+        assert!(guarded.sources("trusted").is_empty(), "{adds} {deletes}");
+        guarded.assert_open(&pod, false);
+    }
+    // The reference asks whether the source is there and does not look at the answer.
+    let check = |plugin: &Plugin| plugin.call("CHECK", &conf, &Call::of(&pod));
+    check(&go).succeeded();
+    check(&ours.firewall).error();
+}
