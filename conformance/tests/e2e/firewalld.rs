@@ -16,6 +16,7 @@ use crate::{MACHINE, OUTSIDE, ip, outside, patiently, with_plugins};
 pub(crate) fn cases() -> Vec<Case> {
     let cases = [
         case!(an_attached_container_gets_through),
+        case!(who_is_not_let_through_is_told).ours(),
         case!(gc_closes_the_way_of_what_is_not_valid).ours(),
         case!(check_notices_a_reload_and_the_next_add_repairs_it).ours(),
         case!(del_finds_the_sources_without_our_own_tables).ours(),
@@ -26,7 +27,14 @@ pub(crate) fn cases() -> Vec<Case> {
             .needs(Need::GoPlugins)
             .ours(),
     ];
-    let plugins = ["bridge", "host-local", "portmap", "firewall", "tuning"];
+    let plugins = [
+        "bridge",
+        "ptp",
+        "host-local",
+        "portmap",
+        "firewall",
+        "tuning",
+    ];
     let needing = |case: Case| with_plugins(case.needs(Need::Firewalld), &plugins);
     cases.map(needing).into()
 }
@@ -260,6 +268,38 @@ fn an_attached_container_gets_through(lab: &Lab) {
         chain.bridge.del(&chain.network, &Call::of(&pod));
         pod.vanish();
     }
+}
+
+fn who_is_not_let_through_is_told(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({}));
+    let ptp = with(
+        chain.network.clone(),
+        json!({"name": "pairs", "type": "ptp", "ipam": {"subnet": "10.2.0.0/24", "ranges": null}}),
+    );
+    let plugins = [
+        (&chain.bridge, &chain.network),
+        (&lab.plugin(&guarded.machine, "ptp"), &ptp),
+    ];
+    for (index, (plugin, network)) in plugins.into_iter().enumerate() {
+        let pod = guarded.machine.pod(&format!("pod{index}"));
+        let said = |verb, call: &Call| plugin.call(verb, network, call).succeeded().stderr;
+        for text in [
+            said("STATUS", &Call::default()),
+            said("ADD", &Call::of(&pod)),
+        ] {
+            let named = ["filter_FORWARD", "plugin `firewall`"];
+            assert!(named.iter().all(|word| text.contains(word)), "{text}");
+        }
+        guarded.assert_open(&pod, false);
+        plugin.del(network, &Call::of(&pod));
+    }
+    // A zone of the administrator's for the whole subnet does as well.
+    guarded.cmd("--zone=trusted --add-source=10.1.0.0/24 --add-source=fd00:1::/64");
+    let pod = guarded.machine.pod("pod");
+    let output = chain.bridge.call("ADD", &chain.network, &Call::of(&pod));
+    assert_eq!(output.succeeded().stderr, "");
+    guarded.assert_open(&pod, true);
 }
 
 fn gc_closes_the_way_of_what_is_not_valid(lab: &Lab) {

@@ -8,8 +8,8 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::link;
 use super::plan::{self, Plan};
-use super::service;
 use crate::attach::container::{Container, if_there};
+use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
@@ -57,7 +57,11 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
         add.bring_up(&plan, &connected)?;
-        add.look_at_forwarding(&plan);
+        if add.settings.gateway {
+            let behind = Behind::Link(add.settings.bridge.as_str());
+            let (host, network) = (&add.host, &add.owner.network);
+            forwarding::warn_of_dropped_traffic(host, network, behind, &plan.layer3.ips);
+        }
         add.result(leased, plan, connected)
     })
 }
@@ -171,22 +175,6 @@ impl Add {
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
         Ok(())
-    }
-
-    /// Rules of others that stop the container's packets are worth a word, but no failure.
-    fn look_at_forwarding(&self, plan: &Plan) {
-        for ipv4 in [true, false] {
-            let mut addresses = plan.layer3.ips.iter().map(|ip| ip.address.addr());
-            let address = addresses.find(|address| address.is_ipv4() == ipv4);
-            if let Some(address) = address.filter(|_| self.settings.gateway) {
-                service::warn_of_dropped_traffic(
-                    &self.host,
-                    &self.owner.network,
-                    &self.settings,
-                    address,
-                );
-            }
-        }
     }
 
     fn result(

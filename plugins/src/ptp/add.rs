@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::conf::Settings;
 use super::plan::{self, Plan};
 use crate::attach::container::{Container, if_there};
+use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
@@ -43,6 +44,9 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         add.set_up_host(&plan, &pair)?;
         add.container
             .configure(pair.peer_index, add.owner.ifname.as_str(), &plan.layer3)?;
+        let behind = Behind::Link(&pair.host.name);
+        let (host, network) = (&add.host, &add.owner.network);
+        forwarding::warn_of_dropped_traffic(host, network, behind, &plan.layer3.ips);
         Ok(add.result(leased, plan, &pair, mac))
     })
 }
