@@ -98,7 +98,9 @@ fn dockers_policy_is_warned_about(lab: &Lab, network: Value, link: &str) {
     assert!(unreachable(&pod, &world, outside));
     node.sh(&format!("iptables -I DOCKER-USER -i {link}+ -j ACCEPT"));
     node.sh(&format!("iptables -I DOCKER-USER -o {link}+ -j ACCEPT"));
-    let status = node.plugin().call("STATUS", &node.network, &Call::default());
+    let status = node
+        .plugin()
+        .call("STATUS", &node.network, &Call::default());
     assert_eq!(status.stderr, "", "{status}");
     assert_seen(&pod, &world, outside, uplink);
     node.sh("iptables -D DOCKER-USER 1");

@@ -18,7 +18,7 @@ pub(super) fn del(request: &Request, attachment: &Attachment) -> Result<(), Erro
     let host = Rtnl::new()?;
     let ifb = ifb::find(&host, &owner)?;
     let unlimited = match host_end(&host, attachment, &owner) {
-        Ok(Some(end)) => lift(&host, &end, ifb.as_ref()),
+        Ok(Some(end)) => lift(&host, &end, ifb.as_slice()),
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -43,21 +43,31 @@ fn host_end(host: &Rtnl, attachment: &Attachment, owner: &Owner) -> Result<Optio
     }
 }
 
-/// Takes the limits off a link, unless they are not what ADD makes.
-fn lift(host: &Rtnl, end: &Link, ifb: Option<&Link>) -> Result<(), Error> {
+/// Takes the limits off a link, unless they are not what ADD makes. What it receives goes on its way again where it
+/// was redirected to one of these.
+fn lift(host: &Rtnl, end: &Link, ifbs: &[Link]) -> Result<(), Error> {
     let shaped =
         host.token_bucket(end.index)?.is_some() || host.bands_token_bucket(end.index)?.is_some();
     if shaped {
         host.stop_shaping(end.index)?;
     }
     let redirect = host.ingress_redirect(end.index)?;
-    if redirect.is_some() && redirect == ifb.map(|ifb| ifb.index) {
+    if redirect.is_some_and(|target| ifbs.iter().any(|ifb| ifb.index == target)) {
         host.stop_ingress_redirect(end.index)?;
     }
     Ok(())
 }
 
+/// An ifb without an alias was made by the reference; whose it is can't be told, so it is left to DEL.
 pub(super) fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
     let host = Rtnl::new()?;
-    Error::join(ifb::collect(&host, &request.network, valid)).map_or(Ok(()), Err)
+    let dead = |kind| veth::links_of_others(&host, kind, &request.network, valid);
+    let (ends, ifbs) = (dead(veth::KIND)?, dead(ifb::KIND)?);
+    // In this order: what is redirected to a device that is gone is lost.
+    let lifted = ends.iter().map(|end| lift(&host, end, &ifbs));
+    let removed = ifbs.iter().map(|ifb| {
+        let removed = host.delete_link(ifb.index);
+        removed.map(drop).map_err(Error::from)
+    });
+    Error::join(lifted.chain(removed).filter_map(Result::err)).map_or(Ok(()), Err)
 }

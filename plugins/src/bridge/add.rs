@@ -173,7 +173,7 @@ impl Add {
             )?;
         }
         self.host
-            .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
+            .wait_until_forwarding(port, veth::FORWARDING_BOUND)?;
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 //! perhaps by several networks: they are made sure of, and never undone by one container.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
@@ -20,10 +19,6 @@ use crate::host::{NetNs, Rtnl, Sysctl};
 
 /// The kind of link that the kernel calls it.
 pub(super) const KIND: &str = "bridge";
-
-/// How long a new port may take until it forwards. Without spanning tree this is a matter of microseconds after
-/// both ends are up; with it, of twice the forward delay (30 s by default).
-pub(super) const FORWARDING_BOUND: Duration = Duration::from_secs(45);
 
 /// The bridge, made if it is missing, and up.
 ///

@@ -44,6 +44,9 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         add.set_up_host(&plan, &pair)?;
         add.container
             .configure(pair.peer_index, add.owner.ifname.as_str(), &plan.layer3)?;
+        // The kernel notices in its own time that the host's end has a carrier, and drops what leaves there until then.
+        add.host
+            .wait_until_forwarding(pair.host.index, veth::FORWARDING_BOUND)?;
         let behind = Behind::Link(&pair.host.name);
         let (host, network) = (&add.host, &add.owner.network);
         forwarding::warn_of_dropped_traffic(host, network, behind, &plan.layer3.ips);
