@@ -186,6 +186,7 @@ fn firewall() -> Vec<Row> {
 
 fn bandwidth() -> Vec<Row> {
     let bandwidth = |more| chained("bandwidth", more);
+    let faster = json!({"ingressRate": 16_000_000, "ingressBurst": 800_000});
     vec![
         (
             "bandwidth::ingress",
@@ -193,5 +194,25 @@ fn bandwidth() -> Vec<Row> {
             bandwidth(json!({"ingressRate": 8_000_000, "ingressBurst": 800_000})),
         ),
         ("bandwidth::nothing", &[], bandwidth(json!({}))),
+        (
+            "bandwidth::of_the_runtime",
+            &["!queue-length-of-the-host-end"],
+            bandwidth(json!({"runtimeConfig": {"bandwidth": faster}})),
+        ),
+        // An administrator's limits are not a pod's to change, not even where they are none.
+        (
+            "bandwidth::own_before_the_runtimes",
+            &["!queue-length-of-the-host-end"],
+            bandwidth(
+                json!({"ingressRate": 8_000_000, "ingressBurst": 800_000, "runtimeConfig": {"bandwidth": faster}}),
+            ),
+        ),
+        (
+            "bandwidth::own_zero_before_the_runtimes",
+            &[],
+            bandwidth(
+                json!({"ingressRate": 0, "ingressBurst": 0, "runtimeConfig": {"bandwidth": faster}}),
+            ),
+        ),
     ]
 }
