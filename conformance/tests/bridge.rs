@@ -8,12 +8,13 @@ use conformance::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{Attached, GATEWAY, POD, dual, ip, mac, plain};
+use crate::common::{Attached, GATEWAY, POD, dual, ip, mac, plain, wait_until};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(a_requested_mac_comes_from_all_three_sources),
         case!(the_mac_follows_from_the_ipv4_address).ours(),
+        case!(neighbours_are_told_of_an_address_that_moved_to_a_mac_of_its_own),
         case!(macs_are_set_by_us_and_not_left_to_udev).ours(),
         case!(the_bridge_keeps_its_mac).ours(),
         case!(the_alias_says_whose_the_interface_is).ours(),
@@ -83,6 +84,41 @@ fn the_mac_follows_from_the_ipv4_address(lab: &Lab) {
         2,
         "locally administered and no multicast: {first}"
     );
+}
+
+/// By a gratuitous ARP, which brings up to date what a neighbour remembers from whoever had the address before.
+fn neighbours_are_told_of_an_address_that_moved_to_a_mac_of_its_own(lab: &Lab) {
+    const STALE: &str = "02:00:00:00:00:99";
+    for network in [plain(), layer2_with_addresses()] {
+        let host = Host::new();
+        let (a, b) = (host.pod("a"), host.pod("b"));
+        let plugin = lab.plugin(&host, "bridge");
+        plugin.add(&network, &Call::of(&a));
+        a.ip(&format!(
+            "neigh add 10.1.0.3 lladdr {STALE} nud stale dev eth0"
+        ));
+        let own = with(
+            network.clone(),
+            json!({"runtimeConfig": {"mac": "02:00:00:00:00:0b"}}),
+        );
+        let result = plugin.add(&own, &Call::of(&b));
+        assert_eq!(addresses(&result), [ip("10.1.0.3")], "{result:#}");
+        wait_until("the neighbour's entry is up to date", || {
+            a.ip_json("neigh show 10.1.0.3")[0]["lladdr"] == "02:00:00:00:00:0b"
+        });
+        // From the next time on every interface tells.
+        for pod in [&a, &b] {
+            assert_eq!(pod.sysctl("net.ipv4.conf.eth0.arp_notify"), "1");
+        }
+    }
+}
+
+/// A network whose gateway is somewhere else: it may reach beyond this machine.
+fn layer2_with_addresses() -> Value {
+    with(
+        plain(),
+        json!({"isGateway": false, "isDefaultGateway": false}),
+    )
 }
 
 /// `NET_ADDR_SET`: what udev's `MACAddressPolicy=persistent` leaves alone.

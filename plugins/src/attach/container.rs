@@ -8,8 +8,8 @@ use cni_conf::request::Attachment;
 use cni_conf::result::{IpConfig, Route};
 use ipnet::IpNet;
 
-use crate::host::rtnl::{AddressOptions, LinkChange, NewRoute, RouteScope};
-use crate::host::{HostError, NetNs, Rtnl, Sysctl};
+use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, RouteScope};
+use crate::host::{HostError, NetNs, Rtnl, SysctlDir};
 
 /// How long duplicate address detection may take. The kernel sends one probe a second after a random delay of up to
 /// a second (RFC 4862, section 5.4); `dad_transmits` may ask for a few more.
@@ -60,66 +60,39 @@ impl Container {
 
     /// Fails if the container has an interface of this name.
     pub fn require_free(&self, ifname: &str) -> Result<(), Error> {
-        match self.rtnl.link_by_name(ifname)? {
-            None => Ok(()),
-            Some(_) => Err(Error::new(
-                Code::Conflict,
-                format!("interface {ifname} exists already in the container ({})", self.netns.path().display()),
-            )
-            .with_details("the container is attached under this name: run DEL first, or choose another CNI_IFNAME")),
+        if !self.rtnl.has_link(ifname)? {
+            return Ok(());
         }
+        Err(Error::new(
+            Code::Conflict,
+            format!("interface {ifname} exists already in the container ({})", self.netns.path().display()),
+        )
+        .with_details("the container is attached under this name: run DEL first, or choose another CNI_IFNAME"))
     }
 
     /// Gives the interface its addresses and routes and brings it up. Everything works when this returns, IPv6
     /// addresses included, unless duplicate address detection was asked for: then that is waited for.
     pub fn configure(&self, link: u32, ifname: &str, layer3: &Layer3) -> Result<(), Error> {
-        self.netns.enter(|| set_sysctls(ifname, layer3))??;
-        let options = AddressOptions {
-            nodad: !layer3.dad,
-            noprefixroute: layer3.through_gateway,
-        };
-        for ip in &layer3.ips {
-            self.rtnl.add_address(link, ip.address, options)?;
+        if layer3.has_ipv6() {
+            self.netns.enter(|| set_ipv6(ifname, layer3))??;
         }
-        self.rtnl.set_link(
-            link,
-            &LinkChange {
-                up: Some(true),
-                ..LinkChange::default()
-            },
-        )?;
+        let mut plan = layer3.interface(link);
         if layer3.dad && layer3.has_ipv6() {
+            self.apply(&plan)?;
             self.rtnl.wait_for_dad(link, DAD_BOUND)?;
+            plan.clear();
         }
-        for route in layer3.routes_of_subnets() {
-            let new = NewRoute {
-                oif: Some(link),
-                ..route
-            };
-            self.rtnl.add_route(&new)?;
-        }
-        for route in &layer3.routes {
-            self.add_route(link, route, layer3)?;
-        }
-        Ok(())
+        plan.extend(layer3.all_routes(link));
+        self.apply(&plan)
     }
 
-    fn add_route(&self, link: u32, route: &Route, layer3: &Layer3) -> Result<(), Error> {
-        let gateway = layer3.gateway_for(route);
-        let new = NewRoute {
-            gateway,
-            oif: Some(link),
-            scope: route.scope.map(RouteScope::from),
-            mtu: route.mtu,
-            advmss: route.advmss,
-            priority: route.priority,
-            table: route.table,
-            ..NewRoute::to(route.dst)
-        };
-        // A container on two networks may get a default route from each, as with `podman network connect`.
+    fn apply(&self, plan: &[Change<'_>]) -> Result<(), Error> {
         self.rtnl
-            .add_route_beside(&new)
-            .map_err(|error| explain_route(error, route, gateway))
+            .apply(plan)
+            .map_err(|(place, error)| match plan.get(place) {
+                Some(Change::RouteBeside(new)) => explain_route(error, new),
+                _ => error.into(),
+            })
     }
 }
 
@@ -134,6 +107,10 @@ pub struct Layer3 {
     pub dad: bool,
     /// The gateway is the only neighbour: everything else in the subnets is reached through it.
     pub through_gateway: bool,
+    /// Tell the neighbours at once where the IPv4 addresses are now. Otherwise they are told when the interface comes
+    /// up again: the first time there is nothing to tell if each address always has the same MAC address, and on a
+    /// bridge the news goes to every other container.
+    pub announce: bool,
 }
 
 impl Layer3 {
@@ -145,6 +122,52 @@ impl Layer3 {
     /// True if an IPv4 address is among the addresses.
     pub fn has_ipv4(&self) -> bool {
         self.ips.iter().any(|ip| ip.address.addr().is_ipv4())
+    }
+
+    /// What brings the interface up with its addresses.
+    fn interface(&self, link: u32) -> Vec<Change<'static>> {
+        let set = |change| Change::Link { link, change };
+        let notify = LinkChange {
+            arp_notify: true,
+            ..LinkChange::default()
+        };
+        let options = AddressOptions {
+            nodad: !self.dad,
+            noprefixroute: self.through_gateway,
+        };
+        let addresses = self.ips.iter().map(|ip| Change::Address {
+            link,
+            net: ip.address,
+            options,
+        });
+        let first = self.announce.then(|| set(notify));
+        let up = set(LinkChange {
+            up: Some(true),
+            ..notify
+        });
+        first.into_iter().chain(addresses).chain([up]).collect()
+    }
+
+    /// Every route.
+    fn all_routes(&self, link: u32) -> Vec<Change<'static>> {
+        let of_subnets = self.routes_of_subnets().into_iter().map(|new| {
+            let oif = Some(link);
+            Change::Route(NewRoute { oif, ..new })
+        });
+        // A container on two networks may get a default route from each, as with `podman network connect`.
+        let others = self.routes.iter().map(|route| {
+            Change::RouteBeside(NewRoute {
+                gateway: self.gateway_for(route),
+                oif: Some(link),
+                scope: route.scope.map(RouteScope::from),
+                mtu: route.mtu,
+                advmss: route.advmss,
+                priority: route.priority,
+                table: route.table,
+                ..NewRoute::to(route.dst)
+            })
+        });
+        of_subnets.chain(others).collect()
     }
 
     /// The routes that stand in for those that the kernel would make of the addresses: the gateway itself is on the
@@ -213,22 +236,21 @@ impl Layer3 {
     }
 }
 
-/// Settings of the container's interface, from within its namespace, before it is up. The interface is new, so they
-/// are written without a look at what they are.
-fn set_sysctls(ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
-    if layer3.has_ipv6() {
-        // Some runtimes switch IPv6 off in new namespaces; addresses were asked for here.
-        Sysctl::ipv6_conf(ifname, "disable_ipv6").write("0")?;
-        // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
-        Sysctl::ipv6_conf(ifname, "accept_ra").write("0")?;
-        // An interface that goes down and up again keeps them.
-        if_there(Sysctl::ipv6_conf(ifname, "keep_addr_on_down").write("1"))?;
-    }
+/// IPv6 settings of the container's interface, from within its namespace, before it is up.
+fn set_ipv6(ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
+    let settings = SysctlDir::ipv6_conf(ifname)?;
+    // Some runtimes switch IPv6 off in new namespaces; addresses were asked for here. To write it takes the kernel's
+    // lock of all links, so mostly it is only looked at.
+    settings.ensure("disable_ipv6", "0")?;
+    // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
+    settings.write("accept_ra", "0")?;
+    // An interface that goes down and up again keeps them.
+    if_there(settings.write("keep_addr_on_down", "1"))?;
     if !layer3.dad {
-        if_there(Sysctl::ipv6_conf(ifname, "accept_dad").write("0"))?;
+        // Nobody has to wait for its link-local address either.
+        if_there(settings.write("accept_dad", "0"))?;
     }
-    // Tells the neighbours at once when an address has moved to another MAC address.
-    if_there(Sysctl::ipv4_conf(ifname, "arp_notify").write("1"))
+    Ok(())
 }
 
 /// Settings that a kernel without the protocol lacks are no loss.
@@ -239,7 +261,8 @@ pub fn if_there<T>(outcome: Result<T, HostError>) -> Result<(), HostError> {
     }
 }
 
-fn explain_route(error: HostError, route: &Route, gateway: Option<IpAddr>) -> Error {
+fn explain_route(error: HostError, route: &NewRoute) -> Error {
+    let gateway = route.gateway;
     let unreachable = matches!(
         error.errno(),
         Some(

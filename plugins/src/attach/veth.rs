@@ -1,7 +1,5 @@
 //! The veth pair between the host and a container, found by its owner.
 
-use std::time::Duration;
-
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 use cni_conf::names::NetworkName;
@@ -10,7 +8,7 @@ use cni_conf::request::AttachmentId;
 use super::container::{Container, if_there};
 use super::mac;
 use super::owner::Owner;
-use crate::host::rtnl::{Link, LinkChange, NewVeth, PortChange, VethEnd, VethPair};
+use crate::host::rtnl::{Link, LinkChange, NewVeth, VethEnd, VethPair};
 use crate::host::{Rtnl, Sysctl};
 
 /// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
@@ -18,11 +16,7 @@ use crate::host::{Rtnl, Sysctl};
 const NAMES: u32 = 3;
 
 /// The kind of link that the kernel calls it.
-pub const KIND: &str = "veth";
-
-/// How long the host's end may take until it passes packets on. Both ends being up, that is a matter of microseconds;
-/// for a port of a bridge with spanning tree, of twice the forward delay (30 s by default).
-pub const FORWARDING_BOUND: Duration = Duration::from_secs(45);
+const KIND: &str = "veth";
 
 /// A pair to create.
 pub struct Pair<'a> {
@@ -106,22 +100,14 @@ fn create_as(
     }
 }
 
-/// Brings the host's end up, as a bridge port with these settings if it is one. In the same request it gets the alias
-/// that tells whose it is; the kernel takes none when a link is created.
-pub fn bring_up(
-    host: &Rtnl,
-    link: u32,
-    owner: &Owner,
-    port: Option<PortChange>,
-) -> Result<(), Error> {
-    let alias = owner.alias();
-    let change = LinkChange {
+/// What brings the host's end up, and gives it the alias that tells whose it is; the kernel takes none when a link is
+/// created.
+pub fn up(alias: &str) -> LinkChange<'_> {
+    LinkChange {
         up: Some(true),
-        alias: Some(&alias),
-        port,
+        alias: Some(alias),
         ..LinkChange::default()
-    };
-    Ok(host.set_link(link, &change)?)
+    }
 }
 
 /// The host's end, if there is one.
@@ -185,31 +171,22 @@ pub fn delete_in_container(
 
 /// Deletes every pair of a network that belongs to no attachment of `valid`. Carries on after an error.
 pub fn collect(host: &Rtnl, network: &NetworkName, valid: &[AttachmentId]) -> Vec<Error> {
-    let dead = match links_of_others(host, KIND, network, valid) {
-        Ok(links) => links,
-        Err(error) => return vec![error],
-    };
-    dead.into_iter()
-        .filter_map(|link| host.delete_link(link.index).err())
-        .map(Error::from)
-        .collect()
-}
-
-/// The host's links of a kind that carry the alias of an attachment to this network which is not in `valid`.
-pub fn links_of_others(
-    host: &Rtnl,
-    kind: &str,
-    network: &NetworkName,
-    valid: &[AttachmentId],
-) -> Result<Vec<Link>, Error> {
     let keep: Vec<String> = valid
         .iter()
         .map(|id| Owner::new(network, id).alias())
         .collect();
-    let mut links = host.links_of_kind(kind)?;
-    links.retain(|link| {
-        let alias = link.alias.as_deref().unwrap_or_default();
-        Owner::alias_is_of(network, alias) && !keep.iter().any(|kept| kept == alias)
-    });
-    Ok(links)
+    let links = match host.links_of_kind(KIND) {
+        Ok(links) => links,
+        Err(error) => return vec![error.into()],
+    };
+    links
+        .into_iter()
+        .filter(|link| {
+            link.alias.as_deref().is_some_and(|alias| {
+                Owner::alias_is_of(network, alias) && !keep.iter().any(|kept| kept == alias)
+            })
+        })
+        .filter_map(|link| host.delete_link(link.index).err())
+        .map(Error::from)
+        .collect()
 }

@@ -1,6 +1,7 @@
 //! DEL and GC.
 
 use cni_conf::error::Error;
+use cni_conf::names::NetworkName;
 use cni_conf::request::{Attachment, AttachmentId, Request};
 
 use super::ifb;
@@ -10,6 +11,9 @@ use crate::attach::owner::Owner;
 use crate::attach::veth;
 use crate::host::Rtnl;
 use crate::host::rtnl::Link;
+
+/// What the kernel calls the kind of link that the host's end is.
+const PAIR: &str = "veth";
 
 /// Removes the ifb, and the limits of a host's end that is still there. A configuration that has become invalid does
 /// not matter here.
@@ -61,8 +65,8 @@ fn lift(host: &Rtnl, end: &Link, ifbs: &[Link]) -> Result<(), Error> {
 /// An ifb without an alias was made by the reference; whose it is can't be told, so it is left to DEL.
 pub(super) fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
     let host = Rtnl::new()?;
-    let dead = |kind| veth::links_of_others(&host, kind, &request.network, valid);
-    let (ends, ifbs) = (dead(veth::KIND)?, dead(ifb::KIND)?);
+    let dead = |kind| links_of_others(&host, kind, &request.network, valid);
+    let (ends, ifbs) = (dead(PAIR)?, dead(ifb::KIND)?);
     // In this order: what is redirected to a device that is gone is lost.
     let lifted = ends.iter().map(|end| lift(&host, end, &ifbs));
     let removed = ifbs.iter().map(|ifb| {
@@ -70,4 +74,23 @@ pub(super) fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error>
         removed.map(drop).map_err(Error::from)
     });
     Error::join(lifted.chain(removed).filter_map(Result::err)).map_or(Ok(()), Err)
+}
+
+/// The host's links of a kind that carry the alias of an attachment to this network which is not in `valid`.
+fn links_of_others(
+    host: &Rtnl,
+    kind: &str,
+    network: &NetworkName,
+    valid: &[AttachmentId],
+) -> Result<Vec<Link>, Error> {
+    let keep: Vec<String> = valid
+        .iter()
+        .map(|id| Owner::new(network, id).alias())
+        .collect();
+    let mut links = host.links_of_kind(kind)?;
+    links.retain(|link| {
+        let alias = link.alias.as_deref().unwrap_or_default();
+        Owner::alias_is_of(network, alias) && !keep.iter().any(|kept| kept == alias)
+    });
+    Ok(links)
 }

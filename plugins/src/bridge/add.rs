@@ -8,15 +8,15 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::link;
 use super::plan::{self, Plan};
-use crate::attach::container::{Container, if_there};
+use crate::attach::container::Container;
 use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
 use crate::attach::{mac, masq};
+use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange, PortChange, VethPair};
-use crate::host::{Rtnl, Sysctl};
 
 /// How often a bridge that vanishes between two steps is made again.
 const BRIDGE_ATTEMPTS: u32 = 3;
@@ -142,8 +142,6 @@ impl Add {
     /// The port's settings, both ends up, addresses and routes. When this returns, the bridge forwards.
     fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
         let (settings, port) = (&self.settings, connected.pair.host.index);
-        // A port needs no address of its own, and nobody has to wait for its link-local one.
-        if_there(Sysctl::ipv6_conf(&connected.pair.host.name, "addr_gen_mode").write("1"))?;
         link::set_vlans(&self.host, port, &settings.vlans)?;
         if settings.mac_spoof_check {
             self.host.add_static_fdb(port, connected.mac.bytes())?;
@@ -154,8 +152,12 @@ impl Add {
             locked: settings.mac_spoof_check.then_some(true),
             ..PortChange::default()
         };
-        let port_change = (ports != PortChange::default()).then_some(ports);
-        veth::bring_up(&self.host, port, &self.owner, port_change)?;
+        let alias = self.owner.alias();
+        let change = LinkChange {
+            port: (ports != PortChange::default()).then_some(ports),
+            ..veth::up(&alias)
+        };
+        link::bring_port_up(&self.host, port, &change)?;
         if settings.container_down {
             return Ok(());
         }
@@ -173,7 +175,7 @@ impl Add {
             )?;
         }
         self.host
-            .wait_until_forwarding(port, veth::FORWARDING_BOUND)?;
+            .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
         Ok(())
     }
 
@@ -183,11 +185,7 @@ impl Add {
         plan: Plan,
         connected: Connected,
     ) -> Result<CniResult, Error> {
-        // Read again: a bridge that somebody else made may have taken the new port's MAC address or MTU.
-        let bridge = self
-            .host
-            .link_by_index(connected.bridge.index)?
-            .unwrap_or(connected.bridge);
+        let bridge = link::after_joining(&self.host, connected.bridge, &connected.pair.host)?;
         let host_end = |link: &Link| Interface {
             name: link.name.clone(),
             mac: link::mac_text(link),

@@ -2,10 +2,12 @@
 //! perhaps by several networks: they are made sure of, and never undone by one container.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use super::conf::{Settings, Vlans};
 use super::plan;
@@ -15,10 +17,14 @@ use crate::host::rtnl::{
     AddressOptions, BridgeChange, BridgeVlan, Link, LinkChange, NewBridge, NewVeth, VethEnd,
     VlanOwner,
 };
-use crate::host::{NetNs, Rtnl, Sysctl};
+use crate::host::{HostError, NetNs, Rtnl, Sysctl};
 
 /// The kind of link that the kernel calls it.
 pub(super) const KIND: &str = "bridge";
+
+/// How long a new port may take until it forwards. Without spanning tree this is a matter of microseconds after
+/// both ends are up; with it, of twice the forward delay (30 s by default).
+pub(super) const FORWARDING_BOUND: Duration = Duration::from_secs(45);
 
 /// The bridge, made if it is missing, and up.
 ///
@@ -238,6 +244,35 @@ fn ensure_vlan_gateway(
 fn port_of_vlan_gateway(gateway: &str) -> String {
     let hash = crate::attach::owner::fnv1a(gateway.as_bytes());
     format!("veth{:08x}", hash & 0xffff_ffff)
+}
+
+/// Brings a port up. It needs no link-local address of its own: everything it receives is the bridge's.
+pub(super) fn bring_port_up(
+    host: &Rtnl,
+    port: u32,
+    change: &LinkChange<'_>,
+) -> Result<(), HostError> {
+    // The port has no carrier before its other end is up, so what is set together with `up` comes early enough.
+    let quiet = LinkChange {
+        no_link_local: true,
+        ..*change
+    };
+    match host.set_link(port, &quiet) {
+        // No IPv6 in this kernel, or the MTU is too small for it.
+        Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => host.set_link(port, change),
+        outcome => outcome,
+    }
+}
+
+/// The bridge as it is now that a port has joined.
+///
+/// One that somebody else made may take the MTU or the MAC address of its ports, the lowest of them
+/// (net/bridge/br_if.c, `br_mtu_auto_adjust`; net/bridge/br_stp_if.c, `br_stp_recalculate_bridge_id`).
+pub(super) fn after_joining(host: &Rtnl, bridge: Link, port: &Link) -> Result<Link, HostError> {
+    if port.mtu == bridge.mtu && port.mac > bridge.mac {
+        return Ok(bridge);
+    }
+    Ok(host.link_by_index(bridge.index)?.unwrap_or(bridge))
 }
 
 /// Puts a port into its VLANs.

@@ -30,6 +30,9 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         routes: leased.routes.clone(),
         dad: settings.dad,
         through_gateway: false,
+        // A routed network has no switches that remember where a container was, and its neighbours know the MAC address
+        // that belongs to an IPv4 address already.
+        announce: !settings.gateway || settings.mac.is_some(),
     };
     let mut gateways = Vec::new();
     for ip in &mut layer3.ips {

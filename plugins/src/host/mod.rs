@@ -23,4 +23,4 @@ pub mod sysctl;
 pub use error::HostError;
 pub use netns::NetNs;
 pub use rtnl::Rtnl;
-pub use sysctl::Sysctl;
+pub use sysctl::{Sysctl, SysctlDir};

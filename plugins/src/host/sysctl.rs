@@ -8,9 +8,11 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
+use nix::sys::stat::Mode;
 
 use super::error::HostError;
 
@@ -175,6 +177,75 @@ impl Sysctl {
         }
         self.write(value)?;
         Ok(true)
+    }
+}
+
+/// The settings of one interface, for those who write several: its directory is looked up once. The kernel takes the
+/// longer for that the more namespaces have an interface of the same name, as containers do: its cache knows them all
+/// by one path (`proc_sys_compare` in fs/proc/proc_sysctl.c).
+#[derive(Debug)]
+pub struct SysctlDir {
+    dir: OwnedFd,
+    /// What the directory stands for.
+    name: Sysctl,
+}
+
+impl SysctlDir {
+    /// `net.ipv6.conf.LINK`, in the namespace that the thread is in.
+    ///
+    /// # Errors
+    /// [`HostError::Sysctl`]; [`HostError::is_missing`] when there is no such interface, or no IPv6 on it.
+    pub fn ipv6_conf(link: &str) -> Result<Self, HostError> {
+        let name = Sysctl::net(["ipv6", "conf", link]);
+        name.check()?;
+        let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let dir = open(&name.path(), flags, Mode::empty())
+            .map_err(|errno| name.failed("open")(errno.into()))?;
+        Ok(Self { dir, name })
+    }
+
+    /// As [`Sysctl::write`].
+    ///
+    /// # Errors
+    /// [`HostError::Sysctl`].
+    pub fn write(&self, key: &str, value: &str) -> Result<(), HostError> {
+        let sysctl = self.of(key)?;
+        let mut file = self.open(key, OFlag::O_WRONLY, sysctl.failed("write"))?;
+        io::Write::write_all(&mut file, value.as_bytes()).map_err(sysctl.failed("write"))
+    }
+
+    /// As [`Sysctl::ensure`].
+    ///
+    /// # Errors
+    /// [`HostError::Sysctl`].
+    pub fn ensure(&self, key: &str, value: &str) -> Result<bool, HostError> {
+        let sysctl = self.of(key)?;
+        let mut file = self.open(key, OFlag::O_RDONLY, sysctl.failed("read"))?;
+        let mut found = String::new();
+        io::Read::read_to_string(&mut file, &mut found).map_err(sysctl.failed("read"))?;
+        if found.trim_end() == value {
+            return Ok(false);
+        }
+        self.write(key, value)?;
+        Ok(true)
+    }
+
+    fn of(&self, key: &str) -> Result<Sysctl, HostError> {
+        let mut sysctl = self.name.clone();
+        sysctl.segments.push(key.to_owned());
+        sysctl.check()?;
+        Ok(sysctl)
+    }
+
+    fn open(
+        &self,
+        key: &str,
+        access: OFlag,
+        failed: impl Fn(io::Error) -> HostError,
+    ) -> Result<fs::File, HostError> {
+        openat(&self.dir, key, access | OFlag::O_CLOEXEC, Mode::empty())
+            .map(fs::File::from)
+            .map_err(|errno| failed(errno.into()))
     }
 }
 

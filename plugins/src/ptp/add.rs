@@ -1,6 +1,7 @@
 //! ADD.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
@@ -17,8 +18,12 @@ use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
 use crate::attach::{forward, mac, masq};
-use crate::host::rtnl::{AddressOptions, NewRoute, RouteFilter, VethPair};
+use crate::host::rtnl::{AddressOptions, Change, NewRoute, RouteFilter, VethPair};
 use crate::host::{HostError, Rtnl, Sysctl};
+
+/// How long the kernel may take to notice that the host's end has a carrier. It drops what leaves there until then, and
+/// mostly needs microseconds.
+const CARRIER_BOUND: Duration = Duration::from_secs(10);
 
 pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
     let settings = Settings::read(request)?;
@@ -44,9 +49,8 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         add.set_up_host(&plan, &pair)?;
         add.container
             .configure(pair.peer_index, add.owner.ifname.as_str(), &plan.layer3)?;
-        // The kernel notices in its own time that the host's end has a carrier, and drops what leaves there until then.
         add.host
-            .wait_until_forwarding(pair.host.index, veth::FORWARDING_BOUND)?;
+            .wait_until_forwarding(pair.host.index, CARRIER_BOUND)?;
         let behind = Behind::Link(&pair.host.name);
         let (host, network) = (&add.host, &add.owner.network);
         forwarding::warn_of_dropped_traffic(host, network, behind, &plan.layer3.ips);
@@ -106,21 +110,27 @@ impl Add {
             nodad: true,
             noprefixroute: true,
         };
-        for gateway in &plan.gateways {
-            self.host
-                .add_address(link, IpNet::from(*gateway), options)?;
-        }
-        veth::bring_up(&self.host, link, &self.owner, None)?;
-        for address in &plan.container {
-            let route = NewRoute {
+        let alias = self.owner.alias();
+        let gateways = plan.gateways.iter().map(|gateway| Change::Address {
+            link,
+            net: IpNet::from(*gateway),
+            options,
+        });
+        let change = veth::up(&alias);
+        let routes = plan.container.iter().map(|address| {
+            Change::Route(NewRoute {
                 oif: Some(link),
                 ..NewRoute::to(IpNet::from(*address))
-            };
-            self.host
-                .add_route(&route)
-                .map_err(|error| self.explain_route(error, *address))?;
-        }
-        Ok(())
+            })
+        });
+        let up = [Change::Link { link, change }];
+        let all: Vec<_> = gateways.chain(up).chain(routes).collect();
+        self.host
+            .apply(&all)
+            .map_err(|(place, error)| match all.get(place) {
+                Some(Change::Route(new)) => self.explain_route(error, new.dst.addr()),
+                _ => error.into(),
+            })
     }
 
     /// A route to the container's address that is there already leads to somebody else.

@@ -32,6 +32,7 @@ fn unknown_links(sandbox: &Sandbox) {
         "lo\0x",
     ] {
         assert_eq!(sandbox.rtnl.link_by_name(name).unwrap(), None, "{name:?}");
+        assert!(!sandbox.rtnl.has_link(name).unwrap(), "{name:?}");
         assert!(!sandbox.rtnl.delete_link_by_name(name).unwrap(), "{name:?}");
     }
     for index in [0, 4711] {
@@ -44,6 +45,12 @@ fn loopback(sandbox: &Sandbox) {
     let lo = sandbox.rtnl.link_by_name("lo").unwrap().unwrap();
     assert!(lo.loopback && !lo.up && lo.index == 1 && lo.mtu == 65536);
     assert_eq!(lo.kind, None);
+    assert!(sandbox.rtnl.has_link("lo").unwrap());
+    // A socket is asked about its own namespace, wherever the thread is.
+    let pod = Pod::new();
+    assert!(!pod.rtnl.has_link("eth0").unwrap());
+    sandbox.veth("veth0", None, &pod);
+    assert!(pod.rtnl.has_link("eth0").unwrap() && !sandbox.rtnl.has_link("eth0").unwrap());
     sandbox
         .rtnl
         .set_link(

@@ -7,6 +7,7 @@
 mod address;
 mod bridge;
 mod bridge_vlan;
+mod changes;
 mod exchange;
 mod link;
 mod module;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     veth::add(&mut tests);
     address::add(&mut tests);
     route::add(&mut tests);
+    changes::add(&mut tests);
     monitor::add(&mut tests);
     qdisc::add(&mut tests);
     sysctl::add(&mut tests);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use plugins::host::NetNs;
 use plugins::host::nft::{
     Batch, Element, ElementData, FORWARD_HOOK, Family, KeyBuilder, Nft, TableRef,
 };
@@ -44,6 +45,11 @@ pub(crate) const CASES: &[Case] = &[
         name: "chains_tell_hook_policy_and_use",
         needs: &["nft"],
         run: chains,
+    },
+    Case {
+        name: "a_thread_uses_its_socket_again_in_the_same_namespace_alone",
+        needs: &["nft"],
+        run: kept,
     },
     Case {
         name: "a_listing_survives_constant_change",
@@ -259,6 +265,48 @@ fn chains() {
     });
 }
 
+/// Closing one can take the kernel long; one of another namespace would change the wrong rules.
+fn kept() {
+    let (here, there) = (Node::new(), Node::new());
+    for (node, name) in [(&here, "here"), (&there, "there")] {
+        node.sh(&format!("nft 'add table inet t; add chain inet t {name}'"));
+    }
+    let elsewhere = there.run(|| NetNs::current().unwrap());
+    here.run(move || {
+        let chains = || {
+            let found = Nft::open().unwrap().chains(Some(T)).unwrap();
+            found
+                .into_iter()
+                .map(|chain| chain.name)
+                .collect::<Vec<_>>()
+        };
+        // The netfilter sockets of the namespace: 12 is NETLINK_NETFILTER, port 0 the kernel.
+        let sockets = || {
+            let all = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+            let lines = all
+                .lines()
+                .map(|line| line.split_whitespace().collect::<Vec<_>>());
+            lines
+                .filter(|line| line[1] == "12" && line[2] != "0")
+                .count()
+        };
+        for _ in 0..3 {
+            assert_eq!(chains(), ["here"]);
+            assert_eq!(sockets(), 1);
+        }
+        for _ in 0..2 {
+            assert_eq!(elsewhere.enter(chains).unwrap(), ["there"]);
+            assert_eq!(chains(), ["here"]);
+        }
+        // One that is in use is nobody else's.
+        let (mut one, mut other) = (Nft::open().unwrap(), Nft::open().unwrap());
+        let mut batch = Batch::new();
+        batch.add_elements(T.object("none"), &[Element::address(ip("10.1.0.2"), "x")]);
+        assert!(one.commit(batch).unwrap_err().is_missing());
+        assert_eq!(other.chains(Some(T)).unwrap().len(), 1);
+    });
+}
+
 fn interrupted() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -266,7 +314,6 @@ fn interrupted() {
     node.sh("nft 'add table inet t; add set inet t s4 { type ipv4_addr; }; add set inet t other { type ipv4_addr; }'");
     node.run(|| {
         let mut nft = Nft::open().unwrap();
-        let mut noisy = Nft::open().unwrap();
         let elements: Vec<Element> = (0..400_u16)
             .map(|n| Element::address([10, 1, (n >> 8) as u8, n as u8].into(), "x".repeat(100)))
             .collect();
@@ -275,8 +322,9 @@ fn interrupted() {
         nft.commit(batch).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let signal = Arc::clone(&stop);
-        // The socket belongs to this namespace though the new thread's own sockets would too.
+        // The new thread starts in this namespace.
         let noise = std::thread::spawn(move || {
+            let mut noisy = Nft::open().unwrap();
             let element = [Element::address([10, 9, 9, 9].into(), "noise")];
             while !signal.load(Ordering::Relaxed) {
                 let mut batch = Batch::new();

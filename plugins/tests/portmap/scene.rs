@@ -380,9 +380,12 @@ impl Client {
     }
 
     pub(crate) fn ask(&self) -> Option<String> {
-        // The refusal of an earlier question may be reported at the next one.
-        let _ = self.0.take_error();
-        udp_exchange(&self.0, PATIENCE)
+        // The refusal of an earlier question may be reported at the next one, and even while that waits.
+        let mut answers = (0..3).map(|_| {
+            let _ = self.0.take_error();
+            udp_exchange(&self.0, PATIENCE)
+        });
+        answers.find_map(|answer| answer)
     }
 
     pub(crate) fn ask_in_vain(&self) -> Option<String> {

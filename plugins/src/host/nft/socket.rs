@@ -3,6 +3,14 @@
 //! The kernel works a request off inside `sendmsg(2)` (net/netfilter/nfnetlink.c), so every answer of a
 //! batch waits in the socket when the call returns and no read ever has to block. A dump fills its first
 //! datagram in the same way and each further one while the one before it is read.
+//!
+//! A thread keeps its socket when it is done with it and uses it again in the same network namespace. Closing one
+//! makes the kernel finish what transactions have removed (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c), which
+//! takes an RCU grace period, ten milliseconds or more, whoever's socket it is: once in a process is enough.
+
+use std::cell::{Cell, RefCell};
+use std::os::unix::fs::MetadataExt;
+use std::rc::Rc;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -38,20 +46,47 @@ pub(crate) struct Outgoing {
 
 /// A netfilter netlink socket. It belongs to the network namespace the thread was in when it was opened.
 pub(crate) struct NetfilterSocket {
-    socket: Socket,
-    /// The number of the message sent last.
-    sequence: u32,
+    line: Rc<Line>,
     /// The number of the first message of the request sent last.
     request: u32,
     inbox: Vec<u8>,
 }
 
-impl NetfilterSocket {
-    /// Opens a socket in the calling thread's network namespace.
-    ///
-    /// # Errors
-    /// [`HostError::System`]; `EPROTONOSUPPORT` on a kernel without nfnetlink.
-    pub(crate) fn open() -> Result<Self, HostError> {
+/// What outlives the one who uses it.
+struct Line {
+    socket: Socket,
+    /// The number of the message sent last.
+    sequence: Cell<u32>,
+    /// The namespace that it belongs to and keeps alive, by its inode number; none if /proc does not tell.
+    netns: Option<u64>,
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<Rc<Line>>> = const { RefCell::new(None) };
+}
+
+impl Line {
+    /// The one that the thread has kept, if it leads to the namespace that the thread is in and nobody uses it.
+    fn kept() -> Option<Rc<Self>> {
+        let kept = KEPT.with_borrow_mut(Option::take)?;
+        let here = own_netns();
+        let free = Rc::strong_count(&kept) == 1 && here.is_some() && kept.netns == here;
+        (free && kept.is_silent()).then_some(kept)
+    }
+
+    /// Throws away what is left of a request that was given up on. False if the socket is of no use any more.
+    fn is_silent(&self) -> bool {
+        let mut rest = Vec::with_capacity(DATAGRAM);
+        loop {
+            rest.clear();
+            match self.socket.recv(&mut rest, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    fn open() -> Result<Self, HostError> {
         let refused = |source| HostError::System {
             operation: "open netfilter netlink socket".into(),
             source,
@@ -64,7 +99,31 @@ impl NetfilterSocket {
         let _ = socket.set_cap_ack(true);
         Ok(Self {
             socket,
-            sequence: 0,
+            sequence: Cell::new(0),
+            netns: own_netns(),
+        })
+    }
+}
+
+/// The inode number of the network namespace that the thread is in.
+fn own_netns() -> Option<u64> {
+    let metadata = std::fs::metadata("/proc/thread-self/ns/net").ok()?;
+    Some(metadata.ino())
+}
+
+impl NetfilterSocket {
+    /// A socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`HostError::System`]; `EPROTONOSUPPORT` on a kernel without nfnetlink.
+    pub(crate) fn open() -> Result<Self, HostError> {
+        let line = match Line::kept() {
+            Some(line) => line,
+            None => Rc::new(Line::open()?),
+        };
+        KEPT.set(Some(Rc::clone(&line)));
+        Ok(Self {
+            line,
             request: 0,
             inbox: Vec::with_capacity(DATAGRAM),
         })
@@ -80,7 +139,7 @@ impl NetfilterSocket {
         };
         let whole = first.operation.clone();
         let mut outbox = Vec::new();
-        self.request = self.sequence.wrapping_add(1);
+        self.request = self.line.sequence.get().wrapping_add(1);
         let begin = self.number(batch_edge(ControlMessage::BatchBegin), 0, &mut outbox);
         let mut operations = Vec::with_capacity(messages.len());
         for Outgoing {
@@ -248,21 +307,22 @@ impl NetfilterSocket {
 
     /// Appends `message` to `outbox` under the next sequence number, which is returned.
     fn number(&mut self, message: NetfilterMessage, flags: u16, outbox: &mut Vec<u8>) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
+        let sequence = self.line.sequence.get().wrapping_add(1);
+        self.line.sequence.set(sequence);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
+        header.sequence_number = sequence;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
         message.finalize();
         let (start, length) = (outbox.len(), message.buffer_len());
         outbox.resize(start + length.next_multiple_of(4), 0);
         message.serialize(&mut outbox[start..start + length]);
-        self.sequence
+        sequence
     }
 
     fn send(&mut self, bytes: &[u8], operation: &str) -> Result<(), HostError> {
         loop {
-            match self.socket.send(bytes, 0) {
+            match self.line.socket.send(bytes, 0) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(source) => {
@@ -279,7 +339,7 @@ impl NetfilterSocket {
     fn receive(&mut self, operation: &str) -> Result<bool, HostError> {
         loop {
             self.inbox.clear();
-            match self.socket.recv(&mut self.inbox, libc::MSG_DONTWAIT) {
+            match self.line.socket.recv(&mut self.inbox, libc::MSG_DONTWAIT) {
                 Ok(_) => return Ok(true),
                 Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
                     Errno::EINTR => {}
@@ -312,7 +372,7 @@ impl NetfilterSocket {
             rest = rest.get(length..).unwrap_or_default();
             // What is left of a request that was given up on is nobody's any more.
             let age = header.sequence_number.wrapping_sub(self.request);
-            if age <= self.sequence.wrapping_sub(self.request) {
+            if age <= self.line.sequence.get().wrapping_sub(self.request) {
                 handle(header, incoming)?;
             }
         }

@@ -11,6 +11,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::super::error::HostError;
+use super::changes::Change;
 use super::exchange::Rtnl;
 
 /// An address of a link.
@@ -79,29 +80,7 @@ impl Rtnl {
         net: IpNet,
         options: AddressOptions,
     ) -> Result<(), HostError> {
-        let mut message = message(link, net);
-        let mut flags = AddressFlags::empty();
-        flags.set(AddressFlags::Nodad, options.nodad && net.addr().is_ipv6());
-        flags.set(AddressFlags::Noprefixroute, options.noprefixroute);
-        if !flags.is_empty() {
-            message.attributes.push(AddressAttribute::Flags(flags));
-        }
-        message.header.scope = scope(net.addr());
-        if let IpNet::V4(net) = net
-            && net.prefix_len() < 31
-        {
-            message
-                .attributes
-                .push(AddressAttribute::Broadcast(net.broadcast()));
-        }
-        self.ask(
-            RouteNetlinkMessage::NewAddress(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
-        .map_err(|refusal| {
-            refusal.during(format!("add address {net} to {}", self.describe(link)))
-        })?;
-        Ok(())
+        self.make(&Change::Address { link, net, options })
     }
 
     /// Removes an address. Returns false when the link does not have it, or is not there itself.
@@ -116,6 +95,29 @@ impl Rtnl {
                 }
             }
         }
+    }
+}
+
+impl AddressOptions {
+    /// The request to add an address, and its flags.
+    pub(super) fn request(self, link: u32, net: IpNet) -> (RouteNetlinkMessage, u16) {
+        let mut message = message(link, net);
+        let mut flags = AddressFlags::empty();
+        flags.set(AddressFlags::Nodad, self.nodad && net.addr().is_ipv6());
+        flags.set(AddressFlags::Noprefixroute, self.noprefixroute);
+        if !flags.is_empty() {
+            message.attributes.push(AddressAttribute::Flags(flags));
+        }
+        message.header.scope = scope(net.addr());
+        if let IpNet::V4(net) = net
+            && net.prefix_len() < 31
+        {
+            message
+                .attributes
+                .push(AddressAttribute::Broadcast(net.broadcast()));
+        }
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        (RouteNetlinkMessage::NewAddress(message), flags)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -18,9 +19,11 @@ use netlink_packet_core::{
     NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::proto::{self, ConnectionHandle};
 use tokio::runtime::{Builder, Runtime};
 
 use super::super::error::HostError;
@@ -47,7 +50,7 @@ const DUMP_ATTEMPTS: u32 = 20;
 const ATTRIBUTE_MESSAGE: u16 = 1;
 
 type Message = NetlinkMessage<RouteNetlinkMessage>;
-type Connection = rtnetlink::proto::Connection<RouteNetlinkMessage>;
+type Connection = proto::Connection<RouteNetlinkMessage>;
 type Notices = Pin<Box<dyn Stream<Item = (Message, SocketAddr)>>>;
 
 thread_local! {
@@ -60,7 +63,7 @@ thread_local! {
 /// Handles are cheap: one socket each, one event loop for all handles of a thread. A handle stays
 /// on the thread that made it.
 pub struct Rtnl {
-    handle: RefCell<rtnetlink::Handle>,
+    handle: ConnectionHandle<RouteNetlinkMessage>,
     connection: RefCell<Connection>,
     notices: RefCell<Notices>,
     runtime: Rc<Runtime>,
@@ -85,10 +88,12 @@ impl Rtnl {
         };
         let runtime = shared_runtime().map_err(failed)?;
         let context = runtime.enter();
-        let (mut connection, handle, notices) = rtnetlink::new_connection().map_err(failed)?;
+        let (mut connection, handle, notices) =
+            proto::new_connection(NETLINK_ROUTE).map_err(failed)?;
         drop(context);
-        // The end of a listing says whether it failed.
+        // The end of a listing says whether it failed, and of several requests each has an answer.
         connection.set_forward_done(true);
+        connection.set_forward_ack(true);
         let socket = connection.socket_mut().socket_mut();
         // These improve error messages and filters; requests do not depend on them, and a listing
         // is filtered once more when it comes in.
@@ -105,7 +110,7 @@ impl Rtnl {
             }
         }
         Ok(Self {
-            handle: RefCell::new(handle),
+            handle,
             connection: RefCell::new(connection),
             notices: RefCell::new(Box::pin(notices)),
             runtime,
@@ -150,28 +155,68 @@ impl Rtnl {
         request: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Vec<RouteNetlinkMessage>, Refusal> {
-        let mut message = Message::from(request);
-        message.header.flags = flags;
-        let answers = self
-            .handle
-            .borrow_mut()
-            .request(message)
-            .map_err(|_| Refusal::Closed)?;
-        let mut answers = pin!(answers);
         let mut found = Vec::new();
+        self.converse(vec![(request, flags)], |answer| {
+            take_in(answer).map(|inner| found.extend(inner))
+        })?;
+        Ok(found)
+    }
+
+    /// Makes several requests that are acknowledged, in one message. The kernel carries them out in their order, each
+    /// whether those before it failed or not. Returns the first refusal, with the place of the request.
+    pub(super) fn ask_all(
+        &self,
+        requests: Vec<(RouteNetlinkMessage, u16)>,
+    ) -> Result<(), (usize, Refusal)> {
+        let requests = requests
+            .into_iter()
+            .map(|(request, flags)| (request, NLM_F_REQUEST | NLM_F_ACK | flags))
+            .collect();
+        let (mut place, mut first) = (0, None);
+        let outcome = self.converse(requests, |answer| {
+            // Answers come in the order of the requests, and each ends with its acknowledgement.
+            let is_last = matches!(answer.payload, NetlinkPayload::Error(_));
+            if let Err(refusal) = take_in(answer) {
+                first.get_or_insert((place, refusal));
+            }
+            place += usize::from(is_last);
+            Ok(())
+        });
+        match (first, outcome) {
+            (Some(refused), _) => Err(refused),
+            (None, Err(refusal)) => Err((place, refusal)),
+            (None, Ok(())) => Ok(()),
+        }
+    }
+
+    /// Sends requests in one message and passes each answer on, until all are there or one is too many.
+    fn converse(
+        &self,
+        requests: Vec<(RouteNetlinkMessage, u16)>,
+        mut heed: impl FnMut(Message) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let messages = requests.into_iter().map(|(request, flags)| {
+            let mut message = Message::from(request);
+            message.header.flags = flags;
+            message
+        });
+        let messages: Vec<_> = messages.collect();
+        let kernel = SocketAddr::new(0, 0);
+        let answers = self.handle.request_batch(messages, kernel);
+        let mut answers = pin!(answers.map_err(|_| Refusal::Closed)?);
         self.drive(self.answer_bound.get(), |context| {
             loop {
                 match answers.as_mut().poll_next(context) {
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Some(answer)) => match take_in(answer) {
-                        Ok(inner) => found.extend(inner),
-                        Err(refusal) => return Poll::Ready(Err(refusal)),
-                    },
+                    Poll::Ready(Some(answer)) => {
+                        if let Err(refusal) = heed(answer) {
+                            return Poll::Ready(Err(refusal));
+                        }
+                    }
                     Poll::Pending => return Poll::Pending,
                 }
             }
-        })??;
-        Ok(found)
+        })?
     }
 
     /// Runs the connection until `step` is ready.
@@ -192,6 +237,12 @@ impl Rtnl {
         self.runtime
             .block_on(async { tokio::time::timeout(bound, both).await })
             .unwrap_or(Err(Refusal::Silence))
+    }
+
+    /// Lends the socket, for calls that are no messages.
+    pub(super) fn with_socket<T>(&self, work: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        let mut connection = self.connection.borrow_mut();
+        work(connection.socket_mut().socket_mut().as_fd())
     }
 
     /// Subscribes this socket to a multicast group, `RTNLGRP_*`, until the guard is dropped. Meanwhile the answer to a

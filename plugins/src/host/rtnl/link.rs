@@ -1,5 +1,7 @@
 //! Links of every kind: finding and deleting them.
 
+use std::os::fd::AsRawFd;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -7,6 +9,7 @@ use netlink_packet_route::link::{
     LinkMessage, State,
 };
 use nix::errno::Errno;
+use nix::libc;
 
 use super::super::error::HostError;
 use super::bridge::{BridgeInfo, PortInfo};
@@ -90,6 +93,39 @@ impl Rtnl {
         request.header.index = index;
         self.find_link(request)
             .map_err(|refusal| refusal.during(format!("look up link with index {index}")))
+    }
+
+    /// Whether there is a link of this name. Unlike the others this doesn't wait for whoever changes links just now.
+    ///
+    /// # Errors
+    /// [`HostError::System`].
+    #[expect(unsafe_code, reason = "ioctl(2) has no safe wrapper")]
+    pub fn has_link(&self, name: &str) -> Result<bool, HostError> {
+        if !is_possible_name(name) {
+            return Ok(false);
+        }
+        // SAFETY: an all-zero `ifreq` is a valid value of that plain C structure.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        // SAFETY: SIOCGIFINDEX (netdevice(7)) reads the name, which ends with a zero as it is shorter than the field,
+        // and writes the index into the same structure, which lives for the duration of the call.
+        let answer = self.with_socket(|socket| unsafe {
+            libc::ioctl(
+                socket.as_raw_fd(),
+                libc::SIOCGIFINDEX as _,
+                &raw mut request,
+            )
+        });
+        match Errno::result(answer) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(HostError::System {
+                operation: format!("look up link {name}"),
+                source: errno.into(),
+            }),
+        }
     }
 
     fn find_link(&self, request: LinkMessage) -> Result<Option<Link>, Refusal> {

@@ -3,11 +3,15 @@
 use std::os::fd::AsRawFd;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, LinkAttribute, LinkFlags,
+    LinkMessage,
+};
 
 use super::super::error::HostError;
 use super::super::netns::NetNs;
 use super::bridge::PortChange;
+use super::changes::Change;
 use super::exchange::Rtnl;
 use super::link::Mac;
 
@@ -34,6 +38,12 @@ pub struct LinkChange<'a> {
     pub master: Option<u32>,
     /// Settings as a port of the bridge it is on already.
     pub port: Option<PortChange>,
+    /// `arp_notify`: tell the neighbours, whenever the link comes up from now on, where its IPv4 addresses are. The
+    /// kernel sets it after everything else, so together with `up` it holds from the next time on.
+    pub arp_notify: bool,
+    /// `addr_gen_mode` none: the kernel gives the link no IPv6 link-local address when it next becomes operational.
+    /// `EAFNOSUPPORT` where IPv6 does not run on the link.
+    pub no_link_local: bool,
     /// Move it into this namespace, where it keeps its index if that is free there.
     pub netns: Option<&'a NetNs>,
 }
@@ -43,19 +53,24 @@ impl Rtnl {
     ///
     /// The kernel applies the changes one by one and stops at the first that fails.
     pub fn set_link(&self, index: u32, change: &LinkChange<'_>) -> Result<(), HostError> {
-        let message = change.message(index);
-        // Only the request that also creates links takes settings of a port; it creates none here.
-        let request = match change.port {
-            Some(_) => RouteNetlinkMessage::NewLink(message),
-            None => RouteNetlinkMessage::SetLink(message),
-        };
-        self.ask(request, 0)
-            .map_err(|refusal| refusal.during(format!("{change} on {}", self.describe(index))))?;
-        Ok(())
+        self.make(&Change::Link {
+            link: index,
+            change: *change,
+        })
     }
 }
 
 impl LinkChange<'_> {
+    /// The request to change the link of this index.
+    pub(super) fn request(&self, index: u32) -> RouteNetlinkMessage {
+        let message = self.message(index);
+        // Only the request that also creates links takes settings of a port; it creates none here.
+        match self.port {
+            Some(_) => RouteNetlinkMessage::NewLink(message),
+            None => RouteNetlinkMessage::SetLink(message),
+        }
+    }
+
     fn message(&self, index: u32) -> LinkMessage {
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -81,11 +96,26 @@ impl LinkChange<'_> {
                 self.netns
                     .map(|netns| LinkAttribute::NetNsFd(netns.fd().as_raw_fd())),
                 self.port.map(|port| port.attribute()),
+                self.families(),
             ]
             .into_iter()
             .flatten(),
         );
         message
+    }
+
+    /// What belongs to an address family (`do_setlink` in net/core/rtnetlink.c takes it last).
+    fn families(&self) -> Option<LinkAttribute> {
+        let inet = self.arp_notify.then(|| {
+            // Those that are 0 are not sent.
+            let mut settings = InetDevConf::default();
+            settings.arp_notify = 1;
+            AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(settings)])
+        });
+        let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let inet6 = self.no_link_local.then(|| AfSpecUnspec::Inet6(vec![none]));
+        let all: Vec<_> = inet.into_iter().chain(inet6).collect();
+        (!all.is_empty()).then_some(LinkAttribute::AfSpecUnspec(all))
     }
 }
 
@@ -107,6 +137,8 @@ impl std::fmt::Display for LinkChange<'_> {
             self.netns
                 .map(|netns| format!("netns {}", netns.path().display())),
             self.port.map(|_| "port settings".to_owned()),
+            self.arp_notify.then(|| "arp_notify".to_owned()),
+            self.no_link_local.then(|| "addrgenmode none".to_owned()),
         ]
         .into_iter()
         .flatten()

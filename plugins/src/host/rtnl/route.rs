@@ -14,7 +14,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::super::error::HostError;
-use super::exchange::{Refusal, Rtnl};
+use super::changes::Change;
+use super::exchange::Rtnl;
 
 /// The routing table that routes go to unless told otherwise: `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;
@@ -143,8 +144,7 @@ impl Rtnl {
     /// # Errors
     /// [`HostError::is_exists`] when there is one to the same destination with the same priority.
     pub fn add_route(&self, new: &NewRoute) -> Result<(), HostError> {
-        self.put_route(new, NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|refusal| refusal.during(self.route_text("add", new)))
+        self.make(&Change::Route(*new))
     }
 
     /// Adds a route, also where there is another one to the same destination with the same priority. In IPv4 the new one
@@ -154,27 +154,14 @@ impl Rtnl {
     /// # Errors
     /// [`HostError::is_exists`] when there is one with the same next hop too.
     pub fn add_route_beside(&self, new: &NewRoute) -> Result<(), HostError> {
-        self.put_route(new, NLM_F_CREATE)
-            .map_err(|refusal| refusal.during(self.route_text("add", new)))
+        self.make(&Change::RouteBeside(*new))
     }
 
     /// Adds a route in place of the one to the same destination with the same priority, if there is
     /// one.
     pub fn replace_route(&self, new: &NewRoute) -> Result<(), HostError> {
-        self.put_route(new, NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(|refusal| refusal.during(self.route_text("replace", new)))
-    }
-
-    fn put_route(&self, new: &NewRoute, flags: u16) -> Result<(), Refusal> {
-        let mut message = new.message();
-        // As iproute2 and the Go netlink library mark theirs.
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = new.scope.unwrap_or(match (new.dst, new.gateway) {
-            (IpNet::V4(_), None) => RouteScope::Link,
-            _ => RouteScope::Universe,
-        });
-        self.ask(RouteNetlinkMessage::NewRoute(message), flags)?;
+        self.ask(new.new_message(), NLM_F_CREATE | NLM_F_REPLACE)
+            .map_err(|refusal| refusal.during(self.route_text("replace", new)))?;
         Ok(())
     }
 
@@ -192,7 +179,7 @@ impl Rtnl {
         }
     }
 
-    fn route_text(&self, verb: &str, route: &NewRoute) -> String {
+    pub(super) fn route_text(&self, verb: &str, route: &NewRoute) -> String {
         let mut text = format!("{verb} route {}", route.dst.trunc());
         if let Some(gateway) = route.gateway {
             text += &format!(" via {gateway}");
@@ -271,6 +258,28 @@ impl Family {
 }
 
 impl NewRoute {
+    /// The request to add it where there is none like it, and its flags.
+    pub(super) fn request(&self) -> (RouteNetlinkMessage, u16) {
+        (self.new_message(), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The request to add it, and its flags.
+    pub(super) fn request_beside(&self) -> (RouteNetlinkMessage, u16) {
+        (self.new_message(), NLM_F_CREATE)
+    }
+
+    fn new_message(&self) -> RouteNetlinkMessage {
+        let mut message = self.message();
+        // As iproute2 and the Go netlink library mark theirs.
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = self.scope.unwrap_or(match (self.dst, self.gateway) {
+            (IpNet::V4(_), None) => RouteScope::Link,
+            _ => RouteScope::Universe,
+        });
+        RouteNetlinkMessage::NewRoute(message)
+    }
+
     fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header.address_family = Family::of(self.dst).into_netlink();

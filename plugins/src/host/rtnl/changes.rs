@@ -1,0 +1,90 @@
+//! Several changes in one message to the kernel.
+
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+
+use super::super::error::HostError;
+use super::address::AddressOptions;
+use super::exchange::Rtnl;
+use super::link_change::LinkChange;
+use super::route::NewRoute;
+
+/// How many changes go into one message. Their acknowledgements must fit into the socket's buffer together: the kernel
+/// drops those that don't (`netlink_unicast` in net/netlink/af_netlink.c).
+const AT_ONCE: usize = 64;
+
+/// One of several changes.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// As [`Rtnl::add_address`].
+    Address {
+        /// The link's index.
+        link: u32,
+        /// The address and the length of its prefix.
+        net: IpNet,
+        /// How it is added.
+        options: AddressOptions,
+    },
+    /// As [`Rtnl::set_link`].
+    Link {
+        /// The link's index.
+        link: u32,
+        /// What to change about it.
+        change: LinkChange<'a>,
+    },
+    /// As [`Rtnl::add_route`].
+    Route(NewRoute),
+    /// As [`Rtnl::add_route_beside`].
+    RouteBeside(NewRoute),
+}
+
+impl Rtnl {
+    /// Makes changes one after the other. Nobody else who waits for the kernel's lock of the routing tables and links
+    /// has to be waited for more often than needed, and there is one round trip for all.
+    ///
+    /// # Errors
+    /// That of the first change that failed, with its place among `changes`. Those after it may have been made.
+    pub fn apply(&self, changes: &[Change<'_>]) -> Result<(), (usize, HostError)> {
+        for (number, chunk) in changes.chunks(AT_ONCE).enumerate() {
+            let requests = chunk.iter().map(Change::request).collect();
+            self.ask_all(requests).map_err(|(place, refusal)| {
+                let text = chunk
+                    .get(place)
+                    .map_or_else(String::new, |change| change.text(self));
+                (number * AT_ONCE + place, refusal.during(text))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes one change.
+    pub(super) fn make(&self, change: &Change<'_>) -> Result<(), HostError> {
+        let (request, flags) = change.request();
+        self.ask(request, flags)
+            .map_err(|refusal| refusal.during(change.text(self)))?;
+        Ok(())
+    }
+}
+
+impl Change<'_> {
+    /// The request, and the flags that it goes with.
+    fn request(&self) -> (RouteNetlinkMessage, u16) {
+        match self {
+            Self::Address { link, net, options } => options.request(*link, *net),
+            Self::Link { link, change } => (change.request(*link), 0),
+            Self::Route(new) => new.request(),
+            Self::RouteBeside(new) => new.request_beside(),
+        }
+    }
+
+    /// What it does, in words for an error message.
+    fn text(&self, rtnl: &Rtnl) -> String {
+        match self {
+            Self::Address { link, net, .. } => {
+                format!("add address {net} to {}", rtnl.describe(*link))
+            }
+            Self::Link { link, change } => format!("{change} on {}", rtnl.describe(*link)),
+            Self::Route(new) | Self::RouteBeside(new) => rtnl.route_text("add", new),
+        }
+    }
+}
