@@ -2,16 +2,15 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Child;
-use std::sync::Mutex;
 
 use conformance::{
-    Call, Case, Host, Lab, Machine, Need, Plugin, Pod, Protocol, Snapshot, addresses, bridge, case,
-    host_local, with, with_prev_result,
+    Call, Case, Host, Lab, Need, Plugin, Pod, Protocol, addresses, bridge, case, host_local, with,
+    with_prev_result,
 };
 use serde_json::{Value, json};
 
-use crate::{MACHINE, OUTSIDE, ip, outside, patiently, with_plugins};
+use crate::guarded::Guarded;
+use crate::{MACHINE, OUTSIDE, ip, with_plugins};
 
 pub(crate) fn cases() -> Vec<Case> {
     let cases = [
@@ -22,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(del_finds_the_sources_without_our_own_tables).ours(),
         case!(a_source_in_another_zone_is_a_conflict).ours(),
         case!(a_firewalld_that_stops_is_no_obstacle).ours(),
+        case!(one_of_another_network_namespace_is_left_alone).ours(),
         case!(podmans_network_works).needs(Need::Cnitool).ours(),
         case!(the_reference_and_trestle_share_the_sources)
             .needs(Need::GoPlugins)
@@ -37,142 +37,6 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     let needing = |case: Case| with_plugins(case.needs(Need::Firewalld), &plugins);
     cases.map(needing).into()
-}
-
-/// A bus that root may do everything on.
-const BUS: &str = r#"<busconfig>
-  <type>system</type>
-  <listen>unix:path=/run/dbus/system_bus_socket</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="root"/>
-    <allow own="*"/>
-    <allow send_destination="*"/>
-    <allow receive_sender="*"/>
-  </policy>
-</busconfig>
-"#;
-
-const LOG: &str = "/run/e2e/firewalld.log";
-
-/// A machine that firewalld guards, and the network it is on.
-struct Guarded {
-    machine: Machine,
-    outside: Host,
-    /// How the machine looked before firewalld came.
-    before: Snapshot,
-    daemons: Mutex<Vec<Child>>,
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        // They end with the machine; this only collects the children.
-        for daemon in self.daemons.get_mut().into_iter().flatten() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-    }
-}
-
-impl Guarded {
-    fn start(lab: &Lab) -> Self {
-        let machine = Machine::start_with(&lab.firewalld());
-        let (outside, _) = outside(&machine);
-        for address in MACHINE {
-            let net = if address.contains(':') {
-                "fd00:1::/64"
-            } else {
-                "10.0.0.0/8"
-            };
-            outside.ip(&format!("route add {net} via {address}"));
-        }
-        machine.write("/run/e2e.bus", BUS);
-        machine.write("/run/dbus/README", "the system bus of this machine");
-        let mut guarded = Self {
-            before: machine.observe(),
-            machine,
-            outside,
-            daemons: Mutex::default(),
-        };
-        let bus = ["--config-file=/run/e2e.bus", "--nofork", "--nopidfile"];
-        guarded.spawn("dbus-daemon", &bus, "/run/e2e/bus.log");
-        let socket = "/run/dbus/system_bus_socket";
-        let listens = || guarded.machine.connect(socket).is_ok();
-        assert!(patiently(listens), "the bus doesn't listen");
-        guarded.before = guarded.machine.observe();
-        guarded.start_firewalld();
-        guarded
-    }
-
-    fn spawn(&self, name: &str, args: &[&str], log: &str) {
-        let program = Path::new("/usr/bin").join(name);
-        let child = self.machine.spawn(&program, args, &[], log);
-        self.daemons.lock().expect("lock").push(child);
-    }
-
-    fn start_firewalld(&self) {
-        let log = "--log-target=console";
-        let args = ["/usr/sbin/firewalld", "--nofork", "--nopid", log];
-        self.spawn("python3", &args, LOG);
-        let runs = || self.try_cmd("--state").is_some();
-        let log = || self.machine.inside().read(LOG);
-        assert!(patiently(runs), "firewalld doesn't run: {:?}", log());
-    }
-
-    /// End firewalld, which takes its rules along.
-    fn stop_firewalld(&self) {
-        let pid = self.machine.inside().read(&format!("{LOG}.pid"));
-        let kill = Path::new("/bin/kill");
-        let pid = pid.expect("a PID").trim().to_owned();
-        self.machine.exec(kill, &[pid], &[]).succeeded();
-        let gone = || self.try_cmd("--state").is_none();
-        assert!(patiently(gone), "firewalld goes on");
-    }
-
-    /// What firewalld's user would type.
-    fn try_cmd(&self, words: &str) -> Option<String> {
-        let python = Path::new("/usr/bin/python3");
-        let args: Vec<&str> = ["/usr/bin/firewall-cmd"]
-            .into_iter()
-            .chain(words.split_whitespace())
-            .collect();
-        let output = self.machine.exec(python, &args, &[]);
-        output.ok().then(|| output.text().trim().to_owned())
-    }
-
-    #[track_caller]
-    fn cmd(&self, words: &str) -> String {
-        let said = self.try_cmd(words);
-        said.unwrap_or_else(|| panic!("firewall-cmd {words} failed"))
-    }
-
-    /// The sources of a zone, sorted.
-    #[track_caller]
-    fn sources(&self, zone: &str) -> Vec<String> {
-        let listed = self.cmd(&format!("--zone={zone} --list-sources"));
-        let mut sources: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
-        sources.sort();
-        sources
-    }
-
-    /// Asserts whether a container reaches what is outside, over both families; nothing is reached from there.
-    #[track_caller]
-    fn assert_open(&self, pod: &Pod, open: bool) {
-        for address in OUTSIDE {
-            for protocol in Protocol::BOTH {
-                let server = self.outside.serve(protocol, ip(address), 7000);
-                if open {
-                    let seen = pod.ask(protocol, server.address);
-                    seen.unwrap_or_else(|error| panic!("{protocol:?} to {address}: {error}"));
-                } else {
-                    assert!(
-                        pod.cannot_reach(protocol, server.address),
-                        "{protocol:?} to {address} gets through"
-                    );
-                }
-            }
-        }
-    }
 }
 
 /// bridge and firewall, called one after the other as a runtime does.
@@ -416,6 +280,31 @@ fn a_firewalld_that_stops_is_no_obstacle(lab: &Lab) {
     sources.sort();
     assert_eq!(guarded.sources("trusted"), sources);
     guarded.assert_open(&b, true);
+}
+
+/// A rootless engine, for one, runs plugins in a network namespace of its own, where it sees the machine's bus.
+fn one_of_another_network_namespace_is_left_alone(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let previous = json!({"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.2/24"}]});
+    let firewall = lab.bin().join("firewall").to_string_lossy().into_owned();
+    let env = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "pod"),
+        ("CNI_NETNS", "/proc/1/ns/net"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/nonexistent"),
+    ];
+    for (backend, sources) in [("", &[][..]), ("firewalld", &["10.1.0.2/32"])] {
+        let conf = json!({
+            "cniVersion": "1.1.0", "name": "net", "type": "firewall", "backend": backend, "prevResult": previous
+        });
+        guarded.machine.write("/run/conf", conf.to_string());
+        let script = format!("exec unshare --net {firewall} </run/conf");
+        let shell = Path::new("/bin/sh");
+        let output = guarded.machine.exec(shell, &["-c", &script], &env);
+        output.succeeded();
+        assert_eq!(guarded.sources("trusted"), sources, "backend {backend:?}");
+    }
 }
 
 fn podmans_network_works(lab: &Lab) {

@@ -8,6 +8,7 @@ mod containerd;
 mod cri;
 mod engine;
 mod firewalld;
+mod guarded;
 mod image;
 mod node;
 mod podman;
