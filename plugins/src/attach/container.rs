@@ -28,7 +28,7 @@ impl Container {
     /// (`CNI_NETNS_OVERRIDE`).
     pub fn open(attachment: &Attachment) -> Result<Self, Error> {
         let netns = NetNs::open(attachment.netns()?)?;
-        if !attachment.netns_override && netns.same_as(&NetNs::current()?) {
+        if !attachment.netns_override && netns.is_current()? {
             return Err(Error::new(
                 Code::InvalidEnvironment,
                 format!("CNI_NETNS: {} is the network namespace that the plugin itself runs in", netns.path().display()),
@@ -45,9 +45,7 @@ impl Container {
             return Ok(None);
         }
         match attachment.netns().map(NetNs::open)? {
-            Ok(netns) if !attachment.netns_override && netns.same_as(&NetNs::current()?) => {
-                Ok(None)
-            }
+            Ok(netns) if !attachment.netns_override && netns.is_current()? => Ok(None),
             Ok(netns) => {
                 let rtnl = Rtnl::in_netns(&netns)?;
                 Ok(Some(Self { netns, rtnl }))

@@ -105,9 +105,16 @@ impl NetNs {
         self.file.as_fd()
     }
 
-    /// Whether both are the same namespace, whatever paths they were opened by.
-    pub fn same_as(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+    /// Whether the calling thread is in this namespace.
+    ///
+    /// # Errors
+    /// [`HostError::NetNsOpen`] where /proc is not mounted.
+    pub fn is_current(&self) -> Result<bool, HostError> {
+        let own = std::fs::metadata(OWN_NETNS).map_err(|source| HostError::NetNsOpen {
+            path: OWN_NETNS.into(),
+            source,
+        })?;
+        Ok((self.device, self.inode) == (own.dev(), own.ino()))
     }
 
     /// The namespace's cookie: a number that the kernel never gives to another namespace until the

@@ -94,27 +94,26 @@ fn kinds_of_failure(_: &Sandbox) {
 fn opens_by_any_path(sandbox: &Sandbox) {
     let by_descriptor = format!("/proc/self/fd/{}", sandbox.netns.fd().as_raw_fd());
     let same = NetNs::open(by_descriptor).unwrap();
-    assert!(same.same_as(&sandbox.netns));
-    assert!(!same.same_as(&new_netns()));
+    assert!(same.is_current().unwrap());
+    assert!(!new_netns().is_current().unwrap());
 }
 
 fn enter_moves_thread(sandbox: &Sandbox) {
     let other = new_netns();
-    let (inside, inside_of_new_thread) = other
+    other
         .enter(|| {
-            (
-                NetNs::current().unwrap(),
-                thread::spawn(|| NetNs::current().unwrap()),
-            )
+            assert!(other.is_current().unwrap());
+            thread::scope(|scope| {
+                let new = scope.spawn(|| other.is_current().unwrap());
+                assert!(new.join().unwrap());
+            });
         })
         .unwrap();
-    assert!(inside.same_as(&other));
-    assert!(inside_of_new_thread.join().unwrap().same_as(&other));
-    assert!(NetNs::current().unwrap().same_as(&sandbox.netns));
+    assert!(sandbox.netns.is_current().unwrap());
 
     let failed: Result<(), &str> = other.enter(|| Err("early")).unwrap();
     assert_eq!(failed, Err("early"));
-    assert!(NetNs::current().unwrap().same_as(&sandbox.netns));
+    assert!(sandbox.netns.is_current().unwrap());
 }
 
 fn enter_survives_panic(sandbox: &Sandbox) {
@@ -124,18 +123,17 @@ fn enter_survives_panic(sandbox: &Sandbox) {
         other.enter(|| resume_unwind(Box::new("")))
     }));
     assert!(panic.is_err());
-    assert!(NetNs::current().unwrap().same_as(&sandbox.netns));
+    assert!(sandbox.netns.is_current().unwrap());
 }
 
 fn enter_nests(sandbox: &Sandbox) {
     let (a, b) = (new_netns(), new_netns());
     a.enter(|| {
-        b.enter(|| assert!(NetNs::current().unwrap().same_as(&b)))
-            .unwrap();
-        assert!(NetNs::current().unwrap().same_as(&a));
+        b.enter(|| assert!(b.is_current().unwrap())).unwrap();
+        assert!(a.is_current().unwrap());
     })
     .unwrap();
-    assert!(NetNs::current().unwrap().same_as(&sandbox.netns));
+    assert!(sandbox.netns.is_current().unwrap());
 }
 
 fn cookies_differ(sandbox: &Sandbox) {

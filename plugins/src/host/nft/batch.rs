@@ -14,6 +14,9 @@ use super::{ObjectRef, TableRef};
 /// How many elements go into one message: an attribute can't be longer than 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 200;
 
+/// Without it the kernel deletes what is inside along with a table, chain or set (`nf_tables_deltable` and so on).
+const EMPTY: u16 = NLM_F_NONREC;
+
 /// Changes that take effect together or not at all. See [`super::Nft::commit`].
 #[derive(Default)]
 pub struct Batch {
@@ -57,37 +60,12 @@ impl Batch {
 
     /// Deletes a chain and its rules; `EBUSY` when a rule or element elsewhere leads to it.
     pub fn delete_chain(&mut self, chain: ObjectRef<'_>) -> &mut Self {
-        let body = ChainMessage {
-            attributes: vec![
-                ChainAttribute::Table(chain.table.name.to_owned()),
-                ChainAttribute::Name(chain.name.to_owned()),
-            ],
-        };
-        let operation = format!("delete nft chain {chain}");
-        self.push(
-            chain.table,
-            NfTablesMessage::DeleteChain(body),
-            0,
-            operation,
-        )
+        self.chain(chain, 0)
     }
 
     /// Deletes a chain that has no rules; `EBUSY` when it has some, or when a rule elsewhere leads to it.
     pub fn delete_empty_chain(&mut self, chain: ObjectRef<'_>) -> &mut Self {
-        let body = ChainMessage {
-            attributes: vec![
-                ChainAttribute::Table(chain.table.name.to_owned()),
-                ChainAttribute::Name(chain.name.to_owned()),
-            ],
-        };
-        let operation = format!("delete nft chain {chain}");
-        // Without NLM_F_NONREC the kernel deletes the rules along with the chain (nf_tables_delchain).
-        self.push(
-            chain.table,
-            NfTablesMessage::DeleteChain(body),
-            NLM_F_NONREC,
-            operation,
-        )
+        self.chain(chain, EMPTY)
     }
 
     /// Deletes one rule, by the handle of a listing.
@@ -106,33 +84,13 @@ impl Batch {
     /// Deletes a set that has no elements; `EBUSY` when it has some, or when a rule uses it that is not
     /// deleted earlier in the same transaction.
     pub fn delete_empty_set(&mut self, set: ObjectRef<'_>) -> &mut Self {
-        let body = SetMessage {
-            attributes: vec![
-                SetAttribute::Table(set.table.name.to_owned()),
-                SetAttribute::Name(set.name.to_owned()),
-            ],
-        };
-        let operation = format!("delete nft set {set}");
-        // Without NLM_F_NONREC the kernel deletes the elements along with the set (nf_tables_delset).
-        self.push(
-            set.table,
-            NfTablesMessage::DeleteSet(body),
-            NLM_F_NONREC,
-            operation,
-        )
+        self.set(set, EMPTY)
     }
 
     /// Deletes a set and its elements; `EBUSY` when a rule uses it that is not deleted earlier in the same
     /// transaction.
     pub fn delete_set(&mut self, set: ObjectRef<'_>) -> &mut Self {
-        let body = SetMessage {
-            attributes: vec![
-                SetAttribute::Table(set.table.name.to_owned()),
-                SetAttribute::Name(set.name.to_owned()),
-            ],
-        };
-        let operation = format!("delete nft set {set}");
-        self.push(set.table, NfTablesMessage::DeleteSet(body), 0, operation)
+        self.set(set, 0)
     }
 
     /// Deletes a table that has neither chains nor sets; `EBUSY` when it has some.
@@ -141,12 +99,29 @@ impl Batch {
             attributes: vec![TableAttribute::Name(table.name.to_owned())],
         };
         let operation = format!("delete nft table {table}");
-        self.push(
-            table,
-            NfTablesMessage::DeleteTable(body),
-            NLM_F_NONREC,
-            operation,
-        )
+        self.push(table, NfTablesMessage::DeleteTable(body), EMPTY, operation)
+    }
+
+    fn chain(&mut self, chain: ObjectRef<'_>, flags: u16) -> &mut Self {
+        let body = NfTablesMessage::DeleteChain(ChainMessage {
+            attributes: vec![
+                ChainAttribute::Table(chain.table.name.to_owned()),
+                ChainAttribute::Name(chain.name.to_owned()),
+            ],
+        });
+        let operation = format!("delete nft chain {chain}");
+        self.push(chain.table, body, flags, operation)
+    }
+
+    fn set(&mut self, set: ObjectRef<'_>, flags: u16) -> &mut Self {
+        let body = NfTablesMessage::DeleteSet(SetMessage {
+            attributes: vec![
+                SetAttribute::Table(set.table.name.to_owned()),
+                SetAttribute::Name(set.name.to_owned()),
+            ],
+        });
+        let operation = format!("delete nft set {set}");
+        self.push(set.table, body, flags, operation)
     }
 
     fn elements(

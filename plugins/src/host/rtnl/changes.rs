@@ -7,7 +7,7 @@ use super::super::error::HostError;
 use super::address::AddressOptions;
 use super::exchange::Rtnl;
 use super::link_change::LinkChange;
-use super::route::NewRoute;
+use super::new_route::NewRoute;
 
 /// How many changes go into one message. Their acknowledgements must fit into the socket's buffer together: the kernel
 /// drops those that don't (`netlink_unicast` in net/netlink/af_netlink.c).

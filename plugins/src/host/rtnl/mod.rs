@@ -18,6 +18,7 @@ mod link;
 mod link_change;
 mod lookup;
 mod monitor;
+mod new_route;
 mod qdisc;
 mod route;
 mod veth;
@@ -31,9 +32,8 @@ pub use changes::Change;
 pub use exchange::Rtnl;
 pub use link::{ALIAS_MAX, Link, Mac, NAME_MAX};
 pub use link_change::LinkChange;
+pub use new_route::NewRoute;
 pub use qdisc::TokenBucket;
-pub use route::{
-    DefaultRoute, Family, NewRoute, Route, RouteFilter, RouteProtocol, RouteScope, TABLE_MAIN,
-};
+pub use route::{DefaultRoute, Family, Route, RouteFilter, RouteProtocol, RouteScope, TABLE_MAIN};
 pub use veth::{NewVeth, VethEnd, VethPair};
 pub use vlan::NewVlan;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 pub use netlink_packet_route::route::{RouteProtocol, RouteScope};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType,
     RouteVia,
@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use super::super::error::HostError;
 use super::changes::Change;
 use super::exchange::Rtnl;
+use super::new_route::NewRoute;
 
 /// The routing table that routes go to unless told otherwise: `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;
@@ -27,51 +28,6 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
-}
-
-/// A route to add. The prefix of length 0 is the default route of its family.
-#[derive(Clone, Copy, Debug)]
-pub struct NewRoute {
-    /// The destination; host bits are cleared.
-    pub dst: IpNet,
-    /// The next router; none for a destination that is on the link. An IPv6 router may serve IPv4
-    /// too.
-    pub gateway: Option<IpAddr>,
-    /// The index of the link it leaves by.
-    pub oif: Option<u32>,
-    /// The scope, IPv4 only. Without one: `Universe` with a gateway, `Link` without, as iproute2
-    /// does.
-    pub scope: Option<RouteScope>,
-    /// The MTU towards the destination in bytes.
-    pub mtu: Option<u32>,
-    /// The maximal segment size that TCP announces, in bytes.
-    pub advmss: Option<u32>,
-    /// The priority; lower ones win. Without one: 0 for IPv4, 1024 for IPv6.
-    pub priority: Option<u32>,
-    /// The table; the main one if none.
-    pub table: Option<u32>,
-    /// The preferred source address.
-    pub src: Option<IpAddr>,
-    /// Take the gateway to be on the link, though no address says so.
-    pub onlink: bool,
-}
-
-impl NewRoute {
-    /// A route to `dst` that has nothing else set.
-    pub fn to(dst: IpNet) -> Self {
-        Self {
-            dst,
-            gateway: None,
-            oif: None,
-            scope: None,
-            mtu: None,
-            advmss: None,
-            priority: None,
-            table: None,
-            src: None,
-            onlink: false,
-        }
-    }
 }
 
 /// A route that is there.
@@ -242,14 +198,14 @@ impl Rtnl {
 }
 
 impl Family {
-    fn of(net: IpNet) -> Self {
+    pub(super) fn of(net: IpNet) -> Self {
         match net {
             IpNet::V4(_) => Self::V4,
             IpNet::V6(_) => Self::V6,
         }
     }
 
-    fn into_netlink(self) -> AddressFamily {
+    pub(super) fn into_netlink(self) -> AddressFamily {
         match self {
             Self::V4 => AddressFamily::Inet,
             Self::V6 => AddressFamily::Inet6,
@@ -257,66 +213,8 @@ impl Family {
     }
 }
 
-impl NewRoute {
-    /// The request to add it where there is none like it, and its flags.
-    pub(super) fn request(&self) -> (RouteNetlinkMessage, u16) {
-        (self.new_message(), NLM_F_CREATE | NLM_F_EXCL)
-    }
-
-    /// The request to add it, and its flags.
-    pub(super) fn request_beside(&self) -> (RouteNetlinkMessage, u16) {
-        (self.new_message(), NLM_F_CREATE)
-    }
-
-    fn new_message(&self) -> RouteNetlinkMessage {
-        let mut message = self.message();
-        // As iproute2 and the Go netlink library mark theirs.
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = self.scope.unwrap_or(match (self.dst, self.gateway) {
-            (IpNet::V4(_), None) => RouteScope::Link,
-            _ => RouteScope::Universe,
-        });
-        RouteNetlinkMessage::NewRoute(message)
-    }
-
-    fn message(&self) -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header.address_family = Family::of(self.dst).into_netlink();
-        message.header.destination_prefix_length = self.dst.prefix_len();
-        if self.onlink {
-            message.header.flags.insert(RouteFlags::Onlink);
-        }
-        let attributes = &mut message.attributes;
-        if self.dst.prefix_len() > 0 {
-            attributes.push(RouteAttribute::Destination(self.dst.network().into()));
-        }
-        attributes.extend(self.gateway.map(|gateway| match (self.dst, gateway) {
-            (IpNet::V4(_), IpAddr::V6(router)) => RouteAttribute::Via(RouteVia::Inet6(router)),
-            _ => RouteAttribute::Gateway(gateway.into()),
-        }));
-        attributes.extend(self.oif.map(RouteAttribute::Oif));
-        attributes.extend(self.priority.map(RouteAttribute::Priority));
-        attributes.extend(
-            self.src
-                .map(|source| RouteAttribute::PrefSource(source.into())),
-        );
-        let metrics = [
-            self.mtu.map(RouteMetric::Mtu),
-            self.advmss.map(RouteMetric::Advmss),
-        ];
-        if metrics.iter().any(Option::is_some) {
-            attributes.push(RouteAttribute::Metrics(
-                metrics.into_iter().flatten().collect(),
-            ));
-        }
-        put_table(&mut message, self.table.unwrap_or(TABLE_MAIN));
-        message
-    }
-}
-
 /// The header has one byte for the table; numbers that don't fit have an attribute.
-fn put_table(message: &mut RouteMessage, table: u32) {
+pub(super) fn put_table(message: &mut RouteMessage, table: u32) {
     match u8::try_from(table) {
         Ok(table) => message.header.table = table,
         Err(_) => {
