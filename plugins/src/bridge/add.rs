@@ -176,6 +176,12 @@ impl Add {
         }
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
+        // The first port gives the bridge its carrier, and what the host sends is dropped until the kernel has noticed.
+        let own = [Some(&connected.bridge), connected.vlan_gateway.as_ref()];
+        for link in own.into_iter().flatten().filter(|link| !link.running) {
+            self.host
+                .wait_until_forwarding(link.index, link::FORWARDING_BOUND)?;
+        }
         Ok(())
     }
 
