@@ -1,6 +1,6 @@
 //! Every plugin in every version of the specification, through every verb, with what it does to the kernel.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use conformance::{
     Call, Case, Host, Lab, Plugin, Pod, Program, Protocol, host_local, with, with_prev_result,
@@ -133,12 +133,7 @@ fn rows() -> Vec<Row> {
 }
 
 fn gateway_answers(scene: &Scene) -> bool {
-    let ping = ["-n", "-q", "-c", "1", "-W", "1"];
-    let to = IpAddr::from(GATEWAY).to_string();
-    scene
-        .pod
-        .run(Program::new("ping").args(ping).args([to]))
-        .ok()
+    scene.pod.pings(GATEWAY.into())
 }
 
 fn loopback_is_up(scene: &Scene) -> bool {
