@@ -1,4 +1,10 @@
-//! Link-layer addresses. IP addresses and prefixes are those of `std::net` and the `ipnet` crate.
+//! Link-layer addresses, and how IP addresses and prefixes of the configuration are read. Their types are those of
+//! `std::net` and the `ipnet` crate.
+//!
+//! `10.01.0.0` is one address to a reader who takes numbers with leading zeros for decimal and another to one who takes
+//! them for octal, as C's `inet_aton` does (CVE-2021-29923). Such a text is refused wherever it stands; Go does so, too.
+//! Whatever a person or another program writes is read by [`parse_ip`] and [`parse_net`], or by the functions for serde
+//! here, never by the parser of `ipnet`, which takes it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,6 +13,65 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
+
+use crate::json::FieldError;
+
+/// What is wrong with an IPv4 address that has leading zeros, and what to do about it.
+const LEADING_ZEROS: &str = "a number with a leading zero is decimal to some and octal to others: write the address without leading zeros";
+
+/// Reads an address. `path` names the field and `expected` says what it is to hold, for the error.
+pub fn parse_ip(path: &str, text: &str, expected: &str) -> Result<IpAddr, FieldError> {
+    text.parse()
+        .map_err(|_| FieldError::new(path, format!("{text:?}"), problem(text, expected)))
+}
+
+/// Reads an address with its prefix length. `path` names the field and `expected` says what it is to hold, for the error.
+pub fn parse_net(path: &str, text: &str, expected: &str) -> Result<IpNet, FieldError> {
+    read_net(text)
+        .ok_or_else(|| FieldError::new(path, format!("{text:?}"), problem(text, expected)))
+}
+
+/// An address with its prefix length, for serde.
+pub(crate) fn net<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNet, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let expected = "expected an address with its prefix length, like 10.1.0.0/16 or fd00::/64";
+    read_net(&text).ok_or_else(|| de::Error::custom(problem(&text, expected)))
+}
+
+/// An address for serde, where the empty text means none, as Go writes an unset `net.IP`.
+pub(crate) fn optional_ip<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<IpAddr>, D::Error> {
+    match Option::<String>::deserialize(deserializer)? {
+        Some(text) if !text.is_empty() => {
+            let wrong = |_| de::Error::custom(problem(&text, "expected an IP address"));
+            text.parse().map(Some).map_err(wrong)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn read_net(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    let decimal = length.bytes().all(|byte| byte.is_ascii_digit());
+    let length = length.parse().ok().filter(|_| decimal)?;
+    IpNet::new(address.parse().ok()?, length).ok()
+}
+
+/// Why a text is no address.
+fn problem<'a>(text: &str, expected: &'a str) -> &'a str {
+    let address = text.split('/').next().unwrap_or(text);
+    // An IPv6 address may end with one of IPv4.
+    let dotted = address.rsplit(':').next().unwrap_or(address);
+    let numbers: Vec<&str> = dotted.split('.').collect();
+    let decimal = |number: &&str| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let padded = |number: &&str| number.len() > 1 && number.starts_with('0');
+    if numbers.len() == 4 && numbers.iter().all(decimal) && numbers.iter().any(padded) {
+        LEADING_ZEROS
+    } else {
+        expected
+    }
+}
 
 /// A 48-bit Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,23 +119,27 @@ impl fmt::Display for MacAddr {
 impl FromStr for MacAddr {
     type Err = MacAddrError;
 
-    /// Accepts `aa:bb:cc:dd:ee:ff` and `aa-bb-cc-dd-ee-ff`, in either case.
+    /// Accepts `aa:bb:cc:dd:ee:ff`, `aa-bb-cc-dd-ee-ff` and `aabb.ccdd.eeff`, in either case.
     fn from_str(text: &str) -> Result<Self, MacAddrError> {
         let error = || MacAddrError(text.to_owned());
-        let separator = if text.contains('-') { '-' } else { ':' };
-        let mut bytes = [0; 6];
-        let mut parts = text.split(separator);
-        for byte in &mut bytes {
-            let part = parts.next().ok_or_else(error)?;
-            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let (separator, width) = match text {
+            text if text.contains('.') => ('.', 4),
+            text if text.contains('-') => ('-', 2),
+            _ => (':', 2),
+        };
+        let mut number: u64 = 0;
+        let mut digits = 0;
+        for part in text.split(separator) {
+            if part.len() != width || !part.bytes().all(|b| b.is_ascii_hexdigit()) || digits == 12 {
                 return Err(error());
             }
-            *byte = u8::from_str_radix(part, 16).map_err(|_| error())?;
+            let value = u64::from_str_radix(part, 16).map_err(|_| error())?;
+            number = number << (4 * width) | value;
+            digits += width;
         }
-        if parts.next().is_some() {
-            Err(error())
-        } else {
-            Ok(Self(bytes))
+        match number.to_be_bytes() {
+            [0, 0, bytes @ ..] if digits == 12 => Ok(Self(bytes)),
+            _ => Err(error()),
         }
     }
 }
@@ -111,8 +180,15 @@ mod tests {
         let mac: MacAddr = "0A:58:0a:01:00:ff".parse().unwrap();
         assert_eq!(mac.to_string(), "0a:58:0a:01:00:ff");
         assert_eq!("0a-58-0a-01-00-ff".parse(), Ok(mac));
+        assert_eq!("0A58.0a01.00ff".parse(), Ok(mac));
         for bad in [
             "",
+            "0a58.0a01",
+            "0a58.0a01.00ff.0000",
+            "0a58.0a01.0ff",
+            "0a.58.0a.01.00.ff",
+            "0a58:0a01:00ff",
+            "0a58.0a01.00ff.",
             "0a:58:0a:01:00",
             "0a:58:0a:01:00:ff:00",
             "0a:58:0a:01:00:+f",
@@ -129,5 +205,66 @@ mod tests {
         assert!(!MacAddr::new([0; 6]).is_unicast());
         assert!(!MacAddr::new([0xff; 6]).is_unicast());
         assert!(!MacAddr::new([1, 0, 0, 0, 0, 1]).is_unicast());
+    }
+
+    #[test]
+    fn addresses_and_prefixes_are_read() {
+        let net = |text| parse_net("subnet", text, "a subnet").map(|net| net.to_string());
+        for text in [
+            "10.1.0.0/16",
+            "fd00::/64",
+            "0.0.0.0/0",
+            "::ffff:10.1.0.5/120",
+        ] {
+            assert_eq!(net(text).as_deref(), Ok(text));
+        }
+        // A length is decimal to everybody.
+        assert_eq!(net("10.1.0.0/08").as_deref(), Ok("10.1.0.0/8"));
+        for bad in [
+            "10.1.0.0",
+            "10.1.0.0/",
+            "10.1.0.0/33",
+            "10.1.0.0/+8",
+            "10.1.0.0/-1",
+            "10.1.0/24",
+            "10.1.0.0/8/8",
+            "fd00::/129",
+            "fd00::%eth0/64",
+            "x/24",
+            "",
+        ] {
+            let error = net(bad).unwrap_err().to_string();
+            assert_eq!(error, format!("field \"subnet\": a subnet (it is {bad:?})"));
+        }
+        let ip = parse_ip("gateway", "fd00:0001::001", "an address").unwrap();
+        assert_eq!(ip.to_string(), "fd00:1::1");
+        assert!(parse_ip("gateway", "10.1.0.1/24", "an address").is_err());
+    }
+
+    #[test]
+    fn leading_zeros_are_refused_with_the_remedy() {
+        for text in [
+            "10.01.0.0/24",
+            "010.1.0.0/24",
+            "10.1.0.00/24",
+            "::ffff:10.1.0.05/120",
+        ] {
+            let error = parse_net("ipam.subnet", text, "a subnet").unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains("ipam.subnet")
+                    && error.contains(text)
+                    && error.contains("without leading zeros"),
+                "{error}"
+            );
+        }
+        for text in ["10.1.0.08", "00.0.0.0", "::ffff:10.1.0.01"] {
+            let error = parse_ip("gateway", text, "an address").unwrap_err();
+            assert!(error.to_string().contains("leading zeros"), "{error}");
+        }
+        for text in ["10.01.0", "10.01.0.x", "10.1.0.256", "0x.01.0.0"] {
+            let error = parse_ip("gateway", text, "an address").unwrap_err();
+            assert!(error.to_string().contains("an address"), "{error}");
+        }
     }
 }

@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::addr::{self, optional_ip};
 use crate::json::{self, FieldError};
-use crate::result::{CniResult, Dns, IpConfig, Route, optional_ip};
+use crate::result::{CniResult, Dns, IpConfig, Route};
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -21,6 +22,7 @@ struct Wire {
 
 #[derive(Serialize, Deserialize)]
 struct Family {
+    #[serde(deserialize_with = "addr::net")]
     ip: IpNet,
     #[serde(
         default,

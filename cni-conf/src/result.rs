@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::addr::MacAddr;
+use crate::addr::{self, MacAddr, optional_ip};
 use crate::json::{self, FieldError};
 use crate::legacy;
 use crate::version::SpecVersion;
@@ -73,6 +73,7 @@ pub struct IpConfig {
     )]
     pub interface: Option<usize>,
     /// The address with its prefix length.
+    #[serde(deserialize_with = "addr::net")]
     pub address: IpNet,
     /// The default gateway of this subnet.
     #[serde(
@@ -87,7 +88,7 @@ pub struct IpConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Destination prefix.
-    #[serde(serialize_with = "canonical_prefix")]
+    #[serde(serialize_with = "canonical_prefix", deserialize_with = "addr::net")]
     pub dst: IpNet,
     /// Next hop; without one the plugin uses the gateway of the address's subnet.
     #[serde(
@@ -159,16 +160,6 @@ fn canonical_prefix<S: Serializer>(prefix: &IpNet, serializer: S) -> Result<S::O
 
 fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     Ok(Option::<i64>::deserialize(deserializer)?.and_then(|index| usize::try_from(index).ok()))
-}
-
-/// An address, where the empty text means none, as Go writes an unset `net.IP`.
-pub(crate) fn optional_ip<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<IpAddr>, D::Error> {
-    match Option::<String>::deserialize(deserializer)? {
-        Some(text) if !text.is_empty() => text.parse().map(Some).map_err(de::Error::custom),
-        _ => Ok(None),
-    }
 }
 
 impl CniResult {
@@ -356,6 +347,30 @@ mod tests {
             (result.ips[0].interface, result.ips[0].gateway),
             (None, None)
         );
+    }
+
+    #[test]
+    fn leading_zeros_are_named_in_the_error() {
+        for (value, field) in [
+            (
+                json!({"ips": [{"address": "10.01.0.2/24"}]}),
+                "ips[0].address",
+            ),
+            (
+                json!({"ips": [{"address": "10.1.0.2/24", "gateway": "10.1.0.01"}]}),
+                "ips[0].gateway",
+            ),
+            (json!({"routes": [{"dst": "010.0.0.0/8"}]}), "routes[0].dst"),
+            (
+                json!({"routes": [{"dst": "10.0.0.0/8", "gw": "10.1.00.1"}]}),
+                "routes[0].gw",
+            ),
+        ] {
+            let error = CniResult::from_json(&value, SpecVersion::V1_0_0).unwrap_err();
+            let error = error.to_string();
+            assert!(error.starts_with(&format!("field \"{field}\"")), "{error}");
+            assert!(error.contains("without leading zeros"), "{error}");
+        }
     }
 
     #[test]

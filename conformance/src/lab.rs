@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::unistd::Uid;
 use tempfile::TempDir;
@@ -56,6 +57,10 @@ pub enum Need {
     Plugin(&'static str),
     /// The kernel's bridge netfilter. Tests load no modules.
     BridgeNetfilter,
+    /// A kernel whose bridges tell VLANs apart.
+    VlanFiltering,
+    /// A kernel whose bridges don't.
+    NoVlanFiltering,
 }
 
 impl Need {
@@ -68,7 +73,11 @@ impl Need {
             Self::OldGoPlugins => Some("plugins-old/bridge"),
             Self::Strace => Some("/usr/bin/strace"),
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
-            Self::Runtimes | Self::Firewalld | Self::Plugin(_) => None,
+            Self::Runtimes
+            | Self::Firewalld
+            | Self::Plugin(_)
+            | Self::VlanFiltering
+            | Self::NoVlanFiltering => None,
         }
     }
 }
@@ -136,6 +145,10 @@ impl Lab {
             Need::Plugin(name) => self.lacks_plugin(name),
             Need::Runtimes => lacks_system(&self.runtimes(), "containerd and podman"),
             Need::Firewalld => lacks_system(&self.firewalld(), "firewalld"),
+            Need::VlanFiltering => (!bridges_tell_vlans_apart())
+                .then(|| "this kernel has no VLAN filtering in bridges".to_owned()),
+            Need::NoVlanFiltering => bridges_tell_vlans_apart()
+                .then(|| "this kernel has VLAN filtering in bridges".to_owned()),
             _ => {
                 let file = need.file().filter(|file| !self.tools.join(file).exists());
                 let remedy = match need {
@@ -249,6 +262,15 @@ fn lacks_system(dir: &Path, what: &str) -> Option<String> {
         return machine::problem(dir);
     }
     Some(format!("no {what}: conformance/e2e/obtain.sh failed"))
+}
+
+fn bridges_tell_vlans_apart() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let bridge = "link add br0 type bridge vlan_filtering 1";
+        let program = Program::new("ip").args(bridge.split(' '));
+        Host::new().run(program).ok()
+    })
 }
 
 pub(crate) fn workspace() -> PathBuf {

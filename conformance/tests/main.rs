@@ -4,8 +4,6 @@ mod bridge;
 mod common;
 mod delegation;
 mod differential;
-mod differential_chain;
-mod differential_malformed;
 mod failure;
 mod fault_walk;
 mod faults;
@@ -53,8 +51,6 @@ fn main() -> ExitCode {
         samples::cases(),
         scenarios::cases(),
         differential::cases(),
-        differential_chain::cases(),
-        differential_malformed::cases(),
         interoperability::cases(),
     ];
     conformance::run(modules.into_iter().flatten().collect())

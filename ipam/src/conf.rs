@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use cni_conf::addr;
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;
@@ -73,11 +74,12 @@ fn paths<'a>(parent: &str, values: &'a [String]) -> impl Iterator<Item = (String
         .map(move |(index, value)| (path(index), value.trim()))
 }
 
+/// What a field for an address holds, for errors.
+pub(crate) const ADDRESS: &str = "expected an IP address";
+
 /// Reads an address, without a prefix length.
 pub(crate) fn parse_address(path: &str, text: &str) -> Result<IpAddr, FieldError> {
-    text.parse()
-        .map(|address: IpAddr| address.to_canonical())
-        .map_err(|_| FieldError::new(path, format!("{text:?}"), "expected an IP address"))
+    addr::parse_ip(path, text, ADDRESS).map(|address| address.to_canonical())
 }
 
 /// Versions before 0.3.0 have room for one address of each family.

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use cni_conf::addr;
 use cni_conf::dispatch::Plugin;
 use cni_conf::error::{Code, Error};
 use cni_conf::json::FieldError;
@@ -149,20 +150,15 @@ fn read_configured(path: &str, wire: &AddressWire) -> Result<IpConfig, FieldErro
 }
 
 fn read_address(path: &str, text: &str) -> Result<IpConfig, FieldError> {
-    match text.parse::<IpNet>() {
-        Ok(address) => Ok(IpConfig {
-            interface: None,
-            address: unmapped(address),
-            gateway: None,
-        }),
-        Err(_) => {
-            let problem = match text.parse::<IpAddr>() {
-                Ok(_) => "expected an address with its prefix length, like 10.1.0.5/24",
-                Err(_) => "expected an address like 10.1.0.5/24 or fd00::5/64",
-            };
-            Err(FieldError::new(path, format!("{text:?}"), problem))
-        }
-    }
+    let expected = match text.parse::<IpAddr>() {
+        Ok(_) => "expected an address with its prefix length, like 10.1.0.5/24",
+        Err(_) => "expected an address like 10.1.0.5/24 or fd00::5/64",
+    };
+    Ok(IpConfig {
+        interface: None,
+        address: unmapped(addr::parse_net(path, text, expected)?),
+        gateway: None,
+    })
 }
 
 /// An IPv4 address that is written in IPv6 notation (`::ffff:10.1.0.5/120`) as the IPv4 address it means.

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::neutral::neutral;
+use crate::exec::Program;
 use crate::observe;
 use crate::place::Place;
 
@@ -63,6 +64,8 @@ pub(super) fn facts(place: &Place, host: bool) -> BTreeSet<String> {
     addresses(place, &mut lines);
     routes(place, &mut lines);
     if host {
+        vlans(place, &mut lines);
+        limits(place, &mut lines);
         observe::nftables(place, &mut lines);
         observe::iptables(place, &mut lines);
     }
@@ -119,6 +122,10 @@ fn routes(place: &Place, lines: &mut BTreeSet<String>) {
             if dst.starts_with("fe80:") || dst.starts_with("ff00:") {
                 continue;
             }
+            // They follow from the addresses, some moments later.
+            if family == "6" && route["table"] == "local" {
+                continue;
+            }
             let mut route = route.clone();
             // Whether the carrier is there.
             if let Some(route) = route.as_object_mut() {
@@ -133,6 +140,46 @@ fn routes(place: &Place, lines: &mut BTreeSet<String>) {
         let shown = place.ip_json(&format!("-{family} rule show"));
         for rule in shown.as_array().into_iter().flatten() {
             lines.insert(format!("rule {family} {rule}"));
+        }
+    }
+}
+
+/// The VLANs of each bridge port; none where the kernel has no VLAN filtering.
+fn vlans(place: &Place, lines: &mut BTreeSet<String>) {
+    let shown = place.run(Program::new("bridge").args(["-j", "vlan", "show"]));
+    if !shown.ok() {
+        return;
+    }
+    for port in shown.json().as_array().into_iter().flatten() {
+        let name = port["ifname"].as_str().unwrap_or("?");
+        for vlan in port["vlans"].as_array().into_iter().flatten() {
+            lines.insert(format!("vlan {name} {vlan}"));
+        }
+    }
+}
+
+/// Queueing disciplines that limit what an interface sends, and where what it receives is sent instead.
+fn limits(place: &Place, lines: &mut BTreeSet<String>) {
+    let shown = place.run(Program::new("tc").args(["-j", "qdisc", "show"]));
+    for discipline in shown.succeeded().json().as_array().into_iter().flatten() {
+        let (kind, device) = (&discipline["kind"], &discipline["dev"]);
+        let (Some(kind), Some(device)) = (kind.as_str(), device.as_str()) else {
+            continue;
+        };
+        if kind == "noqueue" {
+            continue;
+        }
+        lines.insert(format!("qdisc {device} {kind}"));
+        flatten("", &discipline["options"], &mut |path, value| {
+            lines.insert(format!("qdisc {device} {kind} {path}={value}"));
+        });
+        if kind == "ingress" || kind == "clsact" {
+            let filters = ["filter", "show", "dev", device, "ingress"];
+            let filters = place.run(Program::new("tc").args(filters)).text();
+            for line in filters.lines().filter(|line| line.contains("mirred")) {
+                let to = line.split(['(', ')']).nth(1).unwrap_or(line);
+                lines.insert(format!("filter {device} {to}"));
+            }
         }
     }
 }

@@ -123,6 +123,91 @@ pub const KNOWN: &[Difference] = &[
                 && fact.what.contains("/cni0/route_localnet=")
         },
     },
+    Difference {
+        name: "route-localnet-where-needed",
+        covers: |_, fact| fact.step == "add" && fact.what.contains("/cni0/route_localnet="),
+    },
+    Difference {
+        name: "neighbours-by-host-ports",
+        covers: |_, fact| fact.what.contains("host port from a neighbour"),
+    },
+    Difference {
+        name: "masq-all-with-nftables",
+        covers: |_, fact| fact.place == "traffic" && fact.what.contains("host port from"),
+    },
+    Difference {
+        name: "conditions-of-nft",
+        // ADD of ours fails, so nothing is alike.
+        covers: |_, _| true,
+    },
+    Difference {
+        name: "no-advertisements-at-a-vlan-gateway",
+        covers: |_, fact| fact.what.contains("/cni0.100/accept_ra="),
+    },
+    Difference {
+        name: "default-vlan-of-a-trunk",
+        covers: |maker, fact| {
+            maker == Maker::Go && is(fact, "vlan") && fact.what.ends_with("\"vlan\":1}")
+        },
+    },
+    Difference {
+        name: "undone-at-once",
+        covers: |maker, fact| maker == Maker::Go && fact.place != "answer",
+    },
+    Difference {
+        name: "bridge-of-others",
+        covers: |maker, fact| {
+            maker == Maker::Go && is(fact, "sysctl") && fact.what.contains("/cni0/accept_ra=")
+        },
+    },
+    Difference {
+        name: "del-of-nothing",
+        covers: |maker, fact| {
+            maker == Maker::Go
+                && fact.step == "del"
+                && is(fact, "file")
+                && fact.what.contains("/net/lock ")
+        },
+    },
+    Difference {
+        name: "limits-by-subnet",
+        covers: |_, fact| is(fact, "qdisc") || is(fact, "filter") || fact.what.contains(" qdisc="),
+    },
+    Difference {
+        name: "ifb-says-whose-it-is",
+        covers: |maker, fact| {
+            let of_ours = ["ifalias=trestle:", "txqlen=1000"];
+            maker == Maker::Ours
+                && fact.what.contains("link bwp")
+                && of_ours.iter().any(|own| fact.what.contains(own))
+        },
+    },
+    Difference {
+        name: "gateway-of-requested-addresses",
+        covers: |maker, fact| maker == Maker::Ours && fact.what.contains("].gateway="),
+    },
+    Difference {
+        name: "gc-collects",
+        // What belongs to the valid one is the same at the step that collects the others.
+        covers: |maker, fact| {
+            let of_the_valid = fact.place == "kept" || fact.what.contains("kept");
+            maker == Maker::Ours
+                && match fact.step.as_str() {
+                    "gc, one is valid" => fact.place != "answer" && !of_the_valid,
+                    "gc, none is valid" => fact.place != "answer",
+                    _ => false,
+                }
+                || maker == Maker::Go && fact.step == "del" && fact.place != "answer"
+        },
+    },
+    Difference {
+        name: "isolated-ports",
+        covers: |_, fact| fact.what.contains(".isolated="),
+    },
+    Difference {
+        name: "del-without-firewalld",
+        covers: |_, fact| fact.step.starts_with("del") && fact.what.contains("firewall DEL pod "),
+    },
 ];
 
 /// The difference of that name.

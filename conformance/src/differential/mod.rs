@@ -53,11 +53,11 @@ pub struct Difference {
     pub covers: fn(Maker, &Fact) -> bool,
 }
 
-/// Run a scenario on both sides and compare.
+/// Run a scenario on both sides and compare. Each text of `seen` is a part of a fact that both sides must have.
 ///
 /// # Panics
-/// When the sides differ in what is not expected, or not in what is.
-pub fn compare(lab: &Lab, expected: &[&str], scenario: impl Fn(&Side)) {
+/// When the sides differ in what is not expected, or not in what is, or when one hasn't what both must have.
+pub fn compare(lab: &Lab, expected: &[&str], seen: &[&str], scenario: impl Fn(&Side)) {
     let run = |maker, bin| {
         let side = Side::new(maker, bin);
         scenario(&side);
@@ -66,6 +66,16 @@ pub fn compare(lab: &Lab, expected: &[&str], scenario: impl Fn(&Side)) {
     let go = run(Maker::Go, lab.go_plugins());
     let ours = run(Maker::Ours, lab.bin().to_owned());
     judge(lab, expected, &ours, &go);
+    for (maker, facts) in [(Maker::Ours, &ours), (Maker::Go, &go)] {
+        let facts: Vec<String> = facts.iter().map(Fact::to_string).collect();
+        for text in seen {
+            assert!(
+                facts.iter().any(|fact| fact.contains(text)),
+                "{maker:?} should show {text:?}, but shows:\n{}",
+                facts.join("\n")
+            );
+        }
+    }
 }
 
 fn judge(lab: &Lab, expected: &[&str], ours: &BTreeSet<Fact>, go: &BTreeSet<Fact>) {

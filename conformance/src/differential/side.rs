@@ -185,18 +185,26 @@ impl Side {
         self.del(chain, &Value::Null, call);
     }
 
+    /// GC by a chain of plugins, with this list of attachments that are valid.
+    pub fn gc(&self, chain: &[Value], valid: &Value) {
+        for configuration in chain {
+            let list = json!({"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid});
+            self.call("GC", &with(configuration.clone(), list), &Call::default());
+        }
+    }
+
+    /// STATUS of a chain of plugins.
+    pub fn status(&self, chain: &[Value]) {
+        for configuration in chain {
+            self.call("STATUS", configuration, &Call::default());
+        }
+    }
+
     /// Ask a server and write down which address it saw, or that no answer came.
     pub fn probe(&self, what: &str, from: &Place, protocol: Protocol, to: SocketAddr) {
-        let seen = if what.starts_with("no ") {
-            match from.cannot_reach(protocol, to) {
-                true => "no answer".to_owned(),
-                false => "an answer".to_owned(),
-            }
-        } else {
-            match from.ask(protocol, to) {
-                Ok(seen) => format!("seen as {seen}"),
-                Err(_) => "no answer".to_owned(),
-            }
+        let seen = match from.ask(protocol, to) {
+            Ok(seen) => format!("seen as {seen}"),
+            Err(_) => "no answer".to_owned(),
         };
         self.note("traffic", format!("{what} {protocol:?}: {seen}"));
     }

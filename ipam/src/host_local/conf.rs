@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use cni_conf::addr;
 use cni_conf::error::{Code, Error};
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::{Attachment, Request};
 use cni_conf::result::Route;
-use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::conf::{self, Wire};
@@ -193,9 +193,10 @@ fn refused(problem: String) -> Error {
 
 /// Reads a requested address. A prefix length, which some runtimes add, is ignored: the range knows it.
 fn parse_requested(path: &str, text: &str) -> Result<IpAddr, FieldError> {
-    match text.parse::<IpNet>() {
-        Ok(net) => Ok(net.addr().to_canonical()),
-        Err(_) => conf::parse_address(path, text),
+    if text.contains('/') {
+        addr::parse_net(path, text, conf::ADDRESS).map(|net| net.addr().to_canonical())
+    } else {
+        conf::parse_address(path, text)
     }
 }
 
@@ -240,14 +241,11 @@ fn read_set(path: &str, ranges: &[RangeWire]) -> Result<RangeSet, Error> {
 }
 
 fn read_range(path: &str, wire: &RangeWire) -> Result<Range, Error> {
-    let subnet = wire.subnet.trim().parse::<IpNet>().map_err(|_| {
-        let problem = "expected a subnet like 10.1.0.0/16 or fd00::/64";
-        FieldError::new(
-            format!("{path}.subnet"),
-            format!("{:?}", wire.subnet),
-            problem,
-        )
-    })?;
+    let subnet = addr::parse_net(
+        &format!("{path}.subnet"),
+        wire.subnet.trim(),
+        "expected a subnet like 10.1.0.0/16 or fd00::/64",
+    )?;
     let optional = |field: &str, text: &str| match text.trim() {
         "" => Ok(None),
         text => conf::parse_address(&format!("{path}.{field}"), text).map(Some),

@@ -34,24 +34,36 @@ pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let masquerade = masquerade
         .and_then(masquerade::Removal::finish)
         .map_err(Error::from);
+    let of_the_reference = match interface {
+        Ok(Removed::Ours) => Ok(()),
+        _ => masquerade::remove_of_the_reference(&owner).map_err(Error::from),
+    };
     // An address may be given to another container only when this one can't use it any more.
-    let address = interface.and_then(|()| match ipam? {
+    let address = interface.and_then(|_| match ipam? {
         Some(ipam) => ipam.del(attachment),
         None => Ok(()),
     });
-    Error::join([address, masquerade].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
+    let outcomes = [address, masquerade, of_the_reference];
+    Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
 }
 
-fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<(), Error> {
+/// What was removed.
+enum Removed {
+    /// A pair that we had made.
+    Ours,
+    /// A pair that we had not made, or none.
+    Other,
+}
+
+fn remove_interface(attachment: &Attachment, owner: &Owner) -> Result<Removed, Error> {
     let host = Rtnl::new()?;
     if veth::delete(&host, owner)? {
-        return Ok(());
+        return Ok(Removed::Ours);
     }
-    // Not made by us, or gone already.
     if let Some(container) = Container::open_if_there(attachment)? {
         veth::delete_in_container(&host, &container, owner)?;
     }
-    Ok(())
+    Ok(Removed::Other)
 }
 
 /// Removes what belongs to no attachment of `valid`.

@@ -12,6 +12,7 @@ use super::check::failed;
 use super::ipam;
 use super::masquerade::{self, Backend, Masquerade, Member};
 use super::owner::Owner;
+use super::settings;
 use super::veth;
 use crate::host::Rtnl;
 use crate::host::iptables;
@@ -48,20 +49,10 @@ impl Settings {
             }
         };
         let prefix = |(i, text): (usize, &String)| {
-            text.parse::<IpNet>()
-                .map(|prefix| prefix.trunc())
-                .map_err(|_| {
-                    let problem = "a CIDR like \"10.0.0.0/8\" or \"fd00::/8\" is expected";
-                    FieldError::new(
-                        format!("nonMasqueradeCIDRs[{i}]"),
-                        format!("{text:?}"),
-                        problem,
-                    )
-                    .into()
-                })
+            settings::prefix(&format!("nonMasqueradeCIDRs[{i}]"), text)
         };
         let non_masquerade = wire.non_masquerade_cidrs.iter().enumerate().map(prefix);
-        let non_masquerade = non_masquerade.collect::<Result<_, Error>>()?;
+        let non_masquerade = non_masquerade.collect::<Result<_, FieldError>>()?;
         Ok(wire.ip_masq.then_some(Self {
             backend,
             non_masquerade,

@@ -19,6 +19,7 @@ pub mod masq;
 pub mod masquerade;
 pub mod nat_table;
 pub mod owner;
+pub mod reference;
 pub mod settings;
 pub mod table;
 pub mod undo;

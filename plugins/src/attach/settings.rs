@@ -2,9 +2,10 @@
 
 use std::ops::RangeInclusive;
 
-use cni_conf::addr::MacAddr;
+use cni_conf::addr::{self, MacAddr};
 use cni_conf::error::Error;
 use cni_conf::json::FieldError;
+use ipnet::IpNet;
 
 /// Smallest and largest MTU of a veth device in bytes (`ETH_MIN_MTU` and `ETH_MAX_MTU` of the kernel).
 const MTU: RangeInclusive<i64> = 68..=65535;
@@ -35,4 +36,10 @@ pub fn mac(source: &str, text: &str) -> Result<MacAddr, Error> {
         .with_details("the lowest bit of a MAC address's first byte must be 0"));
     }
     Ok(mac)
+}
+
+/// A prefix, its host bits dropped. `path` says where the text comes from.
+pub fn prefix(path: &str, text: &str) -> Result<IpNet, FieldError> {
+    let expected = "a CIDR like \"10.0.0.0/8\" or \"fd00::/8\" is expected";
+    addr::parse_net(path, text, expected).map(|prefix| prefix.trunc())
 }

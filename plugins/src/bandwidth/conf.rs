@@ -6,6 +6,8 @@ use cni_conf::request::Request;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::attach::settings;
+
 /// The JSON as it comes. Rates are in bits a second, bursts in bits.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -150,14 +152,8 @@ fn scope(path: &str, unshaped: Vec<String>, shaped: Vec<String>) -> Result<Scope
         .with_details("limit everything but the former, or nothing but the latter: remove one"));
     }
     let prefixes = |key: &str, texts: Vec<String>| {
-        let prefix = |(i, text): (usize, String)| {
-            text.parse::<IpNet>()
-                .map(|prefix| prefix.trunc())
-                .map_err(|_| {
-                    let problem = "a CIDR like \"10.0.0.0/8\" or \"fd00::/8\" is expected";
-                    FieldError::new(format!("{path}{key}[{i}]"), format!("{text:?}"), problem)
-                })
-        };
+        let prefix =
+            |(i, text): (usize, String)| settings::prefix(&format!("{path}{key}[{i}]"), &text);
         texts
             .into_iter()
             .enumerate()

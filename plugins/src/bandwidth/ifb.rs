@@ -7,6 +7,7 @@
 use cni_conf::error::{Code, Error};
 
 use crate::attach::owner::{Owner, fnv1a};
+use crate::attach::reference::hash;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange};
 
@@ -24,10 +25,8 @@ const TX_QUEUE_LEN: u32 = 1000;
 
 fn name(owner: &Owner, attempt: u32) -> String {
     if attempt == 0 {
-        let input = format!("{}{}", owner.network, owner.container);
-        let hash = hmac_sha512::Hash::hash(input.as_bytes());
-        let hex = hash.iter().take(6).map(|byte| format!("{byte:02x}"));
-        return format!("{PREFIX}{}", hex.collect::<String>());
+        let both = format!("{}{}", owner.network, owner.container);
+        return format!("{PREFIX}{}", hash(&both, 12));
     }
     let hash = fnv1a(format!("{}#{attempt}", owner.path()).as_bytes());
     format!("{PREFIX}{:012x}", hash >> 16)

@@ -20,7 +20,7 @@ const DEFAULT_BRIDGE: &str = "cni0";
 const VLAN_MAX: i64 = 4094;
 
 /// The JSON as it comes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Wire {
     bridge: String,
@@ -33,7 +33,7 @@ struct Wire {
     port_isolation: bool,
     vlan: i64,
     vlan_trunk: Vec<WireTrunk>,
-    preserve_default_vlan: bool,
+    preserve_default_vlan: Option<bool>,
     macspoofchk: bool,
     enabledad: bool,
     disable_container_interface: bool,
@@ -42,32 +42,6 @@ struct Wire {
     bridge_netfilter: String,
     args: WireArgs,
     runtime_config: WireMac,
-}
-
-impl Default for Wire {
-    fn default() -> Self {
-        Self {
-            bridge: String::new(),
-            is_gateway: false,
-            is_default_gateway: false,
-            force_address: false,
-            mtu: 0,
-            hairpin_mode: false,
-            promisc_mode: false,
-            port_isolation: false,
-            vlan: 0,
-            vlan_trunk: Vec::new(),
-            preserve_default_vlan: true,
-            macspoofchk: false,
-            enabledad: false,
-            disable_container_interface: false,
-            dns: Dns::default(),
-            ipam: IpamConf::default(),
-            bridge_netfilter: String::new(),
-            args: WireArgs::default(),
-            runtime_config: WireMac::default(),
-        }
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -258,10 +232,12 @@ fn vlans(wire: &Wire) -> Result<Vlans, Error> {
             trunk.push((id, id));
         }
     }
+    // An access port is in its own VLAN alone; a trunk carries its untagged frames in the bridge's.
+    let keep_default = wire.preserve_default_vlan.unwrap_or(access.is_none());
     Ok(Vlans {
         access,
         trunk,
-        keep_default: wire.preserve_default_vlan,
+        keep_default,
     })
 }
 
@@ -353,6 +329,17 @@ mod tests {
         let vlans = settings.unwrap().vlans;
         assert_eq!(vlans.trunk, [(5, 5), (10, 20), (30, 30), (40, 40)]);
         assert!(vlans.any() && !vlans.keep_default && vlans.access.is_none());
+    }
+
+    #[test]
+    fn the_default_vlan_stays_on_trunks_unless_told_otherwise() {
+        let kept = |conf| read(conf).unwrap().vlans.keep_default;
+        assert!(!kept(json!({"vlan": 5})));
+        assert!(kept(json!({"vlan": 5, "preserveDefaultVlan": true})));
+        assert!(kept(json!({"vlanTrunk": [{"id": 5}]})));
+        assert!(!kept(
+            json!({"vlanTrunk": [{"id": 5}], "preserveDefaultVlan": false})
+        ));
     }
 
     #[test]

@@ -57,17 +57,18 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
             },
         )?;
     }
+    if !bridge.up || settings.gateway {
+        // Before it is up: containers must not tell the host its routes (CVE-2020-10749). A bridge that others made and
+        // that is no gateway may be the way by which the host itself gets its address.
+        if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
+    }
     let promisc = settings.promisc && !bridge.promisc;
     if bridge.up && !promisc {
         return Ok(bridge);
     }
-    if !bridge.up {
-        // Before it is up: containers must not tell the host its routes (CVE-2020-10749).
-        if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
-        if !settings.dad {
-            // So that its link-local address can be used at once, like the others.
-            if_there(Sysctl::ipv6_conf(name, "accept_dad").ensure("0"))?;
-        }
+    if !bridge.up && !settings.dad {
+        // So that its link-local address can be used at once, like the others.
+        if_there(Sysctl::ipv6_conf(name, "accept_dad").ensure("0"))?;
     }
     let change = LinkChange {
         up: Some(true),

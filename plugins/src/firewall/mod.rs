@@ -29,6 +29,7 @@ mod iptables;
 mod names;
 mod nftables;
 mod ports;
+mod reference;
 mod select;
 mod wanted;
 
@@ -91,7 +92,10 @@ impl Plugin for Firewall {
         let owner = comment::of(&Owner::of(request, attachment));
         let result = request.prev_result.as_ref();
         let addresses = result.map(wanted::addresses).unwrap_or_default();
-        remove_all(request, &|found| names::is(&owner, found), &addresses)
+        let own = remove_all(request, &|found| names::is(&owner, found), &addresses);
+        let of_the_reference = reference::remove(request).map_err(Error::from);
+        let errors = [own, of_the_reference].into_iter().filter_map(Result::err);
+        Error::join(errors.collect::<Vec<_>>()).map_or(Ok(()), Err)
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {

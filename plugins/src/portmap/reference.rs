@@ -10,9 +10,10 @@ use cni_conf::error::Error;
 use cni_conf::names::{ContainerId, NetworkName};
 
 use crate::attach::nat_table::Version;
+use crate::attach::reference::remove_rules;
 use crate::host::HostError;
 use crate::host::iptables::words;
-use crate::host::nft::{Batch, Nft, ObjectRef, TableRef};
+use crate::host::nft::{Nft, TableRef};
 
 /// The chain that leads to those of the containers.
 const SHARED: &str = "CNI-HOSTPORT-DNAT";
@@ -43,7 +44,7 @@ pub(super) fn remove(
     let mut errors = Vec::new();
     for version in Version::ALL {
         let outcomes = [
-            remove_rules(&mut nft, version, container.as_str()),
+            remove_from_chains(&mut nft, version, container.as_str()),
             remove_chains(&mut nft, version, &comment, thorough),
         ];
         errors.extend(
@@ -57,7 +58,7 @@ pub(super) fn remove(
 }
 
 /// Takes out rules of nftables.
-fn remove_rules(nft: &mut Nft, version: Version, container: &str) -> Result<(), HostError> {
+fn remove_from_chains(nft: &mut Nft, version: Version, container: &str) -> Result<(), HostError> {
     let table = TableRef {
         name: TABLE,
         ..version.nat()
@@ -65,30 +66,9 @@ fn remove_rules(nft: &mut Nft, version: Version, container: &str) -> Result<(), 
     if nft.chain(table.object(CHAINS[0]))?.is_none() {
         return Ok(());
     }
-    CHAINS
-        .iter()
-        .try_for_each(|chain| remove_from(nft, table.object(chain), container))
-}
-
-fn remove_from(nft: &mut Nft, chain: ObjectRef<'_>, container: &str) -> Result<(), HostError> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let mut batch = Batch::new();
-        for rule in nft.rules(chain)? {
-            if rule.comment.as_deref() == Some(container) {
-                batch.delete_rule(chain, rule.handle);
-            }
-        }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        match nft.commit(batch) {
-            // Another process took one of them out; look again which are left.
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
-            outcome => return outcome,
-        }
-    }
+    CHAINS.iter().try_for_each(|chain| {
+        remove_rules(nft, table.object(chain), |comment| comment == container)
+    })
 }
 
 /// Takes out chains of iptables and the jumps to them.

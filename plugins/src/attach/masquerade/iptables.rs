@@ -122,7 +122,8 @@ pub(super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
         .try_for_each(|version| remove_chain(nft, version, &chain))
 }
 
-fn remove_chain(nft: &mut Nft, version: Version, chain: &str) -> Result<(), HostError> {
+/// Takes out a chain and the jumps to it, if there is one.
+pub(super) fn remove_chain(nft: &mut Nft, version: Version, chain: &str) -> Result<(), HostError> {
     for _ in 1..ATTEMPTS {
         match try_to_remove_chain(nft, version, chain) {
             // Another process may have been quicker, while this one looked or after it; look again.

@@ -14,6 +14,7 @@
 
 mod iptables;
 mod nftables;
+mod reference;
 mod rules;
 
 use cni_conf::names::NetworkName;
@@ -139,6 +140,14 @@ pub fn remove(owner: &Owner) -> Result<(), HostError> {
     begin_removal(owner)?.finish()
 }
 
+/// Takes out what the reference made for `owner`, for a container that is not known to have been attached by us.
+///
+/// # Errors
+/// What the kernel or the program says.
+pub fn remove_of_the_reference(owner: &Owner) -> Result<(), HostError> {
+    reference::remove(&mut Nft::open()?, owner)
+}
+
 /// How [`Kept::owner`] spells an owner.
 pub fn owner_text(owner: &Owner) -> String {
     comment::of(owner)
@@ -175,13 +184,21 @@ pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, Ho
     Ok(removed)
 }
 
-/// Compares what is there with what `wanted` says, and gives a sentence for each difference.
+/// Compares what is there with what `wanted` says, and gives a sentence for each difference. None where the reference
+/// attached the container and masquerades it.
 ///
 /// # Errors
 /// What the kernel or the program says.
 pub fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
-    match wanted.backend {
-        Backend::Nftables => nftables::check(wanted),
-        Backend::Iptables => iptables::check(wanted),
-    }
+    let differences = match wanted.backend {
+        Backend::Nftables => nftables::check(wanted)?,
+        Backend::Iptables => iptables::check(wanted)?,
+    };
+    let by_the_reference = !differences.is_empty()
+        && reference::masquerades(&mut Nft::open()?, wanted.owner, wanted.addresses)?;
+    Ok(if by_the_reference {
+        Vec::new()
+    } else {
+        differences
+    })
 }

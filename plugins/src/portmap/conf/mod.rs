@@ -4,6 +4,7 @@ mod backend;
 
 use std::net::IpAddr;
 
+use cni_conf::addr;
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;
@@ -211,10 +212,7 @@ fn host_address(text: &str) -> Result<HostAddress, FieldError> {
     if text.is_empty() {
         return Ok(HostAddress::Any);
     }
-    let address: IpAddr = text.parse().map_err(|_| {
-        FieldError::new("hostIP", format_args!("{text:?}"), "this is no IP address")
-    })?;
-    let address = address.to_canonical();
+    let address = addr::parse_ip("hostIP", text, "this is no IP address")?.to_canonical();
     if address.is_multicast() {
         return Err(FieldError::new(
             "hostIP",
