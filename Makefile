@@ -44,7 +44,7 @@ bench: packages tools build ## measure trestle, the Go plugins and the kernel's 
 tools: ## fetch cnitool and the reference plugins (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
 
-runtimes: ## fetch containerd and podman (unpacked under target, not installed)
+runtimes: ## fetch containerd, podman and firewalld (unpacked under target, not installed)
 	-@conformance/e2e/obtain.sh
 
 packages: ## install the Debian packages that tests need, if any is missing

@@ -78,6 +78,8 @@ pub enum Need {
     Runtimes,
     /// A release of containerd.
     Containerd(Containerd),
+    /// firewalld, and a message bus to reach it by.
+    Firewalld,
     /// A plugin of the subject, which may not have it.
     Plugin(&'static str),
     /// The kernel's bridge netfilter. Tests load no modules.
@@ -98,7 +100,7 @@ impl Need {
             Self::OldGoPlugins => Some("plugins-old/bridge"),
             Self::Strace => Some("/usr/bin/strace"),
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
-            Self::Runtimes | Self::Containerd(_) | Self::Plugin(_) => None,
+            Self::Runtimes | Self::Containerd(_) | Self::Firewalld | Self::Plugin(_) => None,
             Self::VlanFiltering | Self::NoVlanFiltering => None,
         }
     }
@@ -167,8 +169,11 @@ impl Lab {
             Need::Plugin(name) => self.lacks_plugin(name),
             Need::Runtimes => self
                 .lacks_part("runtimes")
-                .or_else(|| machine::problem(self)),
+                .or_else(|| machine::problem(&self.runtimes())),
             Need::Containerd(release) => self.lacks_part(release.part()),
+            Need::Firewalld => self
+                .lacks_part("firewalld")
+                .or_else(|| machine::problem(&self.firewalld())),
             Need::VlanFiltering => (!bridges_tell_vlans_apart())
                 .then(|| "this kernel has no VLAN filtering in bridges".to_owned()),
             Need::NoVlanFiltering => bridges_tell_vlans_apart()
@@ -240,6 +245,11 @@ impl Lab {
     /// The directory of `containerd`, its shim and `ctr` of that release.
     pub fn containerd(&self, release: Containerd) -> PathBuf {
         self.tools.join(release.part()).join("usr/bin")
+    }
+
+    /// firewalld and a message bus, which `e2e/obtain.sh` unpacks too.
+    pub fn firewalld(&self) -> PathBuf {
+        self.tools.join("firewalld")
     }
 
     /// One of the subject's plugins on a host.

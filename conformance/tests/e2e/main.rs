@@ -1,12 +1,15 @@
-//! End to end: the container runtimes that people use, with the plugins under test in their plugin directory.
+//! End to end: the container runtimes that people use, with the plugins under test in their plugin directory, and
+//! firewalld, which the plugins use.
 //!
-//! Every test runs its runtime on a [`conformance::Machine`] of its own, which has to look at the end as it did before
+//! Every test runs its daemons on a [`conformance::Machine`] of its own, which has to look at the end as it did before
 //! the first container.
 
 mod containerd;
 mod cri;
 mod engine;
 mod extras;
+mod firewalld;
+mod guarded;
 mod image;
 mod node;
 mod podman;
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         readiness::cases(),
         upgrade::cases(),
         podman::cases(),
+        firewalld::cases(),
     ];
     conformance::run(cases.into_iter().flatten().collect())
 }
@@ -37,9 +41,8 @@ fn main() -> ExitCode {
 const MACHINE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
-/// A test that needs the runtimes and these plugins.
+/// A test that needs these plugins.
 fn with_plugins(case: Case, plugins: &[&'static str]) -> Case {
-    let case = case.needs(Need::Runtimes);
     plugins
         .iter()
         .fold(case, |case, name| case.needs(Need::Plugin(name)))

@@ -33,12 +33,15 @@ mod reference;
 mod select;
 mod wanted;
 
+use std::net::IpAddr;
+
 use cni_conf::dispatch::{Plugin, warn};
 use cni_conf::error::{Code, Error};
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::CniResult;
 
 use self::conf::{Policy, Settings};
+use self::firewalld::Firewalld;
 use self::select::Backends;
 use self::wanted::Wanted;
 use crate::attach::owner::Owner;
@@ -87,7 +90,9 @@ impl Plugin for Firewall {
     /// Whatever the configuration says now: what any backend made is found by its owner.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let owner = comment::of(&Owner::of(request, attachment));
-        let own = remove_all(request, &|found| names::is(&owner, found));
+        let result = request.prev_result.as_ref();
+        let addresses = result.map(wanted::addresses).unwrap_or_default();
+        let own = remove_all(request, &|found| names::is(&owner, found), &addresses);
         let of_the_reference = reference::remove(request).map_err(Error::from);
         let errors = [own, of_the_reference].into_iter().filter_map(Result::err);
         Error::join(errors.collect::<Vec<_>>()).map_or(Ok(()), Err)
@@ -109,7 +114,8 @@ impl Plugin for Firewall {
             differences.extend(iptables::check(*table, &wanted)?);
         }
         if backends.firewalld {
-            differences.extend(firewalld::check(&wanted.addresses, &settings.zone)?);
+            let mut firewalld = Firewalld::find()?.ok_or_else(firewalld::missing)?;
+            differences.extend(firewalld.check(&wanted.addresses, &settings.zone)?);
         }
         if settings.policy == Policy::Isolated {
             differences.extend(ports::check(expected)?);
@@ -129,7 +135,7 @@ impl Plugin for Firewall {
             names::belongs_to(&request.network, found)
                 && !keep.iter().any(|kept| names::is(kept, found))
         };
-        remove_all(request, &condemned)
+        remove_all(request, &condemned, &[])
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
@@ -143,28 +149,32 @@ impl Plugin for Firewall {
 }
 
 fn ensure(backends: &Backends, wanted: &Wanted, settings: &Settings) -> Result<(), Error> {
-    if backends.firewalld {
-        firewalld::ensure(&wanted.addresses, &settings.zone)?;
-    }
     for table in &backends.iptables {
         iptables::ensure(*table, wanted)?;
     }
     if backends.nftables {
         nftables::ensure(wanted, backends)?;
     }
+    // Behind nftables, because the owners of firewalld's sources are in our own set: what is not there is not found.
+    if backends.firewalld {
+        let mut firewalld = Firewalld::find()?.ok_or_else(firewalld::missing)?;
+        firewalld.ensure(&wanted.addresses, &settings.zone)?;
+        firewalld.restore(&settings.zone, || nftables::members(&wanted.network))?;
+    }
     Ok(())
 }
 
-/// Takes out what those owners of the network have whom `condemned` says so of, whichever backend made it.
-/// Carries on after an error.
-fn remove_all(request: &Request, condemned: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+/// Takes out what those owners of the network have whom `condemned` says so of, whichever backend made it. `addresses`
+/// are known to be theirs, as long as nobody else has them now. Carries on after an error.
+fn remove_all(
+    request: &Request,
+    condemned: &dyn Fn(&str) -> bool,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
     let mut errors = Vec::new();
-    let removed = nftables::remove(&names::label(&request.network), condemned);
-    match (removed, conf::zone(request)) {
-        // What firewalld was told has no comment: our own set is where the owners are.
-        (Ok(addresses), Some(zone)) => errors.extend(firewalld::remove(&addresses, &zone).err()),
-        (Ok(_), None) => {}
-        (Err(error), _) => errors.push(error.into()),
+    match nftables::remove(&names::label(&request.network), condemned) {
+        Ok(removed) => errors.extend(leave_firewalld(request, removed, addresses).err()),
+        Err(error) => errors.push(error.into()),
     }
     match Nft::open().and_then(|mut nft| guard::iptables_with_our_chain(&mut nft)) {
         Ok(tables) => errors.extend(
@@ -176,6 +186,34 @@ fn remove_all(request: &Request, condemned: &dyn Fn(&str) -> bool) -> Result<(),
         Err(error) => errors.push(error.into()),
     }
     Error::join(errors).map_or(Ok(()), Err)
+}
+
+/// Takes addresses out of firewalld's zone: those that were in our own set, where the owners are, and those of
+/// `prevResult` that are nobody's there, since somebody may have flushed it.
+fn leave_firewalld(
+    request: &Request,
+    mut leaving: Vec<IpAddr>,
+    known: &[IpAddr],
+) -> Result<(), Error> {
+    let Some(zone) = conf::zone(request) else {
+        return Ok(());
+    };
+    if leaving.is_empty() && known.is_empty() {
+        return Ok(());
+    }
+    let found = match Firewalld::find() {
+        // Nobody who can't be asked has them, unless firewalld's own rules say otherwise.
+        Err(_) if !guard::has_firewalld(&mut Nft::open()?)? => None,
+        found => found?,
+    };
+    let Some(mut firewalld) = found else {
+        return Ok(());
+    };
+    let members = nftables::members(&names::label(&request.network))?;
+    leaving.extend(known.iter().filter(|address| !members.contains(address)));
+    leaving.sort_unstable();
+    leaving.dedup();
+    firewalld.remove(&leaving, &zone)
 }
 
 /// Waits until no other process of ours makes or takes away shared rules in this namespace. Whose setting is locked does
@@ -205,7 +243,7 @@ pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> 
 /// Says on stderr that ADD succeeded but something on this host still drops the container's packets.
 fn warn_of_guard(guard: &str, backend: &str) {
     warn(format_args!(
-        "{guard} drops forwarded packets by policy and the chosen backend can't change that: leave out \"backend\", \
+        "{guard} drops forwarded packets and the chosen backend can't change that: leave out \"backend\", \
          or set it to \"{backend}\""
     ));
 }

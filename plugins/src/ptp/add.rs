@@ -1,6 +1,7 @@
 //! ADD.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
@@ -11,6 +12,7 @@ use ipnet::IpNet;
 use super::conf::Settings;
 use super::plan::{self, Plan};
 use crate::attach::container::{Container, if_there};
+use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
@@ -18,6 +20,10 @@ use crate::attach::veth::{self, Pair};
 use crate::attach::{forward, mac, masq};
 use crate::host::rtnl::{AddressOptions, Change, NewRoute, RouteFilter, VethPair};
 use crate::host::{HostError, Rtnl, Sysctl};
+
+/// How long the kernel may take to notice that the host's end has a carrier. It drops what leaves there until then, and
+/// mostly needs microseconds.
+const CARRIER_BOUND: Duration = Duration::from_secs(10);
 
 pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
     let settings = Settings::read(request)?;
@@ -43,6 +49,11 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         add.set_up_host(&plan, &pair)?;
         add.container
             .configure(pair.peer_index, add.owner.ifname.as_str(), &plan.layer3)?;
+        add.host
+            .wait_until_forwarding(pair.host.index, CARRIER_BOUND)?;
+        let behind = Behind::Link(&pair.host.name);
+        let (host, network) = (&add.host, &add.owner.network);
+        forwarding::warn_of_dropped_traffic(host, network, behind, &plan.layer3.ips);
         Ok(add.result(leased, plan, &pair, mac))
     })
 }

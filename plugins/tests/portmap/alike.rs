@@ -544,10 +544,21 @@ fn sctp(backend: Backend) {
     let scene = Scene::new();
     crate::scene::serve_sctp(&scene.pod, "10.1.0.5:80");
     let mappings = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "sctp"}]);
-    scene.add(&Call::new(backend, "abc", mappings));
-    for node in [&scene.outside, &scene.host, &scene.neighbour, &scene.pod] {
-        assert_eq!(crate::scene::ask_sctp(node, "192.0.2.1:8080"), "sctp");
+    let call = Call::new(backend, "abc", mappings);
+    scene.add(&call);
+    for (node, address) in [
+        (&scene.outside, "192.0.2.1:8080"),
+        (&scene.host, "192.0.2.1:8080"),
+        (&scene.host, "127.0.0.1:8080"),
+        (&scene.neighbour, "192.0.2.1:8080"),
+        (&scene.pod, "192.0.2.1:8080"),
+    ] {
+        let answer = crate::scene::ask_sctp(node, address);
+        assert_eq!(answer.expect("an answer"), "sctp", "{address}");
     }
+    scene.del(&call);
+    let refused = crate::scene::ask_sctp(&scene.outside, "192.0.2.1:8080");
+    assert!(refused.is_err(), "nobody listens any more: {refused:?}");
 }
 
 fn storm(backend: Backend) {

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run)
             .with_ignored_flag(reason.is_some())
-            .with_kind(reason.unwrap_or_default())
+            .with_kind(reason.map_or_else(String::new, |reason| format!("skipped: {reason}")))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -71,5 +71,8 @@ fn reason_to_skip(case: &Case) -> Option<String> {
                 .output();
             !found.is_ok_and(|output| output.status.success())
         })
-        .map(|program| format!("no {program}"))
+        .map(|program| match *program {
+            "sctp" => "this kernel has no SCTP: run modprobe sctp".to_owned(),
+            program => format!("no {program}"),
+        })
 }

@@ -1,6 +1,6 @@
 //! A host with two pods on a bridge and an outside in front of it, calls of the plugin, and traffic.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
@@ -58,16 +58,16 @@ pub(crate) fn serve_sctp(node: &Node, address: &str) {
 }
 
 /// The answer to a question over SCTP.
-pub(crate) fn ask_sctp(node: &Node, to: &str) -> String {
+pub(crate) fn ask_sctp(node: &Node, to: &str) -> io::Result<String> {
     let to: SocketAddrV4 = to.parse().expect("success");
     node.run(move || {
-        let socket = sctp_socket().expect("success");
-        connect(socket.as_raw_fd(), &SockaddrIn::from(to)).expect("success");
+        let socket = sctp_socket()?;
+        connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).expect("success");
+        stream.set_read_timeout(Some(PATIENCE))?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).expect("success");
-        text
+        stream.read_to_string(&mut text)?;
+        Ok(text)
     })
 }
 

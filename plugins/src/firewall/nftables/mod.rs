@@ -363,6 +363,17 @@ fn elements_of(nft: &mut Nft, place: &Place) -> Result<Vec<Element>, HostError> 
     }
 }
 
+/// The addresses of the network's containers.
+pub(super) fn members(network: &str) -> Result<Vec<IpAddr>, HostError> {
+    let mut nft = Nft::open()?;
+    let mut members = Vec::new();
+    for v6 in [false, true] {
+        let elements = elements_of(&mut nft, &Place::own(rules::members_set(network, v6)))?;
+        members.extend(elements.iter().filter_map(Element::as_address));
+    }
+    Ok(members)
+}
+
 /// A sentence for each difference between what is there and what is wanted.
 pub(super) fn check(wanted: &Wanted, backends: &Backends) -> Result<Vec<String>, HostError> {
     let mut nft = Nft::open()?;
