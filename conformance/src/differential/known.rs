@@ -116,6 +116,15 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, fact| is(fact, "file") && fact.what.contains("/tuning/pod_eth0.json"),
     },
     Difference {
+        name: "record-of-the-call",
+        covers: |maker, fact| {
+            let recorded = ["/run/cni/portmap/", "/run/cni/firewall/"];
+            maker == Maker::Ours
+                && is(fact, "file")
+                && recorded.iter().any(|dir| fact.what.contains(dir))
+        },
+    },
+    Difference {
         name: "host-port-from-the-pod-itself",
         covers: |_, fact| {
             fact.what.contains(".hairpin=") || fact.what.contains("host port from the pod")

@@ -48,12 +48,15 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             }
         };
         let plan = plan::plan(&add.settings, &leased)?;
+        if add.settings.masquerade.is_some() {
+            // As in DEL, rules go when nothing of the container stands any more that another ADD would restore them for.
+            undo.push(|| masq::remove(&add.owner));
+        }
         let connected = add.connect(bridge, &plan, undo)?;
         add.settings
             .netfilter
             .ensure(&add.host, &connected.bridge)?;
         if let Some(masquerade) = &add.settings.masquerade {
-            undo.push(|| masq::remove(&add.owner));
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
         add.bring_up(&plan, &connected)?;

@@ -21,6 +21,10 @@
 //! container has a link of its own, and the two policies are the same.
 //!
 //! What is made carries its owner in a comment and is found by it alone, with neither namespace nor `prevResult`.
+//!
+//! An ADD that finds nothing of its network, as after somebody flushed all rules or when the host's guard has appeared
+//! only now, also serves the network's other containers that live, by what their ADD wrote down
+//! ([`crate::attach::record`]).
 
 mod conf;
 mod firewalld;
@@ -28,6 +32,7 @@ mod guard;
 mod iptables;
 mod names;
 mod nftables;
+mod others;
 mod ports;
 mod reference;
 mod select;
@@ -42,13 +47,17 @@ use cni_conf::result::CniResult;
 
 use self::conf::{Policy, Settings};
 use self::firewalld::Firewalld;
+use self::others::Others;
 use self::select::Backends;
 use self::wanted::Wanted;
 use crate::attach::owner::Owner;
+use crate::attach::record::Records;
 use crate::attach::undo::Undo;
 use crate::attach::{chained, check, comment};
 use crate::host::nft::Nft;
-use crate::host::{HostError, Sysctl};
+
+/// What its records are called by.
+const NAME: &str = "firewall";
 
 /// The plugin.
 pub struct Firewall;
@@ -71,31 +80,38 @@ impl Plugin for Firewall {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         let previous = chained::previous(request)?;
         let settings = Settings::read(request)?;
+        let records = Records::of(request, NAME)?;
         let wanted = Wanted::new(request, attachment, previous, &settings)?;
         if wanted.addresses.is_empty() {
             return Ok(previous.clone());
         }
         let backends = Backends::choose(&settings)?;
+        let owner = Owner::of(request, attachment);
+        let others = Others::new(request, &settings, &records, &owner, &wanted);
         Undo::guard(|undo| {
             undo.push(|| self.del(request, attachment));
+            records.write(request, attachment);
             if settings.policy == Policy::Isolated {
                 ports::isolate(previous)?;
             }
-            ensure(&backends, &wanted, &settings)
+            ensure(&backends, &wanted, &others, &settings, &owner)
         })?;
+        others.take_out_the_gone();
         backends.warn_of_the_rest();
         Ok(previous.clone())
     }
 
     /// Whatever the configuration says now: what any backend made is found by its owner.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
-        let owner = comment::of(&Owner::of(request, attachment));
+        let owner = Owner::of(request, attachment);
+        let recorded = Records::to_remove(request, NAME).remove(&owner);
+        let owner = comment::of(&owner);
         let result = request.prev_result.as_ref();
         let addresses = result.map(wanted::addresses).unwrap_or_default();
         let own = remove_all(request, &|found| names::is(&owner, found), &addresses);
         let of_the_reference = reference::remove(request).map_err(Error::from);
-        let errors = [own, of_the_reference].into_iter().filter_map(Result::err);
-        Error::join(errors.collect::<Vec<_>>()).map_or(Ok(()), Err)
+        let outcomes = [recorded, own, of_the_reference];
+        Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
@@ -135,7 +151,9 @@ impl Plugin for Firewall {
             names::belongs_to(&request.network, found)
                 && !keep.iter().any(|kept| names::is(kept, found))
         };
-        remove_all(request, &condemned, &[])
+        let recorded = Records::to_remove(request, NAME).collect(&request.network, valid);
+        let rules = remove_all(request, &condemned, &[]);
+        Error::join([recorded, rules].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
@@ -148,12 +166,18 @@ impl Plugin for Firewall {
     }
 }
 
-fn ensure(backends: &Backends, wanted: &Wanted, settings: &Settings) -> Result<(), Error> {
+fn ensure(
+    backends: &Backends,
+    wanted: &Wanted,
+    others: &Others<'_>,
+    settings: &Settings,
+    owner: &Owner,
+) -> Result<(), Error> {
     for table in &backends.iptables {
-        iptables::ensure(*table, wanted)?;
+        iptables::ensure(*table, &owner.network, wanted, &|| others.look_up())?;
     }
     if backends.nftables {
-        nftables::ensure(wanted, backends)?;
+        nftables::ensure(wanted, backends, &|| others.look_up())?;
     }
     // Behind nftables, because the owners of firewalld's sources are in our own set: what is not there is not found.
     if backends.firewalld {
@@ -214,12 +238,6 @@ fn leave_firewalld(
     leaving.sort_unstable();
     leaving.dedup();
     firewalld.remove(&leaving, &zone)
-}
-
-/// Waits until no other process of ours makes or takes away shared rules in this namespace. Whose setting is locked does
-/// not matter.
-fn lock() -> Result<impl Drop, HostError> {
-    Sysctl::ipv4_forwarding().lock()
 }
 
 /// What is kept for the attachments to `network`.

@@ -41,9 +41,12 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         undo.push(|| ipam.del(attachment));
         let plan = plan::plan(&leased)?;
         add.ensure_forwarding(&plan)?;
+        if add.settings.masquerade.is_some() {
+            // As in DEL, rules go when nothing of the container stands any more that another ADD would restore them for.
+            undo.push(|| masq::remove(&add.owner));
+        }
         let (pair, mac) = add.connect(&plan, undo)?;
         if let Some(masquerade) = &add.settings.masquerade {
-            undo.push(|| masq::remove(&add.owner));
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
         add.set_up_host(&plan, &pair)?;

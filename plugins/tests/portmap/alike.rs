@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::Case;
 use crate::node::Node;
 use crate::scene::{Backend, Call, Client, Over, Scene, ask, ask_in_vain, serve, state_of};
+use crate::scratch;
 
 pub(crate) const CASES: &[Case] = &[
     case("a_mapped_port_answers_from_everywhere", everywhere),
@@ -51,7 +52,7 @@ pub(crate) const CASES: &[Case] = &[
     case("adds_and_dels_in_a_storm_leave_nothing", storm),
 ];
 
-const fn case(name: &'static str, run: fn(Backend)) -> Case {
+pub(crate) const fn case(name: &'static str, run: fn(Backend)) -> Case {
     Case {
         name,
         needs: &["nft", "ip", "iptables", "ip6tables"],
@@ -327,7 +328,7 @@ fn overlaps(backend: Backend) {
 }
 
 /// Runs `work(n)` for each n in a process-like fashion: a thread of its own in the same namespace.
-fn at_once<T: Send + 'static>(
+pub(crate) fn at_once<T: Send + 'static>(
     node: &Node,
     count: u16,
     work: impl Fn(u16) -> T + Send + Copy + 'static,
@@ -423,7 +424,8 @@ fn bare_del(backend: Backend) {
     let scene = Scene::new();
     let mut call = Call::new(backend, "abc", both(8080, 80));
     scene.add(&call);
-    call.conf = json!({"backend": "nonsense", "runtimeConfig": {"portMappings": "nonsense"}});
+    call.conf = json!({"backend": "nonsense", "runtimeConfig": {"portMappings": "nonsense"},
+        "dataDir": scratch::own()});
     scene.del(&call);
     assert_eq!(scene.state(), "");
     assert_eq!(scene.route_localnet(), "0");

@@ -5,7 +5,10 @@ mod iptables;
 mod nftables;
 #[path = "../nft/node.rs"]
 mod node;
+mod restore;
 mod scene;
+#[path = "../nft/scratch.rs"]
+mod scratch;
 
 use std::process::{Command, ExitCode};
 
@@ -23,12 +26,15 @@ pub(crate) struct Case {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
+    let _scratch = scratch::make();
     let on = |backend: Backend, cases: &[Case]| -> Vec<(Backend, Case)> {
         cases.iter().map(|case| (backend, *case)).collect()
     };
     let cases = [
         on(Backend::Nftables, alike::CASES),
         on(Backend::Iptables, alike::CASES),
+        on(Backend::Nftables, restore::CASES),
+        on(Backend::Iptables, restore::CASES),
         on(Backend::Nftables, nftables::CASES),
         on(Backend::Iptables, iptables::CASES),
     ]

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use plugins::portmap::Portmap;
 use serde_json::{Value, json};
 
 use crate::node::Node;
+use crate::scratch;
 
 /// How long an answer may take that is expected.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -112,6 +114,8 @@ pub(crate) struct Call {
     pub(crate) container: String,
     pub(crate) conf: Value,
     pub(crate) addresses: Vec<&'static str>,
+    /// The container's namespace.
+    pub(crate) netns: Option<PathBuf>,
 }
 
 impl Call {
@@ -122,10 +126,17 @@ impl Call {
             container: container.to_owned(),
             conf: json!({
                 "backend": backend.name(),
+                "dataDir": scratch::shared(),
                 "runtimeConfig": {"portMappings": mappings},
             }),
             addresses: vec!["10.1.0.5/24", "fd00:1::5/64"],
+            netns: None,
         }
+    }
+
+    pub(crate) fn inside(mut self, node: &Node) -> Self {
+        self.netns = Some(scratch::netns(node));
+        self
     }
 
     pub(crate) fn on(mut self, network: &'static str) -> Self {
@@ -184,7 +195,7 @@ impl Call {
         Attachment {
             container: self.container.as_str().try_into().expect("success"),
             ifname: "eth0".try_into().expect("success"),
-            netns: None,
+            netns: self.netns.clone(),
             args: CniArgs::default(),
             netns_override: false,
         }
