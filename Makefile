@@ -4,7 +4,7 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test e2e reference demo faults fuzz bench tools packages clean
+.PHONY: help build check test e2e reference demo faults fuzz bench tools runtimes packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,13 +19,13 @@ check: ## formatting, lints and unit tests; fast, and needs no root
 	cargo test --workspace --lib --bins --quiet
 	conformance/tools/deny.sh
 
-test: packages tools build ## everything, with the real kernel, cnitool and the release binary
+test: packages tools runtimes build ## everything, with the real kernel, cnitool and the release binary
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --workspace
 
-e2e: packages tools build ## pods of containerd and containers of podman alone
+e2e: packages tools runtimes build ## pods of containerd and containers of podman alone
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance --test e2e
 
-reference: packages tools ## put the conformance tests to the Go reference plugins
+reference: packages tools runtimes ## put the conformance tests to the Go reference plugins
 	TRESTLE_SUBJECT=go TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance
 
 faults: packages tools build ## every system call of ADD and DEL failed and killed at; takes half an hour, at low priority
@@ -41,8 +41,10 @@ demo: packages tools build ## two containers on a bridge, step by step
 bench: packages tools build ## measure trestle, the Go plugins and the kernel's floor; BENCH=--publish refreshes docs/bench.svg
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no cargo bench --package conformance --bench cni -- $(BENCH)
 
-tools: ## fetch cnitool, the reference plugins and the runtimes (unpacked under target, not installed)
+tools: ## fetch cnitool and the reference plugins (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
+
+runtimes: ## fetch containerd, podman and firewalld (unpacked under target, not installed)
 	-@conformance/e2e/obtain.sh
 
 packages: ## install the Debian packages that tests need, if any is missing

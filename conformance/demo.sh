@@ -32,7 +32,7 @@ if [ "${1:-}" != inside ]; then
     for cnitool in "$tools/cnitool-new/cnitool" "$tools/cnitool-old/cnitool"; do
         [ -x "$cnitool" ] && export CNITOOL="$cnitool" && break
     done
-    [ -n "${CNITOOL:-}" ] || { echo "No cnitool: conformance/tools/obtain.sh says why." >&2; exit 1; }
+    [ -n "${CNITOOL:-}" ] || { echo "No cnitool: run conformance/tools/obtain.sh, which says why it can't be had." >&2; exit 1; }
     exec unshare --net --mount --propagation private -- bash "${BASH_SOURCE[0]}" inside
 fi
 

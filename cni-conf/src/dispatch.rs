@@ -72,8 +72,15 @@ pub fn serve(
     let mut version = SpecVersion::LATEST;
     let answer = match verb.to_str() {
         Some("VERSION") => answer_version(stdin),
-        Some(verb) => answer(verb, plugin, env, stdin, &mut version),
-        None => answer(&verb.to_string_lossy(), plugin, env, stdin, &mut version),
+        Some(verb) => answer(name, verb, plugin, env, stdin, &mut version),
+        None => answer(
+            name,
+            &verb.to_string_lossy(),
+            plugin,
+            env,
+            stdin,
+            &mut version,
+        ),
     };
     match answer {
         Ok(text) => write_answer(stdout, &text, ExitCode::SUCCESS),
@@ -106,6 +113,7 @@ fn write_line(stdout: &mut impl Write, text: &str) -> io::Result<()> {
 }
 
 fn answer(
+    name: &str,
     verb: &str,
     plugin: &dyn Plugin,
     env: &Environment,
@@ -115,10 +123,26 @@ fn answer(
     let (conf, found) = request::parse_config(&read_stdin(stdin)?)?;
     *version = found?;
     let (request, parsed) = request::parse(verb, env, conf, *version)?;
-    let result = call(plugin, &request, &parsed)?;
+    let result = call(plugin, &request, &parsed).map_err(|error| match parsed {
+        // An IPAM plugin has the configuration of the plugin that asks it, which says the same.
+        Call::Status if request.plugin.as_str() == name => from_list(&request, error),
+        _ => error,
+    })?;
     Ok(result
         .map(|result| result.to_json(*version))
         .unwrap_or_default())
+}
+
+/// An error of STATUS as it should reach a node's status. libcni says of other verbs which plugin failed, but passes
+/// this one on as it is.
+fn from_list(request: &Request, error: Error) -> Error {
+    Error {
+        msg: format!(
+            "plugin {} of network {}: {}",
+            request.plugin, request.network, error.msg
+        ),
+        ..error
+    }
 }
 
 /// VERSION echoes `cniVersion`; an empty stdin is accepted, since people try it by hand.
@@ -248,6 +272,18 @@ mod tests {
         );
         let (_, stdout) = run(Some("ADD"), Ok(()), "[1]");
         assert!(stdout.contains("\"code\": 6"), "{stdout}");
+    }
+
+    #[test]
+    fn an_error_of_status_names_plugin_and_network_once() {
+        let msg = |plugin: &str| {
+            let conf = json!({"cniVersion": "1.1.0", "name": "net", "type": plugin});
+            let (_, stdout) = run(Some("STATUS"), Err(Error::config("no")), &conf.to_string());
+            let json: Value = serde_json::from_str(&stdout).unwrap();
+            json["msg"].clone()
+        };
+        assert_eq!(msg("bridge"), "plugin bridge of network net: no");
+        assert_eq!(msg("macvlan"), "no", "bridge is the IPAM plugin of another");
     }
 
     #[test]

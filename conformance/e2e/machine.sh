@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# machine.sh RUNTIMES - a small machine for a container runtime, until standard input ends.
+# machine.sh SYSTEM - a small machine for a container runtime or another daemon, until standard input ends.
 #
 # Called in the mount and network namespace of a test host. It adds a PID, IPC, UTS and cgroup namespace and a
 # mount namespace where
 #   - the root file system is read-only, so that nothing of the real machine can be changed,
-#   - /usr and /etc also hold what is under RUNTIMES, and /etc can be written but changes nothing outside,
+#   - /usr and /etc also hold what is under SYSTEM, and /etc can be written but changes nothing outside,
 #   - /run/containerd, /run/netns, /run/e2e, /dev/shm and /var/tmp are empty,
 #   - /sys/fs/cgroup is a cgroup (version 2) of its own.
 # When that is so, one line goes to standard output: the ID of the namespaces' first process, as seen from the
@@ -35,7 +35,7 @@ if [ "${1-}" != --inside ]; then
     rmdir "$view"
     exit "$status"
 fi
-view=$2 runtimes=$3
+view=$2 system=$3
 
 # /proc still shows the PIDs of outside.
 read -r pid _ </proc/self/stat
@@ -51,9 +51,9 @@ for dir in /dev/shm /var/tmp; do
     [ ! -d "$dir" ] || mount -t tmpfs -o mode=1777 tmpfs "$dir"
 done
 mkdir /run/e2e/tmp /run/e2e/etc /run/e2e/etc.work
-# What the machine has is first: a library of RUNTIMES only fills a gap.
-mount -t overlay -o "lowerdir=/usr:$runtimes/usr" overlay /usr || fail "no overlay of /usr"
-mount -t overlay -o "lowerdir=/etc:$runtimes/etc,upperdir=/run/e2e/etc,workdir=/run/e2e/etc.work" overlay /etc ||
+# What the machine has is first: a library of SYSTEM only fills a gap.
+mount -t overlay -o "lowerdir=/usr:$system/usr" overlay /usr || fail "no overlay of /usr"
+mount -t overlay -o "lowerdir=/etc:$system/etc,upperdir=/run/e2e/etc,workdir=/run/e2e/etc.work" overlay /etc ||
     fail "no overlay of /etc"
 mount -o remount,bind,ro /
 hostname e2e

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# obtain.sh - fetch the container runtimes that the end-to-end tests run, and make their image.
+# obtain.sh - fetch the container runtimes that the end-to-end tests run, and make their image; fetch firewalld.
 #
-# Like ../tools/obtain.sh, whose functions it uses: Debian's packages of bookworm, verified by apt and only
-# unpacked, into runtimes/ of the tools directory:
+# Like ../tools/obtain.sh, whose functions it uses: Debian's packages, verified by apt and only unpacked, into the
+# tools directory:
 #
-#   runtimes/usr/         containerd, runc, ctr, podman, conmon, and libraries a small machine may lack
+#   runtimes/usr/         of bookworm: containerd 1.6, runc, podman, conmon, and libraries a small machine may lack
 #   runtimes/image.tar    an image of the static busybox (see image.sh)
-#   runtimes/VERSION      written last
+#   containerd-1.7/usr/   of trixie: containerd, its shim and ctr, which do with bookworm's libc and runc
+#   containerd-2/usr/     of sid: the same
+#   firewalld/usr/        of bookworm: firewalld, the message bus, a Python to run it with, and their libraries
 #
-# Status: 0 when everything is there, else 1 or 2, and stderr says why.
+# Each has a file VERSION, written last. Status: 0 when everything is there, 1 when a part is missing (stderr says
+# which and why), 2 when nothing could be tried.
 set -euo pipefail
 # shellcheck source=../tools/obtain.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../tools/obtain.sh"
 
-packages=(
+runtimes=(
     containerd runc busybox-static podman conmon
     # seccomp.json and policy.json, which podman doesn't run without
     golang-github-containers-common golang-github-containers-image
@@ -21,30 +24,66 @@ packages=(
     libseccomp2 libgpgme11 libassuan0 libsubid4 libdevmapper1.02.1 libselinux1 libudev1 libpcre2-8-0
     libglib2.0-0 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblzma5 libzstd1 liblz4-1
 )
+firewalld=(
+    firewalld python3-firewall python3-nftables dbus-daemon
+    python3-minimal python3.11 python3.11-minimal libpython3.11-minimal libpython3.11-stdlib
+    python3-dbus python3-gi gir1.2-glib-2.0
+    # what those are linked with
+    libnftables1 libgirepository-1.0-1 libglib2.0-0 libffi8 libpcre2-8-0 libdbus-1-3 libexpat1 zlib1g libapparmor1
+    libaudit1 libcap-ng0 libselinux1 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblzma5 libzstd1 liblz4-1
+)
 
-obtain_runtimes() {
-    local root version here=$1
-    root=$(mktemp -d "$work/runtimes.XXXXXX")
+# unpack DIR PACKAGE…: as on a machine whose /lib leads into /usr, without documentation.
+unpack() {
+    local root=$1; shift
     # With the suite, because a newer version that is installed here would be wanted otherwise.
-    fetch_binary bookworm "$root" "${packages[@]/%//bookworm}" || return 1
-    version="containerd $(version_of "$debs" containerd), podman $(version_of "$debs" podman)"
-    # As on a machine whose /bin and /lib lead into /usr.
+    fetch_binary bookworm "$root" "${@/%//bookworm}" || return 1
     mkdir -p "$root/usr/lib" && cp -a "$root/lib/." "$root/usr/lib/" && rm -rf "$root/lib" || return 1
     rm -rf "$root"/usr/share/{doc,man,locale,lintian}
+}
+
+obtain_runtimes() {
+    local root version
+    root=$(mktemp -d "$work/runtimes.XXXXXX")
+    unpack "$root" "${runtimes[@]}" || return 1
+    version="containerd $(version_of "$debs" containerd), podman $(version_of "$debs" podman)"
     "$here/image.sh" "$root/bin/busybox" "$root/image.tar" || { say "no image could be made"; return 1; }
     publish "$root" runtimes "$version"
 }
 
-complete runtimes && exit 0
-for tool in apt-get dpkg flock tar awk; do
-    command -v "$tool" >/dev/null || die "$tool is missing; this script needs Debian or a derivative of it"
-done
-[ -r "$keyring" ] || die "no $keyring to verify packages with; install debian-archive-keyring"
-mkdir -p "$tools/apt"
-tools=$(cd "$tools" && pwd)
-exec 9>"$tools/lock"
-flock -n 9 || { say "waiting for another run to finish"; flock 9; }
-work=$(mktemp -d "$tools/work.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-complete runtimes || obtain_runtimes "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)" || exit 1
-rm -rf "$tools/apt"
+obtain_firewalld() {
+    local root version
+    root=$(mktemp -d "$work/firewalld.XXXXXX")
+    unpack "$root" "${firewalld[@]}" || return 1
+    version=$(version_of "$debs" firewalld)
+    publish "$root" firewalld "firewalld $version"
+}
+
+# obtain_containerd PART SUITE: containerd alone. The suite's runc wants a newer libc, and never sees a plugin.
+obtain_containerd() {
+    local part=$1 suite=$2 root unpacked version program
+    unpacked=$(mktemp -d "$work/unpacked.XXXXXX")
+    root=$(mktemp -d "$work/containerd.XXXXXX")
+    fetch_binary "$suite" "$unpacked" "containerd/$suite" || return 1
+    version=$(version_of "$debs" containerd)
+    mkdir -p "$root/usr/bin"
+    for program in containerd containerd-shim-runc-v2 ctr; do
+        mv "$unpacked/usr/bin/$program" "$root/usr/bin/" || return 1
+    done
+    "$root/usr/bin/containerd" --version >/dev/null || { say "containerd of $suite doesn't run on this machine"; return 1; }
+    publish "$root" "$part" "$version"
+}
+
+obtain() {
+    case $1 in
+        runtimes) obtain_runtimes ;;
+        containerd-1.7) obtain_containerd containerd-1.7 trixie ;;
+        containerd-2) obtain_containerd containerd-2 sid ;;
+        firewalld) obtain_firewalld ;;
+    esac
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+parts=(runtimes containerd-1.7 containerd-2 firewalld)
+scaffold=(apt)
+main "$@"

@@ -6,10 +6,11 @@
 //! interfaces, rules, mounts and files away with the last of them.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::{panic, thread};
 
@@ -71,12 +72,42 @@ impl Host {
 
     /// Make a pod: a network namespace at `/run/netns/NAME`.
     pub fn pod(&self, name: &str) -> Pod {
+        self.pod_of(name, || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("make the network namespace of a pod");
+            PathBuf::from("/proc/thread-self/ns/net")
+        })
+    }
+
+    /// The same in a user namespace of its own, whose root owns the network namespace.
+    pub fn pod_with_own_users(&self, name: &str) -> Pod {
+        let script = ["sh", "-c", "echo; read _"];
+        let mut maker = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net"])
+            .args(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start unshare");
+        let mut ready = [0];
+        let mut stdout = maker.stdout.take().expect("a pipe");
+        stdout
+            .read_exact(&mut ready)
+            .expect("make a user namespace");
+        let pod = self.pod_of(name, || {
+            PathBuf::from(format!("/proc/{}/ns/net", maker.id()))
+        });
+        drop(maker.stdin.take());
+        let _ = maker.wait();
+        pod
+    }
+
+    /// A pod with the namespace that `make`, called on this host, gives the path of.
+    fn pod_of(&self, name: &str, make: impl FnOnce() -> PathBuf + Send) -> Pod {
         let path = PathBuf::from(format!("/run/netns/{name}"));
         let net = self.enter(|| {
             File::create_new(&path).expect("make the mount point of a pod");
-            unshare(CloneFlags::CLONE_NEWNET).expect("make the network namespace of a pod");
-            bind(Path::new("/proc/thread-self/ns/net"), &path).expect("bind a pod's namespace");
-            File::open("/proc/thread-self/ns/net").expect("open a pod's namespace")
+            bind(&make(), &path).expect("bind a pod's namespace");
+            File::open(&path).expect("open a pod's namespace")
         });
         let place = Place {
             mount: Arc::clone(&self.mount),

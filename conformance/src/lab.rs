@@ -36,6 +36,31 @@ pub enum Subject {
     Go,
 }
 
+/// A release of containerd, from another of Debian's suites each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Containerd {
+    /// 1.6, of bookworm.
+    V1_6,
+    /// 1.7, of trixie.
+    V1_7,
+    /// 2, of sid.
+    V2,
+}
+
+impl Containerd {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::V1_6, Self::V1_7, Self::V2];
+
+    /// The directory of the tools that has it.
+    fn part(self) -> &'static str {
+        match self {
+            Self::V1_6 => "runtimes",
+            Self::V1_7 => "containerd-1.7",
+            Self::V2 => "containerd-2",
+        }
+    }
+}
+
 /// What a test can't do without, beside the subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -49,8 +74,12 @@ pub enum Need {
     OldGoPlugins,
     /// `strace`, to make system calls fail.
     Strace,
-    /// containerd, podman and what belongs to them.
+    /// podman, runc and what belongs to them, and the image they run.
     Runtimes,
+    /// A release of containerd.
+    Containerd(Containerd),
+    /// firewalld, and a message bus to reach it by.
+    Firewalld,
     /// A plugin of the subject, which may not have it.
     Plugin(&'static str),
     /// The kernel's bridge netfilter. Tests load no modules.
@@ -71,7 +100,8 @@ impl Need {
             Self::OldGoPlugins => Some("plugins-old/bridge"),
             Self::Strace => Some("/usr/bin/strace"),
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
-            Self::Runtimes | Self::Plugin(_) | Self::VlanFiltering | Self::NoVlanFiltering => None,
+            Self::Runtimes | Self::Containerd(_) | Self::Firewalld | Self::Plugin(_) => None,
+            Self::VlanFiltering | Self::NoVlanFiltering => None,
         }
     }
 }
@@ -137,10 +167,13 @@ impl Lab {
     pub fn lacks(&self, need: Need) -> Option<String> {
         match need {
             Need::Plugin(name) => self.lacks_plugin(name),
-            Need::Runtimes if self.runtimes().join("VERSION").exists() => machine::problem(self),
-            Need::Runtimes => {
-                Some("no containerd and podman: conformance/e2e/obtain.sh failed".to_owned())
-            }
+            Need::Runtimes => self
+                .lacks_part("runtimes")
+                .or_else(|| machine::problem(&self.runtimes())),
+            Need::Containerd(release) => self.lacks_part(release.part()),
+            Need::Firewalld => self
+                .lacks_part("firewalld")
+                .or_else(|| machine::problem(&self.firewalld())),
             Need::VlanFiltering => (!bridges_tell_vlans_apart())
                 .then(|| "this kernel has no VLAN filtering in bridges".to_owned()),
             Need::NoVlanFiltering => bridges_tell_vlans_apart()
@@ -155,6 +188,11 @@ impl Lab {
                 file.map(|file| format!("no {file}: {remedy}"))
             }
         }
+    }
+
+    fn lacks_part(&self, part: &str) -> Option<String> {
+        let complete = self.tools.join(part).join("VERSION").exists();
+        (!complete).then(|| format!("no {part}: conformance/e2e/obtain.sh failed"))
     }
 
     fn lacks_plugin(&self, name: &str) -> Option<String> {
@@ -202,6 +240,16 @@ impl Lab {
     /// The container runtimes that `e2e/obtain.sh` unpacks, and their image.
     pub fn runtimes(&self) -> PathBuf {
         self.tools.join("runtimes")
+    }
+
+    /// The directory of `containerd`, its shim and `ctr` of that release.
+    pub fn containerd(&self, release: Containerd) -> PathBuf {
+        self.tools.join(release.part()).join("usr/bin")
+    }
+
+    /// firewalld and a message bus, which `e2e/obtain.sh` unpacks too.
+    pub fn firewalld(&self) -> PathBuf {
+        self.tools.join("firewalld")
     }
 
     /// One of the subject's plugins on a host.
@@ -256,7 +304,8 @@ fn bridges_tell_vlans_apart() -> bool {
     })
 }
 
-pub(crate) fn workspace() -> PathBuf {
+/// The root of the source tree.
+pub fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
 }

@@ -29,7 +29,7 @@ pub use cnitool::Cnitool;
 pub use exec::{Output, Program};
 pub use host::{Host, Pod};
 pub use kube_proxy::{ProxyMode, Service};
-pub use lab::{Lab, Need, Subject, obtain_runtimes};
+pub use lab::{Containerd, Lab, Need, Subject, obtain_runtimes, workspace};
 pub use machine::Machine;
 pub use network::{bridge, host_local, ipam_network, layer2, with};
 pub use observe::Snapshot;

@@ -30,7 +30,7 @@ pub struct Machine {
     inside: Place,
     pid: String,
     init: Child,
-    runtimes: PathBuf,
+    system: PathBuf,
     host: Host,
 }
 
@@ -51,11 +51,11 @@ impl Drop for Machine {
     }
 }
 
-/// Why no machine can be made here.
-pub(crate) fn problem(lab: &Lab) -> Option<String> {
+/// Why no machine can be made here, whatever there is on it.
+pub(crate) fn problem(system: &Path) -> Option<String> {
     static PROBLEM: OnceLock<Option<String>> = OnceLock::new();
     PROBLEM
-        .get_or_init(|| Machine::try_start(lab).err())
+        .get_or_init(|| Machine::try_start(system).err())
         .clone()
 }
 
@@ -65,19 +65,26 @@ impl Machine {
     /// # Panics
     /// When it doesn't start.
     pub fn start(lab: &Lab) -> Self {
-        Self::try_start(lab).unwrap_or_else(|error| panic!("start a machine: {error}"))
+        Self::start_with(&lab.runtimes())
     }
 
-    fn try_start(lab: &Lab) -> Result<Self, String> {
+    /// Start one with the programs that are unpacked under this directory.
+    ///
+    /// # Panics
+    /// When it doesn't start.
+    pub fn start_with(system: &Path) -> Self {
+        Self::try_start(system).unwrap_or_else(|error| panic!("start a machine: {error}"))
+    }
+
+    fn try_start(system: &Path) -> Result<Self, String> {
         let host = Host::new();
-        let runtimes = lab.runtimes();
-        let mut init = spawn(&host, &runtimes);
+        let mut init = spawn(&host, system);
         match first_process(&mut init) {
             Ok((pid, inside)) => Ok(Self {
                 inside,
                 pid,
                 init,
-                runtimes,
+                system: system.to_owned(),
                 host,
             }),
             Err(error) => {
@@ -93,19 +100,16 @@ impl Machine {
         &self.inside
     }
 
-    /// The path of a program of the runtimes.
+    /// The path of a program that is unpacked for the machine.
     pub fn program(&self, name: &str) -> PathBuf {
-        let dirs = ["usr/bin", "usr/sbin"].map(|dir| self.runtimes.join(dir).join(name));
+        let dirs = ["usr/bin", "usr/sbin"].map(|dir| self.system.join(dir).join(name));
         let found = dirs.iter().find(|file| file.exists());
         found.unwrap_or(&dirs[0]).clone()
     }
 
     /// The archive of the image `localhost/busybox:e2e`.
     pub fn image(&self) -> String {
-        self.runtimes
-            .join("image.tar")
-            .to_string_lossy()
-            .into_owned()
+        self.system.join("image.tar").to_string_lossy().into_owned()
     }
 
     /// Run a program of this machine to its end.
@@ -206,12 +210,12 @@ fn first_process(init: &mut Child) -> Result<(String, Place), String> {
     Ok((pid, inside))
 }
 
-fn spawn(host: &Host, runtimes: &Path) -> Child {
+fn spawn(host: &Host, system: &Path) -> Child {
     let script = workspace().join("conformance/e2e/machine.sh");
     let mut call = Command::new("unshare");
     call.args(["--mount", "--propagation", "private", "--"])
         .arg(script)
-        .arg(runtimes)
+        .arg(system)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     host.enter(|| call.spawn()).expect("start unshare")

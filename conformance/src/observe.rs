@@ -225,11 +225,8 @@ fn routes(place: &Place, lines: &mut BTreeSet<String>) {
     for (family, what) in [("4", "route show table all"), ("6", "route show table all")] {
         let shown = place.ip_json(&format!("-{family} {what}"));
         for route in shown.as_array().into_iter().flatten() {
-            // The kernel's own, which come with forwarding and when an address has passed its detection.
-            let link_local = route["dst"]
-                .as_str()
-                .is_some_and(|dst| dst.starts_with("fe80:"));
-            if route["type"] == "anycast" || (route["type"] == "local" && link_local) {
+            // The kernel's own, which come with forwarding, and with an address when the kernel gets to it.
+            if family == "6" && (route["type"] == "anycast" || route["type"] == "local") {
                 continue;
             }
             let mut line = format!("route {family}");

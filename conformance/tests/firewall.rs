@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         case!(del_needs_neither_netns_nor_result_nor_a_first_time).ours(),
         case!(gc_removes_what_is_not_valid).ours(),
         case!(check_fails_when_the_rules_are_gone),
+        case!(a_restarted_firewall_is_passed_again_after_the_next_add)
+            .needs(Need::Cnitool)
+            .ours(),
         case!(status_and_version_are_answered).ours(),
         case!(bad_values_are_named).ours(),
         case!(containers_of_the_reference_keep_their_rules)
@@ -386,6 +389,57 @@ fn check_fails_when_the_rules_are_gone(lab: &Lab) {
     let server = site.outside.serve(Protocol::Tcp, OUTSIDE.into(), 7000);
     pod.ask(Protocol::Tcp, server.address)
         .expect("ADD restores the rules");
+}
+
+/// A whole list as `trestle install` writes it: the way out, masqueraded, and a published port.
+fn a_restarted_firewall_is_passed_again_after_the_next_add(lab: &Lab) {
+    for site in [Site::docker(), Site::nftables()] {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../cni-conf/net.d/10-trestle.conflist");
+        let list = std::fs::read_to_string(path).expect("read a sample");
+        site.host.configure("10-trestle.conflist", &list);
+        let ports =
+            json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
+        let plain = lab.cnitool(&site.host);
+        let cnitool = plain.env("CAP_ARGS", &ports.to_string());
+        let [pod, removed, other] = ["pod", "removed", "other"].map(|name| site.host.pod(name));
+        let before = site.host.observe();
+        let own = rules(&site.host);
+        let result = cnitool.add("trestle", &pod);
+        plain.add("trestle", &removed);
+        plain.del("trestle", &removed);
+        // The service of the host's firewall starts anew and loads what it knows.
+        site.host.sh("nft flush ruleset");
+        match own.contains("DOCKER-USER") {
+            true => site
+                .host
+                .run(Program::new("iptables-restore").stdin(DOCKER)),
+            false => site
+                .host
+                .run(Program::new("nft").args(["-f", "-"]).stdin(NFTABLES)),
+        }
+        .succeeded();
+        let server = site.outside.serve(Protocol::Tcp, OUTSIDE.into(), 7000);
+        assert!(pod.cannot_reach(Protocol::Tcp, server.address));
+        drop(server);
+
+        plain.add("trestle", &other);
+        for pod in [&pod, &other] {
+            let server = site.outside.serve(Protocol::Udp, OUTSIDE.into(), 7000);
+            let seen = pod.ask(Protocol::Udp, server.address);
+            assert_eq!(seen.expect("the outside answers"), IpAddr::from(HOST));
+        }
+        let server = pod.serve(Protocol::Tcp, addresses(&result)[0], 80);
+        let seen = site.outside.ask(Protocol::Tcp, at(HOST, 8080));
+        seen.expect("the published port answers");
+        drop(server);
+        cnitool.check("trestle", &pod);
+        let now = site.host.observe();
+        assert!(now.mentioning("/removed/").is_empty());
+        cnitool.del("trestle", &pod);
+        plain.del("trestle", &other);
+        site.host.assert_nothing_left(&before, &[]);
+    }
 }
 
 fn status_and_version_are_answered(lab: &Lab) {

@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(del_leaves_the_other_interface_alone),
         case!(a_pod_joins_two_networks),
         case!(a_second_network_may_bring_a_default_route_too),
+        case!(a_pod_of_other_users_is_like_any).needs(Need::Plugin("tuning")),
         case!(eight_pods_at_once).needs(Need::Cnitool),
     ]
 }
@@ -207,6 +208,40 @@ fn a_second_network_may_bring_a_default_route_too(lab: &Lab) {
             .to_string()
             .contains("fd00:2::1")
     );
+}
+
+/// Pods with users of their own (`hostUsers: false`) have network namespaces that the host's root doesn't own.
+fn a_pod_of_other_users_is_like_any(lab: &Lab) {
+    let host = Host::new();
+    let pod = host.pod_with_own_users("pod");
+    let before = host.observe();
+    let call = Call::of(&pod);
+    let lo = json!({"cniVersion": "1.1.0", "name": "lo", "type": "loopback"});
+    lab.plugin(&host, "loopback")
+        .add(&lo, &call.clone().ifname("lo"));
+    let network = bridge(host_local(&["10.1.0.0/24", "fd00:1::/64"]));
+    let result = lab.plugin(&host, "bridge").add(&network, &call);
+    let sysctl = json!({"net.ipv4.ip_local_port_range": "20000 30000"});
+    let tuning = json!({"cniVersion": "1.1.0", "name": "net", "type": "tuning", "mtu": 1400, "sysctl": sysctl});
+    let tuning = with_prev_result(&tuning, &result);
+    let result = lab.plugin(&host, "tuning").add(&tuning, &call);
+
+    for index in 0..2 {
+        assert!(host.pings(address(&result, index)), "{result}");
+    }
+    assert!(pod.pings([127, 0, 0, 1].into()), "lo is up");
+    let range = pod.sysctl("net.ipv4.ip_local_port_range");
+    assert_eq!(
+        range.split_whitespace().collect::<Vec<_>>(),
+        ["20000", "30000"]
+    );
+    lab.plugin(&host, "bridge")
+        .check(&network, &result, &call)
+        .succeeded();
+    lab.plugin(&host, "tuning")
+        .del(&with_prev_result(&tuning, &result), &call);
+    lab.plugin(&host, "bridge").del(&network, &call);
+    host.assert_nothing_left(&before, &["pod"]);
 }
 
 fn eight_pods_at_once(lab: &Lab) {

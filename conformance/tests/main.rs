@@ -25,12 +25,14 @@ mod scenarios;
 mod storage;
 mod storms;
 mod upkeep;
+mod versions;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let modules = [
         protocol::cases(),
+        versions::cases(),
         input::cases(),
         loopback::cases(),
         lifecycle::cases(),

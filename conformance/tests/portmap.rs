@@ -26,6 +26,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_del_on_one_network_leaves_anothers_ports_alone).ours(),
         case!(gc_removes_what_is_not_valid).ours(),
         case!(check_fails_when_the_rules_are_gone),
+        case!(a_flush_takes_no_port_away_for_good).ours(),
+        case!(a_pod_that_goes_while_its_port_is_restored_gets_none).ours(),
         case!(status_and_version_are_answered).ours(),
         case!(hostile_values_are_named_and_reach_no_rule).ours(),
     ]
@@ -359,6 +361,92 @@ fn check_fails_when_the_rules_are_gone(lab: &Lab) {
         site.host.sh("nft flush ruleset");
         let _ = check().error();
     }
+}
+
+fn a_flush_takes_no_port_away_for_good(lab: &Lab) {
+    for backend in ["nftables", "iptables"] {
+        let site = Site::new();
+        let chain = Chain::new(lab, &site.host, json!({"backend": backend}));
+        let pods = ["alice", "bob", "carol"].map(|name| site.host.pod(name));
+        let [alice, bob, carol] = &pods;
+        let dead = site.host.pod("dead");
+        let before = site.host.observe();
+        let (ports, result) = chain.add(alice, &both(8080, 80));
+        let (_, of_bob) = chain.add(bob, &both(8081, 80));
+        chain.add(&dead, &both(8082, 80));
+        dead.vanish();
+        site.host.sh("nft flush ruleset");
+        chain.add(carol, &both(8083, 80));
+        for protocol in Protocol::BOTH {
+            let _server = alice.serve(protocol, POD.into(), 80);
+            let _other = bob.serve(protocol, addresses(&of_bob)[0], 80);
+            for (who, place, to) in [
+                ("outside", &*site.outside, at(HOST, 8080)),
+                ("outside", &site.outside, at(HOST, 8081)),
+                ("localhost", &site.host, at(localhost(), 8080)),
+                ("another pod", carol, at(HOST, 8080)),
+                ("itself", alice, at(HOST, 8080)),
+            ] {
+                let seen = place.ask(protocol, to);
+                seen.unwrap_or_else(|error| panic!("{backend}: {who} to {to}: {error}"));
+            }
+        }
+        let check = chain.portmap.check(&ports, &result, &Call::of(alice));
+        check.succeeded();
+        let now = site.host.observe();
+        let of_dead = now.mentioning("8082");
+        let rules = of_dead.iter().filter(|line| !line.starts_with("file "));
+        assert_eq!(rules.count(), 0, "{backend}: {of_dead:#?}");
+        for name in ["alice", "bob", "carol", "dead"] {
+            let bare = with(chain.network.clone(), json!({"type": "portmap"}));
+            chain.portmap.del(&bare, &Call::named(name, None));
+            chain.bridge.del(&chain.network, &Call::named(name, None));
+        }
+        site.host
+            .assert_nothing_left(&before, &["alice", "bob", "carol", "dead"]);
+    }
+}
+
+/// Stands for iptables of every name: the real one, after which a DEL of `alice` has begun.
+const CROSSED: &str = "#!/bin/sh
+name=${0##*/}
+/run/real/$name \"$@\"
+status=$?
+[ $name = iptables-restore ] && rm -f /run/cni/portmap/portmap:net:alice:eth0
+exit $status
+";
+
+fn a_pod_that_goes_while_its_port_is_restored_gets_none(lab: &Lab) {
+    let site = Site::new();
+    let chain = Chain::new(lab, &site.host, json!({"backend": "iptables"}));
+    let [alice, bob] = ["alice", "bob"].map(|name| site.host.pod(name));
+    chain.add(&alice, &both(8080, 80));
+    site.host.sh("nft flush ruleset");
+    site.host.sh("mkdir /run/real");
+    for name in [
+        "iptables",
+        "ip6tables",
+        "iptables-restore",
+        "ip6tables-restore",
+        "iptables-save",
+        "ip6tables-save",
+    ] {
+        let path = site.host.sh(&format!("which {name}"));
+        site.host
+            .sh(&format!("cp -L {} /run/real/{name}", path.trim()));
+    }
+    site.host.script("/run/crossed", CROSSED);
+    let path = site.host.sh("which iptables-restore");
+    site.host
+        .sh(&format!("mount --bind /run/crossed {}", path.trim()));
+    let (_, result) = chain.add(&bob, &both(8081, 80));
+    let now = site.host.observe();
+    let of_alice = now.mentioning("net/alice/eth0");
+    let rules = of_alice.iter().filter(|line| !line.starts_with("link "));
+    assert_eq!(rules.count(), 0, "{of_alice:#?}");
+    let _server = bob.serve(Protocol::Tcp, addresses(&result)[0], 80);
+    let seen = site.outside.ask(Protocol::Tcp, at(HOST, 8081));
+    seen.expect("the other's port answers");
 }
 
 fn status_and_version_are_answered(lab: &Lab) {

@@ -1,11 +1,11 @@
 //! Every network configuration that is shipped works as it stands.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use conformance::{Case, Host, Lab, Need, Pod, Protocol, Subject, addresses};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cni-conf/net.d");
@@ -37,10 +37,22 @@ pub(crate) fn cases() -> Vec<Case> {
 /// for in the main table alone.
 const REFERENCE_CHECK_FAILS: [&str; 3] = ["several-ranges", "layer2", "static-routes"];
 
+/// The host's address on the network outside, and that of a machine there.
+const HOST: &str = "192.0.2.1";
+const OUTSIDE: &str = "192.0.2.2";
+
+/// The port of the host that the first container of a network with host ports publishes.
+const HOST_PORT: u16 = 18080;
+
+/// What it publishes it for, and how that is spelled.
+const PROTOCOLS: [(Protocol, &str); 2] = [(Protocol::Tcp, "tcp"), (Protocol::Udp, "udp")];
+
 /// A sample file: its network's name and the plugin that makes the interface.
 struct Sample {
     network: String,
     main: Value,
+    /// Whether a plugin of it asks for port mappings.
+    has_host_ports: bool,
     /// CHECK came with 0.4.0.
     has_check: bool,
 }
@@ -53,10 +65,15 @@ impl Sample {
             .expect("a sample has a name")
             .to_owned();
         let main = whole["plugins"].get(0).unwrap_or(&whole).clone();
+        let plugins = whole["plugins"].as_array().into_iter().flatten();
+        let has_host_ports = plugins
+            .filter(|plugin| plugin["capabilities"]["portMappings"] == true)
+            .any(|plugin| plugin["type"] == "portmap");
         let version = whole["cniVersion"].as_str().unwrap_or_default();
         Self {
             network,
             main,
+            has_host_ports,
             has_check: !["", "0.1.0", "0.2.0", "0.3.0", "0.3.1"].contains(&version),
         }
     }
@@ -71,10 +88,16 @@ fn works(lab: &Lab, file: &Path) {
     let sample = Sample::read(&text);
     let host = Host::new();
     host.configure(&file.file_name().expect("a name").to_string_lossy(), &text);
+    let outside = outside(&host);
     let before = host.observe();
-    let cnitool = lab.cnitool(&host);
+    let plain = lab.cnitool(&host);
+    let ports = json!({"portMappings": PROTOCOLS.map(|(_, protocol)| {
+        json!({"hostPort": HOST_PORT, "containerPort": 80, "protocol": protocol})
+    })});
+    let published = plain.env("CAP_ARGS", &ports.to_string());
     let (a, b) = (host.pod("a"), host.pod("b"));
-    let results = [&a, &b].map(|pod| cnitool.add(&sample.network, pod));
+    let pods = [(&a, &published), (&b, &plain)];
+    let results = pods.map(|(pod, cnitool)| cnitool.add(&sample.network, pod));
 
     // Traffic first: everything must be usable the moment ADD returns.
     match sample.main["type"].as_str() {
@@ -82,19 +105,42 @@ fn works(lab: &Lab, file: &Path) {
         _ if sample.main["ipam"].is_null() => layer2_connects(&a, &b),
         _ => layer3_connects(lab, &sample, &a, &b, &results),
     }
+    if sample.has_host_ports {
+        host_ports_answer(&outside, &a, &results[0]);
+    }
     let network = sample.network.as_str();
     let reference_fails = lab.subject == Subject::Go && REFERENCE_CHECK_FAILS.contains(&network);
-    for pod in [&a, &b]
-        .iter()
-        .filter(|_| !reference_fails && sample.has_check)
-    {
+    for (pod, cnitool) in pods.iter().filter(|_| !reference_fails && sample.has_check) {
         cnitool.check(&sample.network, pod);
     }
     // DEL comes about twice per ADD from a runtime.
-    for pod in [&a, &b, &a, &b] {
+    for (pod, cnitool) in [pods, pods].concat() {
         cnitool.del(&sample.network, pod);
     }
     host.assert_nothing_left(&before, &[]);
+}
+
+/// A machine on a network with the host, whose address there is [`HOST`].
+fn outside(host: &Host) -> Host {
+    let outside = Host::new();
+    host.cable("up0", &outside, "eth0");
+    // What IPv6 adds to cables in its own time would be taken for something left behind.
+    host.set_sysctl("net.ipv6.conf.up0.disable_ipv6", "1");
+    host.ip(&format!("addr add {HOST}/24 dev up0"));
+    outside.ip(&format!("addr add {OUTSIDE}/24 dev eth0"));
+    outside
+}
+
+/// The ports that the first container publishes answer the outside, which keeps its address.
+fn host_ports_answer(outside: &Host, pod: &Pod, result: &Value) {
+    let inside = addresses(result)[0];
+    let published: SocketAddr = (HOST.parse::<IpAddr>().expect("an address"), HOST_PORT).into();
+    for (protocol, _) in PROTOCOLS {
+        let _server = pod.serve(protocol, inside, 80);
+        let seen = outside.ask(protocol, published);
+        let seen = seen.unwrap_or_else(|error| panic!("{protocol:?} to {published}: {error}"));
+        assert_eq!(seen.to_string(), OUTSIDE, "{protocol:?}");
+    }
 }
 
 fn layer2_connects(a: &Pod, b: &Pod) {

@@ -20,6 +20,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tools=${TRESTLE_TOOLS:-$(cd "$here/../.." && pwd)/target/conformance-tools}
 parts=(plugins-new plugins-old cnitool-old cnitool-new)
+# What is worth a gigabyte and serves no more when all parts are there: apt's indexes, compilers.
+scaffold=(apt xz go-bookworm go-bookworm-backports)
 package=golang-github-appc-cni
 default_mirror=http://deb.debian.org/debian
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -83,24 +85,38 @@ CONF
 }
 
 # Read the suite's index once a run, from the first mirror that has it.
-ready_suites=
+ready_suites='' missing_suites='' dead_mirrors=''
 ensure_suite() {
-    local suite=$1 mirror attempt log="$tools/apt/$1.log"
+    local suite=$1 mirror log="$tools/apt/$1.log"
     case " $ready_suites " in *" $suite "*) return 0 ;; esac
-    for mirror in $(configured_mirrors) "$default_mirror"; do
-        for attempt in 1 2; do
-            apt_state "$suite" "$mirror"
-            say "reading the index of $suite from $mirror"
-            # apt-get update ends with 0 although an index is missing; the option makes it an error.
-            if apt "$suite" update -o APT::Update::Error-Mode=any >"$log" 2>&1; then
-                ready_suites="$ready_suites $suite"
-                return 0
-            fi
-            say "attempt $attempt: $(grep -E '^(E|W|Err)' "$log" | head -3 | tr '\n' ' ')"
-            sleep 2
-        done
+    case " $missing_suites " in *" $suite "*) return 1 ;; esac
+    for mirror in $( { configured_mirrors; echo "$default_mirror"; } | awk '!seen[$0]++'); do
+        case " $dead_mirrors " in *" $mirror "*) continue ;; esac
+        apt_state "$suite" "$mirror"
+        say "reading the index of $suite from $mirror"
+        if update_suite "$suite" "$log"; then
+            ready_suites="$ready_suites $suite"
+            return 0
+        fi
+        # Then there is no use in asking it for other suites.
+        ! grep -qE "$unreachable" "$log" || dead_mirrors="$dead_mirrors $mirror"
     done
-    say "no mirror gave the index of $suite; the log is $log"
+    say "no mirror gave the index of $suite"
+    missing_suites="$missing_suites $suite"
+    return 1
+}
+
+unreachable='failure resolving|Could not (resolve|connect)|[Uu]nable to connect|Network is unreachable|timed out'
+
+# Twice, because a mirror may be in the middle of being renewed.
+update_suite() {
+    local suite=$1 log=$2 attempt
+    for attempt in 1 2; do
+        # apt-get update ends with 0 although an index is missing; the option makes it an error.
+        apt "$suite" update -o APT::Update::Error-Mode=any >"$log" 2>&1 && return 0
+        say "attempt $attempt: $(grep -E '^E:' "$log" | head -1)"
+        sleep 2
+    done
     return 1
 }
 
@@ -225,13 +241,14 @@ main() {
     trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
     for part in "${parts[@]}"; do
         complete "$part" && continue
-        # In a subshell, so that one part's failure leaves the others their chance.
+        # One part's failure leaves the others their chance.
         obtain "$part" || { say "$part could not be had"; missing+=("$part"); }
     done
     [ ${#missing[@]} -eq 0 ] || { say "missing: ${missing[*]}"; exit 1; }
-    # The indexes and compilers are worth a gigabyte and serve no more.
-    chmod -R u+w "$tools"/go-* && rm -rf "$tools"/go-* "$tools"/apt
+    for part in "${scaffold[@]}"; do
+        [ ! -e "$tools/$part" ] || { chmod -R u+w "$tools/$part" && rm -rf "${tools:?}/$part"; }
+    done
 }
 
-# Another script may read this one for its functions.
+# Another script may read this one for its functions, with parts and an obtain() of its own.
 [ "${BASH_SOURCE[0]}" != "$0" ] || main "$@"

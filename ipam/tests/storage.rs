@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         } else {
             trial
                 .with_ignored_flag(true)
-                .with_kind("needs root to mount a tmpfs")
+                .with_kind("skipped: needs root to mount a tmpfs")
         }
     });
     libtest_mimic::run(&Arguments::from_args(), tests.into()).exit_code()

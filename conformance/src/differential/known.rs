@@ -9,6 +9,12 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, fact| fact.place == "answer" && fact.what.contains(" failed code="),
     },
     Difference {
+        name: "status-of-a-full-pool",
+        covers: |_, fact| {
+            fact.step == "full" && fact.place == "answer" && fact.what.contains(" STATUS ")
+        },
+    },
+    Difference {
         name: "alias-on-the-host-end",
         covers: |maker, fact| {
             maker == Maker::Ours && fact.what.contains("link <veth> ifalias=trestle:")
@@ -108,6 +114,15 @@ pub const KNOWN: &[Difference] = &[
     Difference {
         name: "backup-says-whose-it-is",
         covers: |_, fact| is(fact, "file") && fact.what.contains("/tuning/pod_eth0.json"),
+    },
+    Difference {
+        name: "record-of-the-call",
+        covers: |maker, fact| {
+            let recorded = ["/run/cni/portmap/", "/run/cni/firewall/"];
+            maker == Maker::Ours
+                && is(fact, "file")
+                && recorded.iter().any(|dir| fact.what.contains(dir))
+        },
     },
     Difference {
         name: "host-port-from-the-pod-itself",

@@ -59,7 +59,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             .sees(&EGRESS),
         limited("runtime_unshaped_subnets", of_the_runtime(unshaped)).differs(BY_SUBNET),
         limited("runtime_shaped_subnets", of_the_runtime(shaped)).differs(BY_SUBNET),
-        limited("runtime_beside_own", with(ingress, of_the_runtime(both))).sees(&INGRESS),
+        limited(
+            "runtime_beside_own",
+            with(ingress, of_the_runtime(both.clone())),
+        )
+        .sees(&INGRESS),
+        // A pod may not lift what the administrator wrote, not even where that is no limit.
+        bandwidth(
+            "runtime_beside_own_zero",
+            with(json!({"ingressRate": 0}), of_the_runtime(both)),
+        ),
         bandwidth("nothing", json!({})),
     ]
 }

@@ -15,7 +15,12 @@ fn firewall(name: &str, more: Value) -> Scenario {
         vec![bridge, chained("firewall", more)],
     )
     .differs(&ON_A_BRIDGE)
-    .differs(&[INDEX, "router-advertisements", "own-rules"])
+    .differs(&[
+        INDEX,
+        "router-advertisements",
+        "own-rules",
+        "record-of-the-call",
+    ])
     .prepared(drop_forwarded)
     .meanwhile(|scene| ask(scene, Value::Null))
 }
@@ -64,7 +69,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "firewalld_that_is_absent",
             json!({"backend": "firewalld", "firewalldZone": "work"}),
         )
-        .differs(&["own-error-codes", "!own-rules", "del-without-firewalld"])
+        .differs(&[
+            "own-error-codes",
+            "!own-rules",
+            "!record-of-the-call",
+            "del-without-firewalld",
+        ])
         .sees(&["firewall ADD pod failed"]),
     ]
 }

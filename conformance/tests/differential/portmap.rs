@@ -9,8 +9,9 @@ use super::{INDEX, ON_A_BRIDGE};
 use crate::common::dual;
 
 /// What every use of host ports shows that come from 127.0.0.1, too.
-const HOST_PORTS: [&str; 3] = [
+const HOST_PORTS: [&str; 4] = [
     "own-rules",
+    "record-of-the-call",
     "route-localnet-goes-back",
     "host-port-from-the-pod-itself",
 ];
@@ -116,7 +117,11 @@ fn conditions_of_nft() -> Value {
 
 fn with_conditions(row: Scenario, backend: Option<&str>) -> Scenario {
     if backend == Some("nftables") {
-        return row.differs(&["!route-localnet-goes-back", "conditions-of-nft"]);
+        return row.differs(&[
+            "!route-localnet-goes-back",
+            "!record-of-the-call",
+            "conditions-of-nft",
+        ]);
     }
     row.sees(&[
         SEEN[0],

@@ -1,17 +1,20 @@
 //! GC and STATUS, put to both makers: attachments that are valid keep what they have, the others lose it.
 
 use conformance::differential::{Maker, chained, compare};
-use conformance::{Call, Case, Lab, Need, Protocol, host_local, layer2, with};
+use conformance::{Call, Case, Lab, Need, Protocol, host_local, ipam_network, layer2, with};
 use serde_json::{Value, json};
 
 use super::INDEX;
 use crate::common::{ip, plain};
 
 /// What the tests here expect beside what scenarios do.
-pub(super) const DIFFERENCES: [&str; 1] = [COLLECTS];
+pub(super) const DIFFERENCES: [&str; 2] = [COLLECTS, FULL_POOL];
 
 /// GC of the reference hands the list on to the IPAM plugin, whose GC does nothing.
 const COLLECTS: &str = "gc-collects";
+
+/// STATUS of the reference has no opinion on it.
+const FULL_POOL: &str = "status-of-a-full-pool";
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -22,6 +25,8 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(case.needs(Need::GoPlugins).ours());
     }
     cases.push(Case::new("differential::status", status).needs(Need::GoPlugins));
+    let case = Case::new("differential::status_of_a_full_pool", full_pool);
+    cases.push(case.needs(Need::GoPlugins));
     cases
 }
 
@@ -142,5 +147,21 @@ fn status(lab: &Lab) {
             side.call("STATUS", configuration, &Call::default());
             side.observe();
         }
+    });
+}
+
+fn full_pool(lab: &Lab) {
+    let network = ipam_network(host_local(&["10.1.0.0/30"]));
+    compare(lab, &[INDEX, FULL_POOL], &[], |side| {
+        let pod = side.pod("pod");
+        side.start();
+        side.step("before");
+        side.call("STATUS", &network, &Call::default());
+        side.life(std::slice::from_ref(&network), &Call::of(&pod), |side| {
+            side.step("full");
+            side.call("STATUS", &network, &Call::default());
+        });
+        side.step("after");
+        side.call("STATUS", &network, &Call::default());
     });
 }

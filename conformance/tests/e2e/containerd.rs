@@ -1,51 +1,48 @@
-//! Pods of a real containerd, asked for over the CRI as a kubelet does.
+//! Pods of a real containerd, asked for over the CRI as a kubelet does, for each release of it.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
-use conformance::{Case, Host, Lab, Protocol, Subject, case};
+use conformance::{Case, Containerd, Host, Protocol, Subject};
 use serde_json::{Value, json};
 
 use crate::image::Http;
 use crate::node::{Node, Pod};
-use crate::{MACHINE, OUTSIDE, ip, patiently, with_plugins};
+use crate::runtime::{Runtime, Scenario, scenario};
+use crate::{MACHINE, OUTSIDE, ip, patiently};
 
 /// Protocols as the CRI numbers them.
-const TCP: i32 = 0;
+pub(crate) const TCP: i32 = 0;
 const UDP: i32 = 1;
 
+const SCENARIOS: [Scenario; 12] = [
+    scenario!(a_pod_gets_our_address_and_serves),
+    scenario!(pods_talk_over_both_families),
+    scenario!(pods_talk_over_point_to_point_links, "ptp"),
+    scenario!(host_ports_are_reached_from_everywhere, "portmap"),
+    scenario!(
+        the_usual_chain_of_plugins_works,
+        "portmap",
+        "firewall",
+        "tuning"
+    ),
+    scenario!(stopping_twice_succeeds),
+    scenario!(stopping_succeeds_after_the_netns_vanished),
+    scenario!(pods_survive_a_crash_of_containerd),
+    scenario!(host_ports_survive_a_crash_of_containerd, "portmap"),
+    scenario!(eight_pods_at_once),
+    scenario!(addresses_come_back_when_pods_are_removed),
+    scenario!(a_pod_that_gets_no_address_leaves_nothing),
+];
+
 pub(crate) fn cases() -> Vec<Case> {
-    let with = |case: Case, more: &[&'static str]| {
-        with_plugins(
-            with_plugins(case, &["bridge", "host-local", "loopback"]),
-            more,
-        )
-    };
-    vec![
-        with(case!(a_pod_gets_our_address_and_serves), &[]),
-        with(case!(pods_talk_over_both_families), &[]),
-        with(case!(pods_talk_over_point_to_point_links), &["ptp"]),
-        with(case!(host_ports_are_reached_from_everywhere), &["portmap"]),
-        with(
-            case!(the_usual_chain_of_plugins_works),
-            &["portmap", "firewall", "tuning"],
-        ),
-        with(case!(stopping_twice_succeeds), &[]),
-        with(case!(stopping_succeeds_after_the_netns_vanished), &[]),
-        with(case!(pods_survive_a_crash_of_containerd), &[]),
-        with(
-            case!(host_ports_survive_a_crash_of_containerd),
-            &["portmap"],
-        ),
-        with(case!(eight_pods_at_once), &[]),
-        with(case!(addresses_come_back_when_pods_are_removed), &[]),
-        with(case!(a_pod_that_gets_no_address_leaves_nothing), &[]),
-    ]
+    let of = |release| SCENARIOS.map(|scenario| scenario.with(release));
+    Containerd::ALL.into_iter().flat_map(of).collect()
 }
 
-/// A bridge network with these subnets, and more plugins after it.
-fn network(subnets: &[&str], more: &[Value]) -> Value {
+/// A bridge network's plugins: the bridge with these subnets, and more after it.
+pub(crate) fn bridge(subnets: &[&str], more: &[Value]) -> Vec<Value> {
     let ranges: Vec<Value> = subnets
         .iter()
         .map(|subnet| json!([{"subnet": subnet}]))
@@ -61,27 +58,27 @@ fn network(subnets: &[&str], more: &[Value]) -> Value {
     });
     let mut plugins = vec![bridge];
     plugins.extend_from_slice(more);
-    json!({"cniVersion": "1.0.0", "name": "net", "plugins": plugins})
+    plugins
 }
 
-fn portmap() -> Value {
+pub(crate) fn portmap() -> Value {
     json!({"type": "portmap", "snat": true, "capabilities": {"portMappings": true}})
 }
 
 /// A host on a network with the node, which is seen as part of the node from now on.
-fn outside(node: &mut Node) -> Host {
+pub(crate) fn outside(node: &mut Node) -> Host {
     let (outside, before) = crate::outside(&node.machine);
     node.before = before;
     outside
 }
 
 /// An address with a port, as it stands in a URL.
-fn url(address: IpAddr, port: u16) -> String {
+pub(crate) fn url(address: IpAddr, port: u16) -> String {
     SocketAddr::new(address, port).to_string()
 }
 
-fn a_pod_gets_our_address_and_serves(lab: &Lab) {
-    let node = Node::start(lab, &network(&["10.88.0.0/24"], &[]));
+fn a_pod_gets_our_address_and_serves(runtime: &Runtime) {
+    let node = runtime.start(&bridge(&["10.88.0.0/24"], &[]));
     let pod = node.run_pod("a");
     let [address] = pod.addresses[..] else {
         panic!("one address: {pod:?}")
@@ -112,18 +109,18 @@ fn a_pod_gets_our_address_and_serves(lab: &Lab) {
     node.remove(&[pod]);
 }
 
-fn pods_talk_over_both_families(lab: &Lab) {
-    pods_talk(lab, &network(&["10.88.0.0/24", "fd00:88::/64"], &[]));
+fn pods_talk_over_both_families(runtime: &Runtime) {
+    pods_talk(runtime, &bridge(&["10.88.0.0/24", "fd00:88::/64"], &[]));
 }
 
-fn pods_talk_over_point_to_point_links(lab: &Lab) {
-    let mut network = network(&["10.88.0.0/24", "fd00:88::/64"], &[]);
-    network["plugins"][0]["type"] = "ptp".into();
-    pods_talk(lab, &network);
+fn pods_talk_over_point_to_point_links(runtime: &Runtime) {
+    let mut plugins = bridge(&["10.88.0.0/24", "fd00:88::/64"], &[]);
+    plugins[0]["type"] = "ptp".into();
+    pods_talk(runtime, &plugins);
 }
 
-fn pods_talk(lab: &Lab, network: &Value) {
-    let mut node = Node::start(lab, network);
+fn pods_talk(runtime: &Runtime, plugins: &[Value]) {
+    let mut node = runtime.start(plugins);
     let outside = outside(&mut node);
     let pods = [node.run_pod("a"), node.run_pod("b")];
     let servers = [node.run_server(&pods[0]), node.run_server(&pods[1])];
@@ -144,11 +141,8 @@ fn pods_talk(lab: &Lab, network: &Value) {
     node.remove(&pods);
 }
 
-fn host_ports_are_reached_from_everywhere(lab: &Lab) {
-    let mut node = Node::start(
-        lab,
-        &network(&["10.88.0.0/24", "fd00:88::/64"], &[portmap()]),
-    );
+fn host_ports_are_reached_from_everywhere(runtime: &Runtime) {
+    let mut node = runtime.start(&bridge(&["10.88.0.0/24", "fd00:88::/64"], &[portmap()]));
     let outside = outside(&mut node);
     let ports = [(TCP, 18080), (TCP, 18081), (UDP, 18080)];
     let pods = [node.run_pod_with_ports("a", &ports), node.run_pod("b")];
@@ -193,11 +187,11 @@ fn host_ports_are_reached_from_everywhere(lab: &Lab) {
     node.remove(&pods);
 }
 
-fn the_usual_chain_of_plugins_works(lab: &Lab) {
+fn the_usual_chain_of_plugins_works(runtime: &Runtime) {
     let tuning =
         json!({"type": "tuning", "sysctl": {"net.ipv4.ip_local_port_range": "20000 30000"}});
     let chain = [portmap(), json!({"type": "firewall"}), tuning];
-    let mut node = Node::start(lab, &network(&["10.88.0.0/24"], &chain));
+    let mut node = runtime.start(&bridge(&["10.88.0.0/24"], &chain));
     let outside = outside(&mut node);
     let pods = [
         node.run_pod_with_ports("a", &[(TCP, 18080)]),
@@ -218,8 +212,8 @@ fn the_usual_chain_of_plugins_works(lab: &Lab) {
     node.remove(&pods);
 }
 
-fn stopping_twice_succeeds(lab: &Lab) {
-    let node = Node::start(lab, &network(&["10.88.0.0/24"], &[]));
+fn stopping_twice_succeeds(runtime: &Runtime) {
+    let node = runtime.start(&bridge(&["10.88.0.0/24"], &[]));
     let pod = node.run_pod("a");
     node.run_server(&pod);
     node.stop_pod(&pod);
@@ -231,13 +225,13 @@ fn stopping_twice_succeeds(lab: &Lab) {
     node.remove(&[pod]);
 }
 
-fn stopping_succeeds_after_the_netns_vanished(lab: &Lab) {
-    let mut network = network(&["10.88.0.0/24"], &[]);
-    if lab.subject == Subject::Go {
+fn stopping_succeeds_after_the_netns_vanished(runtime: &Runtime) {
+    let mut plugins = bridge(&["10.88.0.0/24"], &[]);
+    if runtime.lab.subject == Subject::Go {
         // The reference then forgets the rules of its masquerade.
-        network["plugins"][0]["ipMasq"] = false.into();
+        plugins[0]["ipMasq"] = false.into();
     }
-    let node = Node::start(lab, &network);
+    let node = runtime.start(&plugins);
     let (a, b) = (node.run_pod("a"), node.run_pod("b"));
     node.sh(&format!("umount {0} && rm {0}", a.netns));
     node.stop_pod(&a);
@@ -249,8 +243,8 @@ fn stopping_succeeds_after_the_netns_vanished(lab: &Lab) {
     node.remove(&[a, b]);
 }
 
-fn pods_survive_a_crash_of_containerd(lab: &Lab) {
-    let node = Node::start(lab, &network(&["10.88.0.0/24"], &[]));
+fn pods_survive_a_crash_of_containerd(runtime: &Runtime) {
+    let node = runtime.start(&bridge(&["10.88.0.0/24"], &[]));
     let a = node.run_pod("a");
     let server = node.run_server(&a);
     node.kill_containerd();
@@ -267,8 +261,8 @@ fn pods_survive_a_crash_of_containerd(lab: &Lab) {
     node.remove(&[a, b]);
 }
 
-fn host_ports_survive_a_crash_of_containerd(lab: &Lab) {
-    let mut node = Node::start(lab, &network(&["10.88.0.0/24"], &[portmap()]));
+fn host_ports_survive_a_crash_of_containerd(runtime: &Runtime) {
+    let mut node = runtime.start(&bridge(&["10.88.0.0/24"], &[portmap()]));
     let outside = outside(&mut node);
     let pod = node.run_pod_with_ports("a", &[(TCP, 18080)]);
     node.run_server(&pod);
@@ -285,8 +279,8 @@ fn host_ports_survive_a_crash_of_containerd(lab: &Lab) {
     node.remove(&[pod]);
 }
 
-fn eight_pods_at_once(lab: &Lab) {
-    let node = Node::start(lab, &network(&["10.88.0.0/24", "fd00:88::/64"], &[]));
+fn eight_pods_at_once(runtime: &Runtime) {
+    let node = runtime.start(&bridge(&["10.88.0.0/24", "fd00:88::/64"], &[]));
     let pods = at_once(8, |number| node.run_pod(&format!("pod{number}")));
     let addresses: BTreeSet<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.clone()).collect();
     assert_eq!(addresses.len(), 16, "every address once: {pods:?}");
@@ -302,7 +296,7 @@ fn eight_pods_at_once(lab: &Lab) {
 }
 
 /// Do something so many times at the same time.
-fn at_once<R: Send>(times: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+pub(crate) fn at_once<R: Send>(times: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
     thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> = (0..times)
@@ -316,8 +310,8 @@ fn at_once<R: Send>(times: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
 }
 
 /// The subnet has room for five pods, so one that is removed without its address would be missed soon.
-fn addresses_come_back_when_pods_are_removed(lab: &Lab) {
-    let node = Node::start(lab, &network(&["10.88.0.0/29"], &[]));
+fn addresses_come_back_when_pods_are_removed(runtime: &Runtime) {
+    let node = runtime.start(&bridge(&["10.88.0.0/29"], &[]));
     let stays = node.run_pod("stays");
     node.run_server(&stays);
     let mut gone = Vec::new();
@@ -333,13 +327,13 @@ fn addresses_come_back_when_pods_are_removed(lab: &Lab) {
     node.assert_nothing_left(&gone);
 }
 
-fn a_pod_that_gets_no_address_leaves_nothing(lab: &Lab) {
-    let node = Node::start(lab, &network(&["10.88.0.0/30"], &[]));
+fn a_pod_that_gets_no_address_leaves_nothing(runtime: &Runtime) {
+    let node = runtime.start(&bridge(&["10.88.0.0/30"], &[]));
     let first = node.run_pod("first");
     let state = |node: &Node| node.machine.observe().since(&node.before);
     let before = state(&node);
     let refused = node
-        .try_run_pod("second", &[])
+        .try_run_pod("second")
         .expect_err("there is one address only");
     assert!(refused.contains("network"), "a reason: {refused}");
     // containerd takes the namespace of a failed pod away a moment later.

@@ -26,6 +26,31 @@ pub(crate) struct VersionResponse {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(crate) struct StatusRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RuntimeCondition {
+    #[prost(string, tag = "1")]
+    pub(crate) kind: String,
+    #[prost(bool, tag = "2")]
+    pub(crate) status: bool,
+    #[prost(string, tag = "4")]
+    pub(crate) message: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RuntimeStatus {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) conditions: Vec<RuntimeCondition>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) status: Option<RuntimeStatus>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(crate) struct PortMapping {
     /// 0 is TCP, 1 is UDP.
     #[prost(int32, tag = "1")]
@@ -58,6 +83,8 @@ pub(crate) struct PodSandboxConfig {
     pub(crate) log_directory: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) port_mappings: Vec<PortMapping>,
+    #[prost(map = "string, string", tag = "7")]
+    pub(crate) annotations: HashMap<String, String>,
     #[prost(message, optional, tag = "8")]
     pub(crate) linux: Option<LinuxPodSandboxConfig>,
 }

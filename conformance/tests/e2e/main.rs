@@ -1,14 +1,21 @@
-//! End to end: the container runtimes that people use, with the plugins under test in their plugin directory.
+//! End to end: the container runtimes that people use, with the plugins under test in their plugin directory, and
+//! firewalld, which the plugins use.
 //!
-//! Every test runs its runtime on a [`conformance::Machine`] of its own, which has to look at the end as it did before
+//! Every test runs its daemons on a [`conformance::Machine`] of its own, which has to look at the end as it did before
 //! the first container.
 
 mod containerd;
 mod cri;
 mod engine;
+mod extras;
+mod firewalld;
+mod guarded;
 mod image;
 mod node;
 mod podman;
+mod readiness;
+mod runtime;
+mod upgrade;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -19,7 +26,14 @@ use conformance::{Case, Host, Machine, Need, Snapshot, Subject};
 
 fn main() -> ExitCode {
     conformance::obtain_runtimes();
-    let cases = [containerd::cases(), podman::cases()];
+    let cases = [
+        containerd::cases(),
+        extras::cases(),
+        readiness::cases(),
+        upgrade::cases(),
+        podman::cases(),
+        firewalld::cases(),
+    ];
     conformance::run(cases.into_iter().flatten().collect())
 }
 
@@ -27,9 +41,8 @@ fn main() -> ExitCode {
 const MACHINE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 
-/// A test that needs the runtimes and these plugins.
+/// A test that needs these plugins.
 fn with_plugins(case: Case, plugins: &[&'static str]) -> Case {
-    let case = case.needs(Need::Runtimes);
     plugins
         .iter()
         .fold(case, |case, name| case.needs(Need::Plugin(name)))

@@ -1,18 +1,20 @@
 //! A node: a machine that runs containerd with the plugins under test, and what a kubelet would ask of it.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Mutex;
 use std::thread;
 
-use conformance::{Lab, Machine, Place, Snapshot, Subject};
+use conformance::{Machine, Place, Snapshot, Subject};
 use prost::Message;
 use serde_json::Value;
 
 use crate::image::{IMAGE, SERVER, WHOAMI, parse_whoami};
+use crate::runtime::{NET_D, Runtime, SOCKET};
 use crate::{cri, patiently};
 
-const SOCKET: &str = "/run/e2e/containerd.sock";
+const CONFIGURATION: &str = "/run/e2e/containerd.toml";
 const LOG: &str = "/run/e2e/containerd.log";
 
 /// containerd on a machine of its own.
@@ -20,6 +22,8 @@ pub(crate) struct Node {
     pub(crate) machine: Machine,
     pub(crate) before: Snapshot,
     subject: Subject,
+    /// Where `containerd`, its shim and `ctr` are.
+    programs: PathBuf,
     daemon: Mutex<Option<Child>>,
 }
 
@@ -53,48 +57,59 @@ pub(crate) struct Pod {
 
 impl Node {
     /// A machine on which containerd runs and serves, with one network configuration list.
-    pub(crate) fn start(lab: &Lab, network: &Value) -> Self {
-        let machine = Machine::start(lab);
-        let inside = machine.inside();
-        inside.write("/run/e2e/net.d/10-net.conflist", network.to_string());
-        inside.write("/run/e2e/containerd.toml", configuration(lab, &machine));
+    pub(crate) fn start(runtime: &Runtime, network: &Value) -> Self {
+        let machine = Machine::start(runtime.lab);
+        machine
+            .inside()
+            .write(CONFIGURATION, runtime.configuration());
         let before = machine.observe();
-        let node = Self {
+        let mut node = Self {
             machine,
             before,
-            subject: lab.subject,
+            subject: runtime.lab.subject,
+            programs: PathBuf::new(),
             daemon: Mutex::new(None),
         };
+        node.install(runtime);
+        node.configure(network);
         node.start_containerd();
-        let image = node.machine.image();
-        let args = [
-            "--address",
-            SOCKET,
-            "--namespace",
-            "k8s.io",
-            "images",
-            "import",
-            &image,
-        ];
-        node.machine
-            .exec(&node.machine.program("ctr"), &args, &[])
-            .succeeded();
+        node.load_image();
         node
+    }
+
+    fn load_image(&self) {
+        let image = self.machine.image();
+        let args = ["--address", SOCKET, "--namespace", "k8s.io"];
+        let args = [&args[..], &["images", "import", &image]].concat();
+        self.machine
+            .exec(&self.programs.join("ctr"), &args, &[])
+            .succeeded();
+    }
+
+    /// Make this the release that is started next, on what the one before has left.
+    pub(crate) fn install(&mut self, runtime: &Runtime) {
+        let inside = self.machine.inside();
+        inside.write(CONFIGURATION, runtime.configuration());
+        self.programs = runtime.lab.containerd(runtime.release);
+    }
+
+    /// Write the network configuration list of that name, or write it anew.
+    pub(crate) fn configure(&self, network: &Value) {
+        let name = network["name"].as_str().unwrap_or_default();
+        let file = format!("{NET_D}/{name}.conflist");
+        self.machine.inside().write(&file, network.to_string());
     }
 
     /// Start containerd and wait until it answers.
     pub(crate) fn start_containerd(&self) {
-        let program = self.machine.program("containerd");
-        let bin = program
-            .parent()
-            .expect("a directory")
-            .to_string_lossy()
-            .into_owned();
-        let path = format!("{bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        let args = ["--config", "/run/e2e/containerd.toml"];
-        let child = self
-            .machine
-            .spawn(&program, &args, &[("PATH", path.as_str())], LOG);
+        // Where the shim is looked for, and runc by runc.sh.
+        let (programs, runc) = (self.programs.display(), self.machine.program("runc"));
+        let runc = runc.parent().expect("a directory").display();
+        let path = format!("{programs}:{runc}:/usr/sbin:/usr/bin:/sbin:/bin");
+        let args = ["--config", CONFIGURATION];
+        let program = self.programs.join("containerd");
+        let env = [("PATH", path.as_str())];
+        let child = self.machine.spawn(&program, &args, &env, LOG);
         *self.daemon.lock().expect("lock") = Some(child);
         let answers = || {
             let answer = self.call::<_, cri::VersionResponse>("Version", &cri::VersionRequest {});
@@ -115,10 +130,34 @@ impl Node {
         let _ = daemon.expect("containerd runs").wait();
     }
 
+    /// What a machine is after its runtime's disk was replaced and it was started again: no containers, no
+    /// namespaces, and a containerd that knows of none.
+    pub(crate) fn forget_everything(&self) {
+        self.kill_containerd();
+        self.sh("kill -9 -1 || true");
+        let mounts = "grep -o ' /run/\\(containerd\\|netns\\)/[^ ]*' /proc/mounts";
+        self.sh(&format!("{mounts} | sort -r | xargs -r umount"));
+        self.sh("rm -rf /run/e2e/root /run/containerd/* /run/netns/* /var/lib/cni/results");
+        self.start_containerd();
+        self.load_image();
+    }
+
     /// Run a shell command on the node.
     pub(crate) fn sh(&self, command: &str) {
         let shell = std::path::Path::new("/bin/sh");
         self.machine.exec(shell, &["-ec", command], &[]).succeeded();
+    }
+
+    /// Whether the runtime says that pods can have networks; else what it says of the reason.
+    pub(crate) fn network_ready(&self) -> Result<(), String> {
+        let answer: cri::StatusResponse = self.call("Status", &cri::StatusRequest {})?;
+        let conditions = answer.status.unwrap_or_default().conditions;
+        let network = conditions.iter().find(|it| it.kind == "NetworkReady");
+        match network {
+            Some(condition) if condition.status => Ok(()),
+            Some(condition) => Err(condition.message.clone()),
+            None => Err(format!("no condition NetworkReady: {conditions:?}")),
+        }
     }
 
     fn call<Q: Message, A: Message + Default>(
@@ -138,29 +177,37 @@ impl Node {
 
     /// Run a pod with these host ports, each forwarded to port 80 of it by a protocol, 0 for TCP and 1 for UDP.
     pub(crate) fn run_pod_with_ports(&self, name: &str, ports: &[(i32, i32)]) -> Pod {
-        let pod = self.try_run_pod(name, ports);
-        pod.unwrap_or_else(|error| panic!("run {name}: {error}"))
-    }
-
-    pub(crate) fn try_run_pod(&self, name: &str, ports: &[(i32, i32)]) -> Result<Pod, String> {
         let mapping = |&(protocol, host_port): &(i32, i32)| cri::PortMapping {
             protocol,
             host_port,
             container_port: 80,
             host_ip: String::new(),
         };
-        let metadata = cri::PodSandboxMetadata {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            namespace: "default".to_owned(),
-        };
         let config = cri::PodSandboxConfig {
-            metadata: Some(metadata),
-            hostname: name.to_owned(),
-            log_directory: "/run/e2e".to_owned(),
             port_mappings: ports.iter().map(mapping).collect(),
-            linux: Some(cri::LinuxPodSandboxConfig {}),
+            ..pod_config(name)
         };
+        self.run_pod_of(config)
+            .unwrap_or_else(|error| panic!("run {name}: {error}"))
+    }
+
+    /// Run a pod with these annotations.
+    pub(crate) fn run_pod_with_annotations(&self, name: &str, annotations: &[(&str, &str)]) -> Pod {
+        let owned = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
+        let config = cri::PodSandboxConfig {
+            annotations: annotations.iter().map(owned).collect(),
+            ..pod_config(name)
+        };
+        self.run_pod_of(config)
+            .unwrap_or_else(|error| panic!("run {name}: {error}"))
+    }
+
+    /// Run a pod, which may fail.
+    pub(crate) fn try_run_pod(&self, name: &str) -> Result<Pod, String> {
+        self.run_pod_of(pod_config(name))
+    }
+
+    fn run_pod_of(&self, config: cri::PodSandboxConfig) -> Result<Pod, String> {
         let request = cri::RunPodSandboxRequest {
             config: Some(config.clone()),
         };
@@ -290,6 +337,21 @@ impl Node {
     }
 }
 
+fn pod_config(name: &str) -> cri::PodSandboxConfig {
+    let metadata = cri::PodSandboxMetadata {
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        namespace: "default".to_owned(),
+    };
+    cri::PodSandboxConfig {
+        metadata: Some(metadata),
+        hostname: name.to_owned(),
+        log_directory: "/run/e2e".to_owned(),
+        linux: Some(cri::LinuxPodSandboxConfig {}),
+        ..Default::default()
+    }
+}
+
 fn addresses(status: &cri::PodSandboxStatusResponse) -> Vec<IpAddr> {
     let network = status
         .status
@@ -319,37 +381,4 @@ fn netns(status: &cri::PodSandboxStatusResponse) -> String {
         .and_then(|network| network["path"].as_str())
         .unwrap_or_default()
         .to_owned()
-}
-
-/// `restrict_oom_score_adj` and `disable_cgroup` let containerd work where this process may not raise a score or has
-/// no controllers; neither has to do with networks.
-fn configuration(lab: &Lab, machine: &Machine) -> String {
-    let (bin, runc) = (lab.bin(), machine.program("runc"));
-    let (bin, runc) = (bin.display(), runc.display());
-    format!(
-        r#"version = 2
-root = "/run/e2e/root"
-state = "/run/containerd/state"
-temp = "/run/e2e/tmp"
-disabled_plugins = ["io.containerd.internal.v1.opt"]
-[grpc]
-address = "{SOCKET}"
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{IMAGE}"
-restrict_oom_score_adj = true
-disable_cgroup = true
-disable_apparmor = true
-[plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "{bin}"
-conf_dir = "/run/e2e/net.d"
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "overlayfs"
-default_runtime_name = "runc"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-SystemdCgroup = false
-BinaryName = "{runc}"
-"#
-    )
 }

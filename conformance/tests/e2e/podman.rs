@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 
-use conformance::{Case, Lab, Protocol, Snapshot, case};
+use conformance::{Case, Lab, Need, Protocol, Snapshot, case};
 
 use crate::engine::Podman;
 use crate::image::{Http, IMAGE};
@@ -22,7 +22,9 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     // The network that podman writes is a chain of all of these.
     let plugins = ["bridge", "host-local", "portmap", "firewall", "tuning"];
-    cases.map(|case| with_plugins(case, &plugins)).into()
+    cases
+        .map(|case| with_plugins(case.needs(Need::Runtimes), &plugins))
+        .into()
 }
 
 fn a_container_serves_on_a_published_port(lab: &Lab) {

@@ -59,7 +59,13 @@ fn go_plugins(lab: &Lab, old: bool) -> PathBuf {
 }
 
 /// What of ours names itself, and the guard of 127.0.0.0/8 as nft sees it.
-const OURS: [&str; 3] = ["trestle", "TRESTLE", "\"addr\":\"127.0.0.0\""];
+const OURS: [&str; 5] = [
+    "trestle",
+    "TRESTLE",
+    "\"addr\":\"127.0.0.0\"",
+    "file /run/cni/portmap/portmap:",
+    "file /run/cni/firewall/firewall:",
+];
 
 /// Rules of the reference that all its containers share.
 const SHARED: [&str; 6] = [
@@ -109,7 +115,7 @@ fn left_of_the_container(host: &Host, before: &Snapshot, up: bool) -> Vec<String
         left.extend(lines.map(str::to_owned));
     }
     if !up {
-        // What the reference does not know of: our rules, and the index, which goes with our next DEL.
+        // What the reference does not know of: our rules and records, and the index, which goes with our next DEL.
         left.retain(|line| !OURS.iter().any(|own| line.contains(own)));
     }
     left

@@ -1,7 +1,7 @@
 //! Hosts whose filter rules drop what pods send on, as Docker leaves them.
 
-use conformance::{Call, Case, Lab, Need, Output, case, with};
-use serde_json::json;
+use conformance::{Call, Case, Lab, Need, Output, case, host_local, with};
+use serde_json::{Value, json};
 
 use super::{Node, assert_seen, beyond_the_uplink, pod_network, unreachable};
 
@@ -47,6 +47,18 @@ const DOCKER: &str = "\
 COMMIT
 ";
 
+/// Networks whose pods go out with the node's address, and which interfaces of the node they are behind.
+fn networks() -> [(Value, &'static str); 2] {
+    let ipam = with(
+        host_local(&["10.1.0.0/24", "fd00:1::/64"]),
+        json!({"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}),
+    );
+    let pairs =
+        json!({"cniVersion": "1.1.0", "name": "net", "type": "ptp", "ipMasq": true, "ipam": ipam});
+    let bridge = with(pod_network(), json!({"ipMasq": true}));
+    [(bridge, "cni0"), (pairs, "veth")]
+}
+
 impl Node<'_> {
     fn docker(&self) {
         let restore = conformance::Program::new("iptables-restore").args(["--noflush"]);
@@ -65,11 +77,17 @@ fn add_and_status(node: &Node, pod: &str) -> [Output; 2] {
 }
 
 fn dockers_forward_policy_is_warned_about(lab: &Lab) {
-    let (node, world) = Node::connected(lab, with(pod_network(), json!({"ipMasq": true})));
+    for (network, link) in networks() {
+        dockers_policy_is_warned_about(lab, network, link);
+    }
+}
+
+fn dockers_policy_is_warned_about(lab: &Lab, network: Value, link: &str) {
+    let (node, world) = Node::connected(lab, network);
     node.docker();
     for output in add_and_status(&node, "warned") {
         let said = &output.stderr;
-        let names_all = ["FORWARD", "cni0", "firewall"]
+        let names_all = ["FORWARD", link, "firewall"]
             .iter()
             .all(|word| said.contains(word));
         assert!(names_all, "{output}");
@@ -78,8 +96,12 @@ fn dockers_forward_policy_is_warned_about(lab: &Lab) {
     let pod = node.join("pod");
     let [(outside, uplink), _] = beyond_the_uplink();
     assert!(unreachable(&pod, &world, outside));
-    node.sh("iptables -I DOCKER-USER -i cni0 -j ACCEPT");
-    node.sh("iptables -I DOCKER-USER -o cni0 -j ACCEPT");
+    node.sh(&format!("iptables -I DOCKER-USER -i {link}+ -j ACCEPT"));
+    node.sh(&format!("iptables -I DOCKER-USER -o {link}+ -j ACCEPT"));
+    let status = node
+        .plugin()
+        .call("STATUS", &node.network, &Call::default());
+    assert_eq!(status.stderr, "", "{status}");
     assert_seen(&pod, &world, outside, uplink);
     node.sh("iptables -D DOCKER-USER 1");
     node.sh("iptables -D DOCKER-USER 1");
@@ -87,11 +109,13 @@ fn dockers_forward_policy_is_warned_about(lab: &Lab) {
 }
 
 fn an_ipv6_policy_is_warned_about(lab: &Lab) {
-    let (node, _world) = Node::connected(lab, with(pod_network(), json!({"ipMasq": true})));
-    node.sh("ip6tables -P FORWARD DROP");
-    for output in add_and_status(&node, "pod") {
-        assert_eq!(output.stderr.lines().count(), 1, "{output}");
-        assert!(output.stderr.contains("ip6 filter FORWARD"), "{output}");
+    for (network, _) in networks() {
+        let (node, _world) = Node::connected(lab, network);
+        node.sh("ip6tables -P FORWARD DROP");
+        for output in add_and_status(&node, "pod") {
+            assert_eq!(output.stderr.lines().count(), 1, "{output}");
+            assert!(output.stderr.contains("ip6 filter FORWARD"), "{output}");
+        }
     }
 }
 
@@ -117,18 +141,24 @@ fn rules_that_let_pods_through_are_no_reason_to_warn(lab: &Lab) {
     }
 }
 
-/// The configuration list of the node's network, with the firewall plugin behind the bridge.
+/// The configuration list of the node's network, with the firewall plugin behind the one that makes interfaces.
 fn list_with_firewall(node: &Node) -> String {
-    let bridge = with(
+    let main = with(
         node.network.clone(),
         json!({"cniVersion": null, "name": null}),
     );
-    let plugins = json!([bridge, {"type": "firewall"}]);
+    let plugins = json!([main, {"type": "firewall"}]);
     json!({"cniVersion": "1.0.0", "name": "net", "plugins": plugins}).to_string()
 }
 
 fn a_list_with_the_firewall_plugin_is_no_reason_to_warn(lab: &Lab) {
-    let (node, _world) = Node::connected(lab, with(pod_network(), json!({"ipMasq": true})));
+    for (network, _) in networks() {
+        a_list_with_firewall_is_no_reason_to_warn(lab, network);
+    }
+}
+
+fn a_list_with_firewall_is_no_reason_to_warn(lab: &Lab, network: Value) {
+    let (node, _world) = Node::connected(lab, network);
     // A directory of the machine that the test must not touch.
     node.sh("mkdir -p /run/etc/upper /run/etc/work");
     node.sh("mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work /etc");
@@ -174,8 +204,10 @@ fn the_firewall_plugin_lets_pods_through_dockers_policy(lab: &Lab) {
 }
 
 fn a_plain_host_is_no_reason_to_warn(lab: &Lab) {
-    let (node, _world) = Node::connected(lab, with(pod_network(), json!({"ipMasq": true})));
-    for output in add_and_status(&node, "pod") {
-        assert_eq!(output.stderr, "", "{output}");
+    for (network, _) in networks() {
+        let (node, _world) = Node::connected(lab, network);
+        for output in add_and_status(&node, "pod") {
+            assert_eq!(output.stderr, "", "{output}");
+        }
     }
 }

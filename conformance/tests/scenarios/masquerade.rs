@@ -7,11 +7,13 @@ use conformance::{Call, Case, Lab, Need, Program, Subject, case, with, with_prev
 use serde_json::{Value, json};
 
 use super::{Member, Node, assert_seen, beyond_the_uplink, pod_network, unreachable};
+use crate::common::wait_until;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case!(two_hundred_pods_need_no_more_rules_than_one).ours(),
         case!(a_flushed_firewall_is_restored_by_the_next_add).ours(),
+        case!(flushed_iptables_are_restored_by_the_next_add).ours(),
         case!(check_notices_a_flushed_firewall).ours(),
         case!(the_iptables_backend_does_the_same),
         case!(del_finds_what_either_backend_made_by_its_owner_alone).ours(),
@@ -86,29 +88,63 @@ fn four_at_once<T: Send>(work: impl Fn(usize) -> Vec<T> + Sync) -> Vec<T> {
 }
 
 fn a_flushed_firewall_is_restored_by_the_next_add(lab: &Lab) {
-    a_flushed_firewall_is_restored(lab, "nftables");
+    a_flushed_firewall_is_restored(lab, "nftables", &["nft flush ruleset"]);
 }
 
-fn a_flushed_firewall_is_restored(lab: &Lab, backend: &str) {
+fn flushed_iptables_are_restored_by_the_next_add(lab: &Lab) {
+    let rules = ["iptables -t nat -F", "ip6tables -t nat -F"];
+    let chains = ["iptables -t nat -X", "ip6tables -t nat -X"];
+    for flush in [
+        &["nft flush ruleset"][..],
+        &rules,
+        &[rules, chains].concat(),
+    ] {
+        a_flushed_firewall_is_restored(lab, "iptables", flush);
+    }
+}
+
+/// Runs the commands that make a node forget its rules.
+fn forget(node: &Node, flush: &[&str]) {
+    flush.iter().for_each(|command| drop(node.sh(command)));
+}
+
+fn a_flushed_firewall_is_restored(lab: &Lab, backend: &str, flush: &[&str]) {
     let network = with(masqueraded(), json!({"ipMasqBackend": backend}));
     let (node, world) = Node::connected(lab, network);
     let (alice, bob) = (node.join("alice"), node.join("bob"));
     let before = node.observe();
-    node.sh("nft flush ruleset");
+    // Killed with its node's runtime, so nobody has called DEL.
+    let dave = node.join("dave");
+    let veth = dave.result["interfaces"][1]["name"].clone();
+    dave.pod.vanish();
+    wait_until("the veth goes with its namespace", || {
+        node.link(veth.as_str().expect("a name")).is_none()
+    });
+    forget(&node, flush);
     for (outside, _) in beyond_the_uplink() {
-        assert!(unreachable(&alice, &world, outside), "{outside}");
+        assert!(unreachable(&alice, &world, outside), "{flush:?}: {outside}");
     }
     let carol = node.join("carol");
     for (outside, uplink) in beyond_the_uplink() {
         for pod in [&alice, &bob, &carol] {
             assert_seen(pod, &world, outside, uplink);
         }
+        // Neighbours see each other as before.
+        assert_seen(&alice, &bob, bob.ip_like(outside), alice.ip_like(outside));
     }
+    let now = node.observe();
+    let dave = now.mentioning("/dave/");
+    assert!(dave.is_empty(), "{flush:?}: {dave:#?}");
     node.plugin().del(&node.network, &Call::of(&carol.pod));
+    node.plugin().del(&node.network, &Call::named("dave", None));
     let after = node.observe();
-    assert_eq!(super::firewall(&after), super::firewall(&before));
+    assert_eq!(
+        super::firewall(&after),
+        super::firewall(&before),
+        "{flush:?}"
+    );
     // A flush before a DEL is no reason to fail.
-    node.sh("nft flush ruleset");
+    forget(&node, flush);
     node.part_with(&[&alice, &bob, &carol]);
 }
 

@@ -106,7 +106,8 @@ impl<'l> Node<'l> {
     }
 
     fn plugin(&self) -> Plugin<'_> {
-        self.lab.plugin(&self.host, "bridge")
+        let name = self.network["type"].as_str().expect("a type");
+        self.lab.plugin(&self.host, name)
     }
 
     /// A new pod of that name on the network.

@@ -191,6 +191,14 @@ impl Origin {
             netns: netns.and_then(|path| Namespace::observe(path, liveness)),
         })
     }
+
+    /// True if the machine has not been started since, and the namespace is still at its path. Of an origin without a
+    /// namespace nothing is known.
+    pub fn is_current(&self, liveness: &dyn Liveness) -> bool {
+        let there = self.netns.as_ref();
+        there.is_some_and(|netns| !netns.is_gone(liveness))
+            && current_boot().as_ref() == Some(&self.boot)
+    }
 }
 
 /// The ID of this boot of the machine.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 use cni_conf::request::Attachment;
 use cni_conf::result::{IpConfig, Route};
@@ -84,6 +85,16 @@ impl Container {
         self.apply(&plan)
     }
 
+    /// Tells the neighbours by gratuitous ARP where the interface's IPv4 addresses are now. The kernel does so when
+    /// the MAC address is set, to the same one too (`netif_set_mac_address` in net/core/dev.c).
+    pub fn announce(&self, link: u32, mac: MacAddr) -> Result<(), Error> {
+        let change = LinkChange {
+            mac: Some(mac.bytes()),
+            ..LinkChange::default()
+        };
+        Ok(self.rtnl.set_link(link, &change)?)
+    }
+
     fn apply(&self, plan: &[Change<'_>]) -> Result<(), Error> {
         self.rtnl
             .apply(plan)
@@ -105,10 +116,6 @@ pub struct Layer3 {
     pub dad: bool,
     /// The gateway is the only neighbour: everything else in the subnets is reached through it.
     pub through_gateway: bool,
-    /// Tell the neighbours at once where the IPv4 addresses are now. Otherwise they are told when the interface comes
-    /// up again: the first time there is nothing to tell if each address always has the same MAC address, and on a
-    /// bridge the news goes to every other container.
-    pub announce: bool,
 }
 
 impl Layer3 {
@@ -124,11 +131,6 @@ impl Layer3 {
 
     /// What brings the interface up with its addresses.
     fn interface(&self, link: u32) -> Vec<Change<'static>> {
-        let set = |change| Change::Link { link, change };
-        let notify = LinkChange {
-            arp_notify: true,
-            ..LinkChange::default()
-        };
         let options = AddressOptions {
             nodad: !self.dad,
             noprefixroute: self.through_gateway,
@@ -138,12 +140,12 @@ impl Layer3 {
             net: ip.address,
             options,
         });
-        let first = self.announce.then(|| set(notify));
-        let up = set(LinkChange {
+        let change = LinkChange {
             up: Some(true),
-            ..notify
-        });
-        first.into_iter().chain(addresses).chain([up]).collect()
+            arp_notify: true,
+            ..LinkChange::default()
+        };
+        addresses.chain([Change::Link { link, change }]).collect()
     }
 
     /// Every route.

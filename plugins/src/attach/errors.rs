@@ -21,6 +21,7 @@ impl From<HostError> for Error {
             | HostError::NetNsEnter { .. }
             | HostError::LinkMissing { .. }
             | HostError::ProgramFailed { .. }
+            | HostError::ServiceRefused { .. }
             | HostError::Sysctl { .. } => Code::Kernel,
         };
         let msg = match code {

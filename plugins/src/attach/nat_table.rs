@@ -91,20 +91,20 @@ impl Version {
                 }
                 listing => listing?,
             },
-            None => self.list("nat", &["-S"], purpose)?,
+            None => self.listing(purpose)?,
         };
-        let declared = format!("-N {chain}");
-        let builtin = format!("-P {chain} ");
-        if !listing
-            .lines()
-            .any(|line| line == declared || line.starts_with(&builtin))
-        {
-            return Ok(None);
-        }
-        Ok(Some(rules_in(&listing, chain)))
+        Ok(declares(&listing, chain).then(|| rules_in(&listing, chain)))
     }
 
-    /// The rules of PREROUTING of the raw table, in the same form.
+    /// The whole nat table as `iptables -S` prints it.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn listing(self, purpose: &str) -> Result<String, HostError> {
+        self.list("nat", &["-S"], purpose)
+    }
+
+    /// The rules of PREROUTING of the raw table, in the same form as those of [`Version::rules`].
     ///
     /// # Errors
     /// What the program says.
@@ -138,7 +138,15 @@ impl Version {
     }
 }
 
-fn rules_in(listing: &str, chain: &str) -> Vec<String> {
+/// Whether a listing has a chain.
+pub fn declares(listing: &str, chain: &str) -> bool {
+    let (own, built_in) = (format!("-N {chain}"), format!("-P {chain} "));
+    let mut lines = listing.lines();
+    lines.any(|line| line == own || line.starts_with(&built_in))
+}
+
+/// The rules of a chain in a listing, without the leading `-A CHAIN `.
+pub fn rules_in(listing: &str, chain: &str) -> Vec<String> {
     let prefix = format!("-A {chain} ");
     listing
         .lines()

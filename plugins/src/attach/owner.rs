@@ -1,6 +1,7 @@
 //! Who owns a thing on the host: a network, a container and an interface name.
 //!
-//! Nothing is remembered about attachments apart from what the kernel and the IPAM hold. The name of the host's
+//! Nothing is remembered about attachments apart from what the kernel and the IPAM hold, save for what restores rules
+//! that somebody flushed ([`super::record`]). The name of the host's
 //! veth end is derived from the owner, and its alias spells the owner out, so DEL finds it with nothing else
 //! given, GC can tell what belongs to whom, and a person reads it in `ip link`.
 

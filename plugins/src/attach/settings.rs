@@ -1,11 +1,14 @@
 //! Values that several plugins' configurations have in common.
 
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use cni_conf::addr::{self, MacAddr};
 use cni_conf::error::Error;
-use cni_conf::json::FieldError;
+use cni_conf::json::{self, FieldError};
+use cni_conf::request::Request;
 use ipnet::IpNet;
+use serde::Deserialize;
 
 /// Smallest and largest MTU of a veth device in bytes (`ETH_MIN_MTU` and `ETH_MAX_MTU` of the kernel).
 const MTU: RangeInclusive<i64> = 68..=65535;
@@ -36,6 +39,22 @@ pub fn mac(source: &str, text: &str) -> Result<MacAddr, Error> {
         .with_details("the lowest bit of a MAC address's first byte must be 0"));
     }
     Ok(mac)
+}
+
+/// `dataDir`: where a plugin keeps its files, `default` if the configuration does not say. Read apart, since DEL and GC
+/// must work when the rest is invalid by now.
+pub fn data_dir(request: &Request, default: &str) -> Result<PathBuf, Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Place {
+        data_dir: String,
+    }
+    let place: Place = json::from_value(&request.conf)?;
+    match place.data_dir.as_str() {
+        "" => Ok(default.into()),
+        dir if Path::new(dir).is_absolute() => Ok(dir.into()),
+        dir => Err(FieldError::new("dataDir", dir, "is no absolute path").into()),
+    }
 }
 
 /// A prefix, its host bits dropped. `path` says where the text comes from.

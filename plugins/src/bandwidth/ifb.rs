@@ -5,8 +5,6 @@
 //! attached twice to a network, the alias says whose ifb it is, and further names are derived from the whole owner.
 
 use cni_conf::error::{Code, Error};
-use cni_conf::names::NetworkName;
-use cni_conf::request::AttachmentId;
 
 use crate::attach::owner::{Owner, fnv1a};
 use crate::attach::reference::hash;
@@ -14,7 +12,7 @@ use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange};
 
 /// What the kernel calls the kind of link.
-const KIND: &str = "ifb";
+pub(super) const KIND: &str = "ifb";
 
 /// What names begin with; with the hash they fill the kernel's 15 bytes.
 const PREFIX: &str = "bwp";
@@ -90,28 +88,6 @@ pub(super) fn delete(host: &Rtnl, owner: &Owner) -> Result<bool, Error> {
         Some(link) => Ok(host.delete_link(link.index)?),
         None => Ok(false),
     }
-}
-
-/// Deletes those of a network that belong to no attachment of `valid`. Carries on after an error.
-///
-/// An ifb without an alias was made by the reference; whose it is can't be told, so it is left to DEL.
-pub(super) fn collect(host: &Rtnl, network: &NetworkName, valid: &[AttachmentId]) -> Vec<Error> {
-    let keep: Vec<String> = valid
-        .iter()
-        .map(|id| Owner::new(network, id).alias())
-        .collect();
-    let links = match host.links_of_kind(KIND) {
-        Ok(links) => links,
-        Err(error) => return vec![error.into()],
-    };
-    let dead = links.into_iter().filter(|link| {
-        link.alias.as_deref().is_some_and(|alias| {
-            Owner::alias_is_of(network, alias) && !keep.contains(&alias.into())
-        })
-    });
-    dead.filter_map(|link| host.delete_link(link.index).err())
-        .map(Error::from)
-        .collect()
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::link;
 use super::plan::{self, Plan};
-use super::service;
 use crate::attach::container::Container;
+use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
@@ -48,16 +48,23 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             }
         };
         let plan = plan::plan(&add.settings, &leased)?;
+        if add.settings.masquerade.is_some() {
+            // As in DEL, rules go when nothing of the container stands any more that another ADD would restore them for.
+            undo.push(|| masq::remove(&add.owner));
+        }
         let connected = add.connect(bridge, &plan, undo)?;
         add.settings
             .netfilter
             .ensure(&add.host, &connected.bridge)?;
         if let Some(masquerade) = &add.settings.masquerade {
-            undo.push(|| masq::remove(&add.owner));
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
         add.bring_up(&plan, &connected)?;
-        add.look_at_forwarding(&plan);
+        if add.settings.gateway {
+            let behind = Behind::Link(add.settings.bridge.as_str());
+            let (host, network) = (&add.host, &add.owner.network);
+            forwarding::warn_of_dropped_traffic(host, network, behind, &plan.layer3.ips);
+        }
         add.result(leased, plan, connected)
     })
 }
@@ -172,23 +179,17 @@ impl Add {
         }
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
-        Ok(())
-    }
-
-    /// Rules of others that stop the container's packets are worth a word, but no failure.
-    fn look_at_forwarding(&self, plan: &Plan) {
-        for ipv4 in [true, false] {
-            let mut addresses = plan.layer3.ips.iter().map(|ip| ip.address.addr());
-            let address = addresses.find(|address| address.is_ipv4() == ipv4);
-            if let Some(address) = address.filter(|_| self.settings.gateway) {
-                service::warn_of_dropped_traffic(
-                    &self.host,
-                    &self.owner.network,
-                    &self.settings,
-                    address,
-                );
-            }
+        if plan.announce {
+            // Not before the bridge forwards: it would drop the news.
+            self.container.announce(inside, connected.mac)?;
         }
+        // The first port gives the bridge its carrier, and what the host sends is dropped until the kernel has noticed.
+        let own = [Some(&connected.bridge), connected.vlan_gateway.as_ref()];
+        for link in own.into_iter().flatten().filter(|link| !link.running) {
+            self.host
+                .wait_until_forwarding(link.index, link::FORWARDING_BOUND)?;
+        }
+        Ok(())
     }
 
     fn result(

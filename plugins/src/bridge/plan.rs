@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) layer3: Layer3,
     /// Addresses that the bridge must have, each once.
     pub(super) gateways: Vec<IpNet>,
+    /// The neighbours are to be told at once where the container's IPv4 addresses are.
+    pub(super) announce: bool,
 }
 
 /// Fills in what the IPAM left open: gateways of subnets and default routes.
@@ -30,9 +32,6 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         routes: leased.routes.clone(),
         dad: settings.dad,
         through_gateway: false,
-        // A routed network has no switches that remember where a container was, and its neighbours know the MAC address
-        // that belongs to an IPv4 address already.
-        announce: !settings.gateway || settings.mac.is_some(),
     };
     let mut gateways = Vec::new();
     for ip in &mut layer3.ips {
@@ -52,7 +51,14 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         }
     }
     layer3.drop_doubles();
-    Ok(Plan { layer3, gateways })
+    // A routed network has no switches that remember where a container was, its neighbours know the MAC address that
+    // belongs to an IPv4 address already, and the news would go to every container on the bridge.
+    let announce = layer3.has_ipv4() && (!settings.gateway || settings.mac.is_some());
+    Ok(Plan {
+        layer3,
+        gateways,
+        announce,
+    })
 }
 
 /// One default route for the family of `gateway`: one that the IPAM asked for is completed, not doubled.

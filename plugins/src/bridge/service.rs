@@ -4,24 +4,17 @@
 //! A Service address is translated by rules of the IP layer. Packets between two containers of one bridge don't get
 //! there unless bridge netfilter is on, and then an answer would come back from an address that nobody asked.
 
-use std::net::IpAddr;
-
 use cni_conf::dispatch::warn;
 use cni_conf::error::{Code, Error};
 use cni_conf::json::FieldError;
-use cni_conf::names::NetworkName;
 use cni_conf::request::Request;
 
 use super::conf::Settings;
 use crate::attach::bridge_netfilter::{self, Mode, REMEDY};
 use crate::attach::check::failed;
-use crate::attach::forwarding::{self, Finding, Path};
-use crate::attach::{ipam, list};
-use crate::host::rtnl::{Family, Link};
+use crate::attach::forwarding::{self, Behind};
+use crate::host::rtnl::Link;
 use crate::host::{HostError, Rtnl};
-
-/// The plugin that lets forwarded packets through.
-const FIREWALL: &str = "firewall";
 
 /// The key `bridgeNetfilter`, with its default filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,53 +83,6 @@ impl Netfilter {
     }
 }
 
-/// Warns on stderr where the host's filter rules would drop what a container at `address` sends or gets beyond the
-/// host, unless the plugin that takes care of it stands in the network's list.
-pub(super) fn warn_of_dropped_traffic(
-    host: &Rtnl,
-    network: &NetworkName,
-    settings: &Settings,
-    address: IpAddr,
-) {
-    match dropped_traffic(host, network, settings, address) {
-        Ok(findings) => findings.iter().for_each(warn),
-        Err(error) => warn(format_args!(
-            "the host's filter rules could not be looked at: {error}"
-        )),
-    }
-}
-
-/// Dearest look last: most hosts have no rules that drop, and following them takes a child process.
-fn dropped_traffic(
-    host: &Rtnl,
-    network: &NetworkName,
-    settings: &Settings,
-    address: IpAddr,
-) -> Result<Vec<Finding>, HostError> {
-    if !forwarding::may_drop(address)? || list::names_plugin(network, FIREWALL) {
-        return Ok(Vec::new());
-    }
-    let uplink = uplink(host, address)?;
-    forwarding::judge(&Path {
-        bridge: settings.bridge.as_str(),
-        address,
-        uplink: uplink.as_deref(),
-    })
-}
-
-/// The interface of the host's default route.
-fn uplink(host: &Rtnl, address: IpAddr) -> Result<Option<String>, HostError> {
-    let family = if address.is_ipv4() {
-        Family::V4
-    } else {
-        Family::V6
-    };
-    let Some(route) = host.default_routes(family)?.into_iter().next() else {
-        return Ok(None);
-    };
-    Ok(host.link_by_index(route.link)?.map(|link| link.name))
-}
-
 /// STATUS: what can be said before there is a container.
 pub(super) fn status(request: &Request, settings: &Settings) -> Result<(), Error> {
     settings.netfilter.status()?;
@@ -147,15 +93,7 @@ pub(super) fn status(request: &Request, settings: &Settings) -> Result<(), Error
     if !settings.gateway {
         return Ok(());
     }
-    let host = Rtnl::new()?;
-    // Any address of the subnet will do: the second one is no gateway's in most networks.
-    let addresses = ipam::subnets(request)?
-        .into_iter()
-        .filter_map(|subnet| subnet.hosts().nth(1));
-    for address in addresses {
-        warn_of_dropped_traffic(&host, &request.network, settings, address);
-    }
-    Ok(())
+    forwarding::warn_beforehand(request, Behind::Link(settings.bridge.as_str()))
 }
 
 #[cfg(test)]

@@ -1,48 +1,144 @@
 //! firewalld: the containers' addresses are sources of a zone that lets everything through.
 //!
-//! firewalld is asked through D-Bus, by the program `busctl` of systemd, which is where firewalld is; a D-Bus
-//! library of our own would outweigh the rest of this plugin, and firewalld's `firewall-cmd` takes half a second a
-//! call. The sources are of firewalld's runtime configuration, as with the reference: `firewall-cmd --reload`
-//! forgets them, and CHECK notices.
+//! The sources are of firewalld's runtime configuration, as with the reference: `firewall-cmd --reload` and a restart
+//! forget them. CHECK notices, and the next ADD puts those of all the network's containers back; who they are is in our
+//! own nftables sets, since firewalld keeps no owners.
 
+use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 
 use cni_conf::error::{Code, Error};
 use ipnet::IpNet;
 
 use crate::host::HostError;
-use crate::host::program::Program;
-
-const BUSCTL: Program = Program {
-    name: "busctl",
-    remedy: "Install systemd, which has busctl, or set \"backend\" to \"nftables\" or \"iptables\".",
-};
-
-/// Where the system bus listens unless the environment says otherwise (D-Bus specification, "Well-known Message
-/// Bus Instances").
-const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
+use crate::host::dbus::{Call, SystemBus, Value, unexpected};
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
 const OBJECT: &str = "/org/fedoraproject/FirewallD1";
 const ZONES: &str = "org.fedoraproject.FirewallD1.zone";
 
-/// Whether firewalld is on the system bus. Without a bus no process is started.
-pub(super) fn runs() -> bool {
-    let elsewhere = std::env::var_os("DBUS_SYSTEM_BUS_ADDRESS").is_some();
-    if !elsewhere && !Path::new(SYSTEM_BUS).exists() {
-        return false;
+/// firewalld's names for a source that is where it should be, is in another zone, and is in none.
+const ALREADY_SET: &str = "ZONE_ALREADY_SET";
+const CONFLICT: &str = "ZONE_CONFLICT";
+const UNKNOWN: &str = "UNKNOWN_SOURCE";
+
+/// firewalld of this machine.
+pub(super) struct Firewalld {
+    bus: SystemBus,
+}
+
+impl Firewalld {
+    /// Looks for it on the system bus.
+    pub(super) fn find() -> Result<Option<Self>, HostError> {
+        let Some(mut bus) = SystemBus::connect()? else {
+            return Ok(None);
+        };
+        let runs = bus.has(SERVICE)?;
+        Ok(runs.then_some(Self { bus }))
     }
-    let question = [
-        "call",
-        "org.freedesktop.DBus",
-        "/org/freedesktop/DBus",
-        "org.freedesktop.DBus",
-        "NameHasOwner",
-        "s",
-        SERVICE,
-    ];
-    ask("look for firewalld", &question).is_ok_and(|answer| answer.trim() == "b true")
+
+    /// Whether it may guard this network namespace. A bus can be reached from other namespaces too, such as that of a
+    /// rootless engine; there, firewalld's zones are about other packets. Where its process can't be looked at, it may.
+    pub(super) fn may_be_here(&mut self) -> bool {
+        let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+        let process = self.bus.process(SERVICE).ok();
+        let there = process.and_then(|id| namespace(&id.to_string()));
+        there.is_none() || there == namespace("thread-self")
+    }
+
+    /// Puts the addresses into the zone.
+    pub(super) fn ensure(&mut self, addresses: &[IpAddr], zone: &str) -> Result<(), Error> {
+        for address in addresses {
+            match self.call("addSource", *address, zone) {
+                Err(HostError::ServiceRefused { complaint, .. })
+                    if complaint.starts_with(ALREADY_SET) => {}
+                Err(HostError::ServiceRefused { complaint, .. })
+                    if complaint.starts_with(CONFLICT) =>
+                {
+                    return Err(in_another_zone(*address, zone));
+                }
+                outcome => drop(outcome?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back those of the network's containers that the zone has lost. `members` gives who they are, and is asked
+    /// again afterwards: one that left meanwhile may have found nothing to take out.
+    pub(super) fn restore(
+        &mut self,
+        zone: &str,
+        members: impl Fn() -> Result<Vec<IpAddr>, HostError>,
+    ) -> Result<(), HostError> {
+        let purpose = format!("firewalld: getSources of zone {zone}");
+        let arguments = [zone];
+        let call = Call::new(SERVICE, OBJECT, ZONES, "getSources", &arguments);
+        let Value::Texts(present) = self.bus.call(&purpose, &call)? else {
+            return Err(unexpected(&purpose));
+        };
+        let mut lost = members()?;
+        lost.retain(|address| !present.contains(&source(*address)));
+        if lost.is_empty() {
+            return Ok(());
+        }
+        for address in &lost {
+            match self.call("addSource", *address, zone) {
+                // Another ADD was faster, or the zone was another one when that container came.
+                Err(HostError::ServiceRefused { .. }) => {}
+                outcome => drop(outcome?),
+            }
+        }
+        let members = members()?;
+        lost.retain(|address| !members.contains(address));
+        self.take_out(&lost, zone)
+    }
+
+    /// Takes the addresses out of the zone, as far as they are there. Carries on after an error.
+    pub(super) fn remove(&mut self, addresses: &[IpAddr], zone: &str) -> Result<(), Error> {
+        let errors = addresses.iter().filter_map(|address| {
+            let taken = self.take_out(std::slice::from_ref(address), zone);
+            taken.err().map(Error::from)
+        });
+        Error::join(errors).map_or(Ok(()), Err)
+    }
+
+    fn take_out(&mut self, addresses: &[IpAddr], zone: &str) -> Result<(), HostError> {
+        for address in addresses {
+            match self.call("removeSource", *address, zone) {
+                Err(HostError::ServiceRefused { complaint, .. })
+                    if complaint.starts_with(UNKNOWN) || complaint.starts_with(CONFLICT) => {}
+                outcome => drop(outcome?),
+            }
+        }
+        Ok(())
+    }
+
+    /// A sentence for each address that is not in the zone.
+    pub(super) fn check(
+        &mut self,
+        addresses: &[IpAddr],
+        zone: &str,
+    ) -> Result<Vec<String>, HostError> {
+        let mut differences = Vec::new();
+        for address in addresses {
+            if self.call("querySource", *address, zone)? != Value::Truth(true) {
+                differences.push(format!("{address} is not in firewalld's zone {zone}"));
+            }
+        }
+        Ok(differences)
+    }
+
+    fn call(&mut self, method: &str, address: IpAddr, zone: &str) -> Result<Value, HostError> {
+        let purpose = format!("firewalld: {method} {address} in zone {zone}");
+        let arguments = [zone, &source(address)];
+        let call = Call::new(SERVICE, OBJECT, ZONES, method, &arguments);
+        self.bus.call(&purpose, &call)
+    }
+}
+
+/// firewalld compares sources as they are written. The reference writes host prefixes.
+fn source(address: IpAddr) -> String {
+    IpNet::from(address).to_string()
 }
 
 /// The error where firewalld is asked for and does not run.
@@ -56,58 +152,16 @@ pub(super) fn missing() -> Error {
     )
 }
 
-/// Puts the addresses into the zone.
-pub(super) fn ensure(addresses: &[IpAddr], zone: &str) -> Result<(), HostError> {
-    for address in addresses {
-        match zone_call("addSource", *address, zone) {
-            // It is in a zone already; as with the reference, whoever put it there decides.
-            Err(HostError::ProgramFailed { complaint, .. })
-                if complaint.contains("ZONE_ALREADY_SET")
-                    || complaint.contains("ZONE_CONFLICT") => {}
-            outcome => drop(outcome?),
-        }
-    }
-    Ok(())
-}
-
-/// Takes the addresses out of the zone, if firewalld runs and has them there.
-pub(super) fn remove(addresses: &[IpAddr], zone: &str) -> Result<(), Error> {
-    if addresses.is_empty() || !runs() {
-        return Ok(());
-    }
-    let mut errors = Vec::new();
-    for address in addresses {
-        match zone_call("removeSource", *address, zone) {
-            Err(HostError::ProgramFailed { complaint, .. })
-                if complaint.contains("UNKNOWN_SOURCE") || complaint.contains("ZONE_CONFLICT") => {}
-            outcome => errors.extend(outcome.err().map(Error::from)),
-        }
-    }
-    Error::join(errors).map_or(Ok(()), Err)
-}
-
-/// A sentence for each address that is not in the zone.
-pub(super) fn check(addresses: &[IpAddr], zone: &str) -> Result<Vec<String>, HostError> {
-    let mut differences = Vec::new();
-    for address in addresses {
-        if zone_call("querySource", *address, zone)?.trim() != "b true" {
-            differences.push(format!("{address} is not in firewalld's zone {zone}"));
-        }
-    }
-    Ok(differences)
-}
-
-fn zone_call(method: &str, address: IpAddr, zone: &str) -> Result<String, HostError> {
-    let purpose = format!("firewalld: {method} {address} in zone {zone}");
-    // firewalld knows host prefixes from addresses, and so has the reference written them.
-    let source = IpNet::from(address).to_string();
-    ask(
-        &purpose,
-        &["call", SERVICE, OBJECT, ZONES, method, "ss", zone, &source],
+fn in_another_zone(address: IpAddr, zone: &str) -> Error {
+    let source = source(address);
+    Error::new(
+        Code::Conflict,
+        format!(
+            "firewalld has the source {source} in another zone than {zone}, which decides about its packets"
+        ),
     )
-}
-
-fn ask(purpose: &str, call: &[&str]) -> Result<String, HostError> {
-    let options = ["--system", "--auto-start=no", "--timeout=10"];
-    BUSCTL.run(purpose, options.iter().chain(call), "")
+    .with_details(format!(
+        "`firewall-cmd --get-zone-of-source={source}` tells which; set \"firewalldZone\" to it, or take the source \
+         out with `firewall-cmd --zone=ZONE --remove-source={source}`"
+    ))
 }

@@ -70,7 +70,7 @@ pub(super) fn look(nft: &mut Nft, with_iptables: bool) -> Result<Seen, HostError
             };
             let drops = chain.base.as_ref().is_some_and(|base| base.drops);
             seen.iptables.push(Forward { table, drops });
-        } else if chain.table == "firewalld" {
+        } else if is_firewalld(chain) {
             seen.firewalld = true;
         } else if drops(nft, chain)? {
             seen.native.push(Guard {
@@ -88,6 +88,15 @@ pub(super) fn look(nft: &mut Nft, with_iptables: bool) -> Result<Seen, HostError
         }));
     }
     Ok(seen)
+}
+
+/// Whether firewalld has rules here.
+pub(super) fn has_firewalld(nft: &mut Nft) -> Result<bool, HostError> {
+    Ok(nft.chains(None)?.iter().any(is_firewalld))
+}
+
+fn is_firewalld(chain: &Chain) -> bool {
+    chain.table == "firewalld"
 }
 
 /// The filter tables of iptables that may have rules of ours.

@@ -21,6 +21,10 @@
 //! container has a link of its own, and the two policies are the same.
 //!
 //! What is made carries its owner in a comment and is found by it alone, with neither namespace nor `prevResult`.
+//!
+//! An ADD that finds nothing of its network, as after somebody flushed all rules or when the host's guard has appeared
+//! only now, also serves the network's other containers that live, by what their ADD wrote down
+//! ([`crate::attach::record`]).
 
 mod conf;
 mod firewalld;
@@ -28,10 +32,13 @@ mod guard;
 mod iptables;
 mod names;
 mod nftables;
+mod others;
 mod ports;
 mod reference;
 mod select;
 mod wanted;
+
+use std::net::IpAddr;
 
 use cni_conf::dispatch::{Plugin, warn};
 use cni_conf::error::{Code, Error};
@@ -39,13 +46,18 @@ use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::CniResult;
 
 use self::conf::{Policy, Settings};
+use self::firewalld::Firewalld;
+use self::others::Others;
 use self::select::Backends;
 use self::wanted::Wanted;
 use crate::attach::owner::Owner;
+use crate::attach::record::Records;
 use crate::attach::undo::Undo;
 use crate::attach::{chained, check, comment};
 use crate::host::nft::Nft;
-use crate::host::{HostError, Sysctl};
+
+/// What its records are called by.
+const NAME: &str = "firewall";
 
 /// The plugin.
 pub struct Firewall;
@@ -68,29 +80,38 @@ impl Plugin for Firewall {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         let previous = chained::previous(request)?;
         let settings = Settings::read(request)?;
+        let records = Records::of(request, NAME)?;
         let wanted = Wanted::new(request, attachment, previous, &settings)?;
         if wanted.addresses.is_empty() {
             return Ok(previous.clone());
         }
         let backends = Backends::choose(&settings)?;
+        let owner = Owner::of(request, attachment);
+        let others = Others::new(request, &settings, &records, &owner, &wanted);
         Undo::guard(|undo| {
             undo.push(|| self.del(request, attachment));
+            records.write(request, attachment);
             if settings.policy == Policy::Isolated {
                 ports::isolate(previous)?;
             }
-            ensure(&backends, &wanted, &settings)
+            ensure(&backends, &wanted, &others, &settings, &owner)
         })?;
+        others.take_out_the_gone();
         backends.warn_of_the_rest();
         Ok(previous.clone())
     }
 
     /// Whatever the configuration says now: what any backend made is found by its owner.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
-        let owner = comment::of(&Owner::of(request, attachment));
-        let own = remove_all(request, &|found| names::is(&owner, found));
+        let owner = Owner::of(request, attachment);
+        let recorded = Records::to_remove(request, NAME).remove(&owner);
+        let owner = comment::of(&owner);
+        let result = request.prev_result.as_ref();
+        let addresses = result.map(wanted::addresses).unwrap_or_default();
+        let own = remove_all(request, &|found| names::is(&owner, found), &addresses);
         let of_the_reference = reference::remove(request).map_err(Error::from);
-        let errors = [own, of_the_reference].into_iter().filter_map(Result::err);
-        Error::join(errors.collect::<Vec<_>>()).map_or(Ok(()), Err)
+        let outcomes = [recorded, own, of_the_reference];
+        Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
@@ -109,7 +130,8 @@ impl Plugin for Firewall {
             differences.extend(iptables::check(*table, &wanted)?);
         }
         if backends.firewalld {
-            differences.extend(firewalld::check(&wanted.addresses, &settings.zone)?);
+            let mut firewalld = Firewalld::find()?.ok_or_else(firewalld::missing)?;
+            differences.extend(firewalld.check(&wanted.addresses, &settings.zone)?);
         }
         if settings.policy == Policy::Isolated {
             differences.extend(ports::check(expected)?);
@@ -129,7 +151,9 @@ impl Plugin for Firewall {
             names::belongs_to(&request.network, found)
                 && !keep.iter().any(|kept| names::is(kept, found))
         };
-        remove_all(request, &condemned)
+        let recorded = Records::to_remove(request, NAME).collect(&request.network, valid);
+        let rules = remove_all(request, &condemned, &[]);
+        Error::join([recorded, rules].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
@@ -142,29 +166,39 @@ impl Plugin for Firewall {
     }
 }
 
-fn ensure(backends: &Backends, wanted: &Wanted, settings: &Settings) -> Result<(), Error> {
-    if backends.firewalld {
-        firewalld::ensure(&wanted.addresses, &settings.zone)?;
-    }
+fn ensure(
+    backends: &Backends,
+    wanted: &Wanted,
+    others: &Others<'_>,
+    settings: &Settings,
+    owner: &Owner,
+) -> Result<(), Error> {
     for table in &backends.iptables {
-        iptables::ensure(*table, wanted)?;
+        iptables::ensure(*table, &owner.network, wanted, &|| others.look_up())?;
     }
     if backends.nftables {
-        nftables::ensure(wanted, backends)?;
+        nftables::ensure(wanted, backends, &|| others.look_up())?;
+    }
+    // Behind nftables, because the owners of firewalld's sources are in our own set: what is not there is not found.
+    if backends.firewalld {
+        let mut firewalld = Firewalld::find()?.ok_or_else(firewalld::missing)?;
+        firewalld.ensure(&wanted.addresses, &settings.zone)?;
+        firewalld.restore(&settings.zone, || nftables::members(&wanted.network))?;
     }
     Ok(())
 }
 
-/// Takes out what those owners of the network have whom `condemned` says so of, whichever backend made it.
-/// Carries on after an error.
-fn remove_all(request: &Request, condemned: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+/// Takes out what those owners of the network have whom `condemned` says so of, whichever backend made it. `addresses`
+/// are known to be theirs, as long as nobody else has them now. Carries on after an error.
+fn remove_all(
+    request: &Request,
+    condemned: &dyn Fn(&str) -> bool,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
     let mut errors = Vec::new();
-    let removed = nftables::remove(&names::label(&request.network), condemned);
-    match (removed, conf::zone(request)) {
-        // What firewalld was told has no comment: our own set is where the owners are.
-        (Ok(addresses), Some(zone)) => errors.extend(firewalld::remove(&addresses, &zone).err()),
-        (Ok(_), None) => {}
-        (Err(error), _) => errors.push(error.into()),
+    match nftables::remove(&names::label(&request.network), condemned) {
+        Ok(removed) => errors.extend(leave_firewalld(request, removed, addresses).err()),
+        Err(error) => errors.push(error.into()),
     }
     match Nft::open().and_then(|mut nft| guard::iptables_with_our_chain(&mut nft)) {
         Ok(tables) => errors.extend(
@@ -178,10 +212,32 @@ fn remove_all(request: &Request, condemned: &dyn Fn(&str) -> bool) -> Result<(),
     Error::join(errors).map_or(Ok(()), Err)
 }
 
-/// Waits until no other process of ours makes or takes away shared rules in this namespace. Whose setting is locked does
-/// not matter.
-fn lock() -> Result<impl Drop, HostError> {
-    Sysctl::ipv4_forwarding().lock()
+/// Takes addresses out of firewalld's zone: those that were in our own set, where the owners are, and those of
+/// `prevResult` that are nobody's there, since somebody may have flushed it.
+fn leave_firewalld(
+    request: &Request,
+    mut leaving: Vec<IpAddr>,
+    known: &[IpAddr],
+) -> Result<(), Error> {
+    let Some(zone) = conf::zone(request) else {
+        return Ok(());
+    };
+    if leaving.is_empty() && known.is_empty() {
+        return Ok(());
+    }
+    let found = match Firewalld::find() {
+        // Nobody who can't be asked has them, unless firewalld's own rules say otherwise.
+        Err(_) if !guard::has_firewalld(&mut Nft::open()?)? => None,
+        found => found?,
+    };
+    let Some(mut firewalld) = found else {
+        return Ok(());
+    };
+    let members = nftables::members(&names::label(&request.network))?;
+    leaving.extend(known.iter().filter(|address| !members.contains(address)));
+    leaving.sort_unstable();
+    leaving.dedup();
+    firewalld.remove(&leaving, &zone)
 }
 
 /// What is kept for the attachments to `network`.
@@ -205,7 +261,7 @@ pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> 
 /// Says on stderr that ADD succeeded but something on this host still drops the container's packets.
 fn warn_of_guard(guard: &str, backend: &str) {
     warn(format_args!(
-        "{guard} drops forwarded packets by policy and the chosen backend can't change that: leave out \"backend\", \
+        "{guard} drops forwarded packets and the chosen backend can't change that: leave out \"backend\", \
          or set it to \"{backend}\""
     ));
 }

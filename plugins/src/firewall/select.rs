@@ -13,8 +13,10 @@
 use cni_conf::error::Error;
 
 use super::conf::{Choice, Settings};
+use super::firewalld::{self, Firewalld};
 use super::guard::{self, IpTable, Seen};
-use super::{firewalld, warn_of_guard};
+use super::warn_of_guard;
+use crate::host::HostError;
 use crate::host::iptables::command;
 use crate::host::nft::{Nft, ruleset};
 
@@ -39,9 +41,9 @@ impl Backends {
         let with_iptables = command(false).find("").is_ok();
         let seen = guard::look(&mut Nft::open()?, with_iptables)?;
         let firewalld = match settings.backend {
-            Choice::Firewalld if !firewalld::runs() => return Err(firewalld::missing()),
+            Choice::Firewalld if Firewalld::find()?.is_none() => return Err(firewalld::missing()),
             Choice::Firewalld => true,
-            Choice::Automatic => firewalld::runs(),
+            Choice::Automatic => firewalld_guards(&seen)?,
             Choice::Iptables | Choice::Nftables => false,
         };
         Ok(decide(settings, seen, firewalld, with_iptables))
@@ -52,6 +54,9 @@ impl Backends {
         let served = |table: &IpTable| self.iptables.contains(table);
         if self.firewalld {
             return;
+        }
+        if self.seen.firewalld {
+            warn_of_guard("the table firewalld of nftables", "firewalld");
         }
         if self
             .seen
@@ -77,6 +82,16 @@ impl Backends {
             command(table.v6).find(purpose)?;
         }
         Ok(())
+    }
+}
+
+/// Whether firewalld guards this host. That it can't be asked is a reason to fail where its rules are there.
+fn firewalld_guards(seen: &Seen) -> Result<bool, HostError> {
+    match Firewalld::find() {
+        Ok(None) => Ok(false),
+        Ok(Some(mut firewalld)) => Ok(seen.firewalld || firewalld.may_be_here()),
+        Err(error) if seen.firewalld => Err(error),
+        Err(_) => Ok(false),
     }
 }
 

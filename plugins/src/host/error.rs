@@ -156,6 +156,15 @@ pub enum HostError {
         complaint: String,
     },
 
+    /// A service on the system bus answered with an error.
+    #[error("{operation}: {complaint}")]
+    ServiceRefused {
+        /// Operation and object.
+        operation: String,
+        /// What the service says.
+        complaint: String,
+    },
+
     /// A sysctl could not be read or written.
     #[error("{action} sysctl {name}: {}", os_text(source))]
     Sysctl {

@@ -10,6 +10,7 @@
 //! are [`error::HostError`]s that say operation, object and cause, and often a remedy.
 
 pub mod conntrack;
+pub mod dbus;
 pub mod error;
 pub mod iptables;
 pub mod module;

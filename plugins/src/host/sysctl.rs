@@ -158,10 +158,21 @@ impl Sysctl {
     /// # Errors
     /// [`HostError::Sysctl`]; [`HostError::is_missing`] when the kernel has no such setting.
     pub fn lock(&self) -> Result<Flock<fs::File>, HostError> {
+        self.flock(FlockArg::LockExclusive)
+    }
+
+    /// The same lock, held beside others who share it.
+    ///
+    /// # Errors
+    /// As [`Sysctl::lock`].
+    pub fn lock_shared(&self) -> Result<Flock<fs::File>, HostError> {
+        self.flock(FlockArg::LockShared)
+    }
+
+    fn flock(&self, kind: FlockArg) -> Result<Flock<fs::File>, HostError> {
         self.check()?;
         let file = fs::File::open(self.path()).map_err(self.failed("lock"))?;
-        Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| self.failed("lock")(errno.into()))
+        Flock::lock(file, kind).map_err(|(_, errno)| self.failed("lock")(errno.into()))
     }
 
     /// Makes sure of the value: writes only when it is another one. Returns whether it wrote.

@@ -9,6 +9,9 @@
 //!
 //! With nftables ([`rules`]) the rules exist once per host and mappings are elements of maps; ADD and DEL start no
 //! process in the steady state. With iptables ([`iptables`]) each container has a chain.
+//!
+//! An ADD that finds no rules at all, as after somebody flushed them, maps the ports of the other containers again that
+//! live on this host, by what their ADD wrote down ([`crate::attach::record`]).
 
 mod conf;
 mod hairpin;
@@ -20,6 +23,7 @@ mod reference;
 mod rules;
 mod stale;
 
+use std::mem;
 use std::net::IpAddr;
 
 use cni_conf::dispatch::{Plugin, warn};
@@ -31,13 +35,48 @@ use self::conf::{Backend, Masquerade, Settings};
 use self::plan::{Addresses, Forward};
 use crate::attach::nat_table::printable;
 use crate::attach::owner::Owner;
+use crate::attach::record::{Recorded, Records};
 use crate::attach::undo::Undo;
 use crate::attach::{chained, check, comment};
+use crate::host::HostError;
 use crate::host::iptables::restore_command;
 use crate::host::nft::ruleset;
 
+/// What its records are called by.
+const NAME: &str = "portmap";
+
 /// The plugin.
 pub struct Portmap;
+
+/// What a call comes to.
+struct Plan {
+    comment: String,
+    settings: Settings,
+    addresses: Addresses,
+    forwards: Vec<Forward>,
+}
+
+impl Plan {
+    fn new(request: &Request, attachment: &Attachment, result: &CniResult) -> Result<Self, Error> {
+        let settings = Settings::read(request)?;
+        let addresses = Addresses::of(result, &attachment.ifname);
+        Ok(Self {
+            comment: comment::of(&Owner::of(request, attachment)),
+            forwards: plan::forwards(&settings.mappings, addresses),
+            settings,
+            addresses,
+        })
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            comment: self.comment.clone(),
+            forwards: &self.forwards,
+            addresses: self.addresses,
+            masquerade: self.settings.masquerade,
+        }
+    }
+}
 
 /// What one attachment wants forwarded.
 struct Wanted<'a> {
@@ -80,30 +119,30 @@ pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
 impl Plugin for Portmap {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         let previous = chained::previous(request)?;
-        let settings = Settings::read(request)?;
-        if settings.mappings.is_empty() {
-            return Ok(previous.clone());
-        }
-        let addresses = Addresses::of(previous, &attachment.ifname);
-        let forwards = plan::forwards(&settings.mappings, addresses);
-        if forwards.is_empty() {
-            warn(
-                "no port is mapped: the container has no address of the family that the mappings are for",
-            );
-            return Ok(previous.clone());
-        }
+        let plan = Plan::new(request, attachment, previous)?;
+        let records = Records::of(request, NAME)?;
         let owner = Owner::of(request, attachment);
-        let wanted = Wanted {
-            comment: comment::of(&owner),
-            forwards: &forwards,
-            addresses,
-            masquerade: settings.masquerade,
-        };
-        let iptables = matches!(settings.backend, Backend::Iptables(_));
+        if plan.forwards.is_empty() {
+            if !plan.settings.mappings.is_empty() {
+                warn(
+                    "no port is mapped: the container has no address of the family that the mappings are for",
+                );
+            }
+            if records.exist() {
+                restore(&records, &owner, &plan.settings.backend, &|other| {
+                    is_forgotten(other).unwrap_or_default()
+                });
+            }
+            return Ok(previous.clone());
+        }
+        let iptables = matches!(plan.settings.backend, Backend::Iptables(_));
         Undo::guard(|undo| {
-            undo.push(|| remove(&Condemned::Owner(&wanted.comment), iptables));
-            ensure(&settings.backend, &wanted)?;
-            if wanted.masquerade != Masquerade::Never {
+            undo.push(|| remove(&Condemned::Owner(&plan.comment), iptables));
+            undo.push(|| records.remove(&owner));
+            records.write(request, attachment);
+            let backend = &plan.settings.backend;
+            ensure(&plan, &|| restore(&records, &owner, backend, &|_| true))?;
+            if plan.settings.masquerade != Masquerade::Never {
                 hairpin::ensure(previous)?;
             }
             Ok(())
@@ -114,8 +153,10 @@ impl Plugin for Portmap {
     /// Total: what is mapped is found by its owner, whatever the configuration says and whether this plugin mapped it
     /// or the reference did. Starts a process only to remove rules of iptables, and while the reference has some.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
-        let comment = comment::of(&Owner::of(request, attachment));
+        let owner = Owner::of(request, attachment);
+        let comment = comment::of(&owner);
         let outcomes = [
+            Records::to_remove(request, NAME).remove(&owner),
             remove(&Condemned::Owner(&comment), expects_iptables(request)),
             reference::remove(
                 &request.network,
@@ -128,19 +169,12 @@ impl Plugin for Portmap {
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let expected = check::expected(request)?;
-        let settings = Settings::read(request)?;
-        let addresses = Addresses::of(expected, &attachment.ifname);
-        let forwards = plan::forwards(&settings.mappings, addresses);
-        if forwards.is_empty() {
+        let plan = Plan::new(request, attachment, expected)?;
+        if plan.forwards.is_empty() {
             return Ok(());
         }
-        let wanted = Wanted {
-            comment: comment::of(&Owner::of(request, attachment)),
-            forwards: &forwards,
-            addresses,
-            masquerade: settings.masquerade,
-        };
-        let mut differences = match &settings.backend {
+        let wanted = plan.wanted();
+        let mut differences = match &plan.settings.backend {
             Backend::Nftables => nftables::check(&wanted)?,
             Backend::Iptables(_) => iptables::check(&wanted)?,
         };
@@ -165,7 +199,12 @@ impl Plugin for Portmap {
                 .map(|id| comment::of(&Owner::new(&request.network, id)))
                 .collect(),
         };
-        remove(&condemned, true)
+        let records = Records::to_remove(request, NAME);
+        let outcomes = [
+            records.collect(&request.network, valid),
+            remove(&condemned, true),
+        ];
+        Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
@@ -183,20 +222,60 @@ impl Plugin for Portmap {
     }
 }
 
-fn ensure(backend: &Backend, wanted: &Wanted<'_>) -> Result<(), Error> {
-    match backend {
+/// Makes sure that everything is forwarded. `restore` is called where there are no rules at all.
+fn ensure(plan: &Plan, restore: &dyn Fn()) -> Result<(), Error> {
+    let wanted = plan.wanted();
+    match &plan.settings.backend {
         Backend::Nftables => {
-            nftables::ensure(wanted)?;
+            nftables::ensure(&wanted, restore)?;
             if let Some(address) = wanted.localhost() {
                 localnet::ensure(address, &wanted.comment)?;
             }
         }
-        Backend::Iptables(settings) => iptables::ensure(wanted, settings)?,
+        Backend::Iptables(settings) => iptables::ensure(&wanted, settings, restore)?,
     }
     if let Err(error) = stale::forget_former(wanted.forwards) {
         warn(format_args!("stale UDP connections may linger: {error}"));
     }
     Ok(())
+}
+
+/// Maps the ports of those other containers again, on whichever network they are, that have the same backend and that
+/// `lost` says so of. What can't be restored is no reason for an ADD to fail.
+fn restore(records: &Records, except: &Owner, backend: &Backend, lost: &dyn Fn(&Plan) -> bool) {
+    let planned = |other: Recorded| {
+        let previous = chained::previous(&other.request).ok()?;
+        let plan = Plan::new(&other.request, &other.attachment, previous).ok()?;
+        let same = mem::discriminant(&plan.settings.backend) == mem::discriminant(backend);
+        (same && !plan.forwards.is_empty() && lost(&plan)).then_some((other, plan))
+    };
+    let others: Vec<_> = records
+        .living(except)
+        .into_iter()
+        .filter_map(planned)
+        .collect();
+    for (other, plan) in others {
+        let whose = &plan.comment;
+        if let Err(error) = ensure(&plan, &|| {}) {
+            warn(format_args!("restore the mapped ports of {whose}: {error}"));
+        }
+        // Its DEL may have looked before. One that has not yet will find what was restored.
+        if !records.has(&other)
+            && let Err(error) = remove(&Condemned::Owner(whose), true)
+        {
+            warn(format_args!(
+                "take the mapped ports of {whose} out again: {error}"
+            ));
+        }
+    }
+}
+
+/// Whether there are no rules at all that forward, as after a flush.
+fn is_forgotten(plan: &Plan) -> Result<bool, HostError> {
+    match plan.settings.backend {
+        Backend::Nftables => nftables::is_forgotten(),
+        Backend::Iptables(_) => iptables::is_forgotten(&plan.wanted()),
+    }
 }
 
 /// Whose mappings are to be removed.

@@ -54,20 +54,23 @@ fn sources(masquerade: Masquerade, addresses: Addresses, forward: &Forward) -> O
     Sources::of(masquerade, addresses.subnet_of(forward.to.ip())?)
 }
 
-/// Makes sure that everything is forwarded as wanted.
+/// Makes sure that everything is forwarded as wanted. `restore` is called when the rules that exist once had to be made,
+/// which is so for the host's first mapped port and after a flush.
 ///
 /// A port that another attachment has is an error that names it. Mappings of one address and of all are different
 /// keys, so the kernel can't tell that they overlap: that is looked for before, to be sure that nothing is
 /// disturbed, and once more afterwards, because another process may do the same at the same time. Of two that do,
 /// at least one finds the other's.
-pub(super) fn ensure(wanted: &Wanted<'_>) -> Result<(), Error> {
+pub(super) fn ensure(wanted: &Wanted<'_>, restore: &dyn Fn()) -> Result<(), Error> {
     let mut nft = Nft::open()?;
     let elements = Elements::of(wanted);
     refuse_overlaps(&mut nft, wanted)?;
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let outcome = match is_current(&mut nft, &elements.sources)? {
+        let fixed = has_fixed_rules(&mut nft)?;
+        let current = fixed && has_chains_of(&mut nft, &elements.sources)?;
+        let outcome = match current {
             true => put(&mut nft, &elements, wanted)?,
             false => Err(HostError::Netlink {
                 operation: "find the rules of port mappings".to_owned(),
@@ -78,7 +81,14 @@ pub(super) fn ensure(wanted: &Wanted<'_>) -> Result<(), Error> {
         match outcome {
             Ok(()) => break,
             Err(error) if attempt == ATTEMPTS => return Err(error.into()),
-            Err(error) if error.is_missing() => install(&elements.sources)?,
+            Err(error) if error.is_missing() => {
+                install(&elements.sources)?;
+                // Unless it was a subnet's chain alone that was missing.
+                if current || !fixed {
+                    restore();
+                    refuse_overlaps(&mut nft, wanted)?;
+                }
+            }
             Err(error) if error.is_exists() => {}
             Err(error) => return Err(error.into()),
         }
@@ -86,8 +96,14 @@ pub(super) fn ensure(wanted: &Wanted<'_>) -> Result<(), Error> {
     refuse_overlaps(&mut nft, wanted)
 }
 
-/// Whether the rules are there and those of this version.
-fn is_current(nft: &mut Nft, sources: &BTreeSet<Sources>) -> Result<bool, HostError> {
+/// Whether the rules are gone that exist once, or were never there.
+pub(super) fn is_forgotten() -> Result<bool, HostError> {
+    let rules = Nft::open()?.rules(TABLE.object(SEALED))?;
+    Ok(rules.is_empty())
+}
+
+/// Whether the rules that exist once are there and those of this version.
+fn has_fixed_rules(nft: &mut Nft) -> Result<bool, HostError> {
     for (name, count) in CHAINS {
         let rules = nft.rules(TABLE.object(name))?;
         let sealed = || rules.last().and_then(|rule| rule.comment.as_ref()) == Some(&rules::seal());
@@ -95,6 +111,11 @@ fn is_current(nft: &mut Nft, sources: &BTreeSet<Sources>) -> Result<bool, HostEr
             return Ok(false);
         }
     }
+    Ok(true)
+}
+
+/// Whether the chains that masquerade for these sources are there.
+fn has_chains_of(nft: &mut Nft, sources: &BTreeSet<Sources>) -> Result<bool, HostError> {
     for from in sources {
         if nft.rules(TABLE.object(&from.chain()))?.len() != from.rule_count() {
             return Ok(false);
@@ -349,7 +370,7 @@ pub(super) fn check(wanted: &Wanted<'_>) -> Result<Vec<String>, HostError> {
     let mut nft = Nft::open()?;
     let elements = Elements::of(wanted);
     let mut differences = Vec::new();
-    if !is_current(&mut nft, &elements.sources)? {
+    if !has_fixed_rules(&mut nft)? || !has_chains_of(&mut nft, &elements.sources)? {
         differences.push(format!(
             "the rules of port mappings in nft table {TABLE} are missing or have been changed"
         ));

@@ -1,6 +1,7 @@
 //! ADD.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
@@ -11,6 +12,7 @@ use ipnet::IpNet;
 use super::conf::Settings;
 use super::plan::{self, Plan};
 use crate::attach::container::{Container, if_there};
+use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
@@ -18,6 +20,10 @@ use crate::attach::veth::{self, Pair};
 use crate::attach::{forward, mac, masq};
 use crate::host::rtnl::{AddressOptions, Change, NewRoute, RouteFilter, VethPair};
 use crate::host::{HostError, Rtnl, Sysctl};
+
+/// How long the kernel may take to notice that the host's end has a carrier. It drops what leaves there until then, and
+/// mostly needs microseconds.
+const CARRIER_BOUND: Duration = Duration::from_secs(10);
 
 pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
     let settings = Settings::read(request)?;
@@ -35,14 +41,22 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         undo.push(|| ipam.del(attachment));
         let plan = plan::plan(&leased)?;
         add.ensure_forwarding(&plan)?;
+        if add.settings.masquerade.is_some() {
+            // As in DEL, rules go when nothing of the container stands any more that another ADD would restore them for.
+            undo.push(|| masq::remove(&add.owner));
+        }
         let (pair, mac) = add.connect(&plan, undo)?;
         if let Some(masquerade) = &add.settings.masquerade {
-            undo.push(|| masq::remove(&add.owner));
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
         add.set_up_host(&plan, &pair)?;
         add.container
             .configure(pair.peer_index, add.owner.ifname.as_str(), &plan.layer3)?;
+        add.host
+            .wait_until_forwarding(pair.host.index, CARRIER_BOUND)?;
+        let behind = Behind::Link(&pair.host.name);
+        let (host, network) = (&add.host, &add.owner.network);
+        forwarding::warn_of_dropped_traffic(host, network, behind, &plan.layer3.ips);
         Ok(add.result(leased, plan, &pair, mac))
     })
 }

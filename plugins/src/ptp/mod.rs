@@ -15,6 +15,7 @@ use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use cni_conf::result::CniResult;
 
+use crate::attach::forwarding::{self, Behind};
 use crate::attach::{detach, ipam};
 
 /// The plugin.
@@ -48,6 +49,7 @@ impl Plugin for Ptp {
             .masquerade
             .as_ref()
             .map_or(Ok(()), |masquerade| masquerade.status())?;
+        forwarding::warn_beforehand(request, Behind::NewPair)?;
         ipam::forward(request, &settings.ipam, Call::Status)
     }
 }

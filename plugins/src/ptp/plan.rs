@@ -29,7 +29,6 @@ pub(super) fn plan(leased: &CniResult) -> Result<Plan, Error> {
         routes: leased.routes.clone(),
         dad: false,
         through_gateway: true,
-        announce: true,
     };
     let (mut gateways, mut container) = (Vec::new(), Vec::new());
     for ip in &mut layer3.ips {

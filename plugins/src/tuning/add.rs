@@ -7,7 +7,8 @@ use cni_conf::result::CniResult;
 
 use super::allowlist;
 use super::conf::{self, Setting, Settings};
-use super::state::{Saved, Store};
+use super::saved::Saved;
+use super::state::Store;
 use crate::attach::chained;
 use crate::attach::container::Container;
 use crate::attach::undo::Undo;

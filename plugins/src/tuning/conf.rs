@@ -1,7 +1,7 @@
 //! Configuration of the `tuning` plugin.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::Error;
@@ -101,19 +101,9 @@ impl Settings {
     }
 }
 
-/// Where the values from before are saved. Read apart, since DEL and GC must work when the rest is invalid by now.
+/// Where the values from before are saved.
 pub(super) fn data_dir(request: &Request) -> Result<PathBuf, Error> {
-    #[derive(Default, Deserialize)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Place {
-        data_dir: String,
-    }
-    let place: Place = json::from_value(&request.conf)?;
-    match place.data_dir.as_str() {
-        "" => Ok(DEFAULT_DATA_DIR.into()),
-        dir if Path::new(dir).is_absolute() => Ok(dir.into()),
-        dir => Err(FieldError::new("dataDir", dir, "is no absolute path").into()),
-    }
+    settings::data_dir(request, DEFAULT_DATA_DIR)
 }
 
 fn mtu(mtu: Option<i64>) -> Result<Option<u32>, Error> {
@@ -210,6 +200,8 @@ fn parse(name: &str, ifname: Option<&IfName>) -> Result<Sysctl, crate::host::Hos
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use cni_conf::request::CniArgs;
     use cni_conf::version::SpecVersion;
     use serde_json::{Value, json};

@@ -9,6 +9,7 @@ mod allowlist;
 mod attributes;
 mod check;
 mod conf;
+mod saved;
 mod state;
 
 use cni_conf::dispatch::Plugin;

@@ -14,95 +14,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use cni_conf::error::{Code, Error};
-use cni_conf::json;
 use cni_conf::names::NetworkName;
 use cni_conf::request::{Attachment, AttachmentId, Request};
-use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
+use super::saved::Saved;
 use crate::attach::chained;
 use crate::attach::container::Container;
 use crate::attach::owner::fnv1a;
-use crate::attach::settings;
-use crate::host::rtnl::Link;
-
-/// Content of a file. Keys and types are the reference's as far as it has them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct Saved {
-    #[serde(skip_serializing_if = "String::is_empty")]
-    mac: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    promisc: Option<bool>,
-    #[serde(skip_serializing_if = "is_zero")]
-    mtu: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    allmulti: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tx_q_len: Option<u32>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    network: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    netns_cookie: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ifindex: Option<u32>,
-}
-
-fn is_zero(value: &u32) -> bool {
-    *value == 0
-}
-
-impl Saved {
-    /// What is saved of an interface. What an earlier plugin of the same list saved of it stays.
-    pub(super) fn new(
-        network: &NetworkName,
-        container: &Container,
-        link: &Link,
-        attributes: &Attributes,
-        earlier: Option<&Self>,
-    ) -> Self {
-        let this = Self {
-            network: network.to_string(),
-            // Before Linux 5.14 there is no cookie, and a file of an earlier plugin is not known again.
-            netns_cookie: container.netns.cookie().ok(),
-            ifindex: Some(link.index),
-            ..Self::default()
-        };
-        let attributes = match earlier {
-            Some(earlier) if earlier.is_of(&this) == Some(true) => {
-                earlier.attributes().or(attributes)
-            }
-            _ => *attributes,
-        };
-        Self {
-            mac: attributes
-                .mac
-                .map(|mac| mac.to_string())
-                .unwrap_or_default(),
-            promisc: attributes.promisc,
-            mtu: attributes.mtu.unwrap_or_default(),
-            allmulti: attributes.allmulti,
-            tx_q_len: attributes.tx_queue_len,
-            ..this
-        }
-    }
-
-    /// Whether both are about one interface; `None` if that can't be told.
-    fn is_of(&self, other: &Self) -> Option<bool> {
-        let (cookie, other_cookie) = (self.netns_cookie?, other.netns_cookie?);
-        Some((cookie, self.ifindex) == (other_cookie, other.ifindex))
-    }
-
-    fn attributes(&self) -> Attributes {
-        Attributes {
-            mac: settings::mac("mac", &self.mac).ok(),
-            mtu: Some(self.mtu).filter(|mtu| *mtu != 0),
-            promisc: self.promisc,
-            allmulti: self.allmulti,
-            tx_queue_len: self.tx_q_len,
-        }
-    }
-}
 
 /// The files of one network in a directory that networks share.
 pub(super) struct Store<'a> {
@@ -122,7 +41,7 @@ impl<'a> Store<'a> {
     pub(super) fn read(&self, id: &AttachmentId) -> Result<Option<Saved>, Error> {
         let path = self.path(id);
         match fs::read(&path) {
-            Ok(content) => Ok(parse(&content)),
+            Ok(content) => Ok(Saved::parse(&content)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed("read", &path, &error)),
         }
@@ -223,7 +142,7 @@ impl<'a> Store<'a> {
             return true;
         }
         let saved = match fs::read(path) {
-            Ok(content) if name.ends_with(".json") => parse(&content),
+            Ok(content) if name.ends_with(".json") => Saved::parse(&content),
             _ => None,
         };
         saved.is_some_and(|saved| saved.network == self.network.as_str())
@@ -247,11 +166,6 @@ impl<'a> Store<'a> {
 
 fn file_name(id: &AttachmentId) -> String {
     format!("{}_{}.json", id.container, id.ifname)
-}
-
-fn parse(content: &[u8]) -> Option<Saved> {
-    let value = serde_json::from_slice(content).ok()?;
-    json::from_value(&value).ok()
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

@@ -59,7 +59,9 @@ impl Tests {
             Ok(())
         });
         self.trials.push(match Self::missing(needs) {
-            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            Some(reason) => trial
+                .with_kind(format!("skipped: {reason}"))
+                .with_ignored_flag(true),
             None => trial,
         });
     }

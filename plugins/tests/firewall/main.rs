@@ -6,8 +6,11 @@ mod isolation;
 #[path = "../nft/node.rs"]
 mod node;
 mod open;
+mod restore;
 mod rules;
 mod scene;
+#[path = "../nft/scratch.rs"]
+mod scratch;
 
 use std::process::{Command, ExitCode};
 
@@ -23,7 +26,8 @@ pub(crate) struct Case {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let cases = [open::CASES, isolation::CASES, rules::CASES].concat();
+    let _scratch = scratch::make();
+    let cases = [open::CASES, isolation::CASES, rules::CASES, restore::CASES].concat();
     let trials = cases.into_iter().map(|case| {
         let reason = reason_to_skip(&case);
         if let Some(reason) = &reason {
@@ -40,7 +44,7 @@ fn main() -> ExitCode {
         };
         Trial::test(case.name, run)
             .with_ignored_flag(reason.is_some())
-            .with_kind(reason.unwrap_or_default())
+            .with_kind(reason.map_or_else(String::new, |reason| format!("skipped: {reason}")))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

@@ -36,7 +36,7 @@ pub(crate) const CASES: &[Case] = &[
     case("the_references_rules_stay_untouched", reference),
 ];
 
-const fn case(name: &'static str, run: fn()) -> Case {
+pub(crate) const fn case(name: &'static str, run: fn()) -> Case {
     Case {
         name,
         needs: &["nft", "ip", "iptables", "ip6tables"],
@@ -45,14 +45,14 @@ const fn case(name: &'static str, run: fn()) -> Case {
 }
 
 /// A host that drops, with nothing else on it.
-fn host(guard: &str) -> Node {
+pub(crate) fn host(guard: &str) -> Node {
     let node = Node::new();
     node.sh("ip link add cni0 type bridge; ip link set cni0 up");
     node.sh(guard);
     node
 }
 
-fn ruleset(node: &Node) -> String {
+pub(crate) fn ruleset(node: &Node) -> String {
     node.sh("nft -s list ruleset")
 }
 

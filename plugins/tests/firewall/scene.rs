@@ -1,6 +1,7 @@
 //! A host with two bridges and an outside, calls of the plugin on it, and who talks to whom.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cni_conf::dispatch::Plugin;
@@ -12,6 +13,7 @@ use plugins::firewall::Firewall;
 use serde_json::{Value, json};
 
 use crate::node::Node;
+use crate::scratch;
 
 /// How long one packet may take.
 const PATIENCE: Duration = Duration::from_millis(150);
@@ -90,25 +92,35 @@ impl Scene {
         }
     }
 
+    fn add(
+        &self,
+        conf: &Value,
+        container: &'static str,
+        pod: &Node,
+        links: [&'static str; 2],
+        addresses: &'static [&'static str],
+    ) {
+        let (conf, netns) = (conf.clone(), scratch::netns(pod));
+        self.host.run(move || {
+            add_inside(&conf, container, Some(netns), links, addresses)
+                .map(drop)
+                .unwrap()
+        });
+    }
+
     /// ADD of pod `a`, which must succeed.
     pub(crate) fn add_a(&self, conf: &Value) {
-        let conf = conf.clone();
-        self.host
-            .run(move || add(&conf, "a", "cni0", "vetha", &A).map(drop).unwrap());
+        self.add(conf, "a", &self.a, ["cni0", "vetha"], &A);
     }
 
     /// ADD of pod `b`, which must succeed.
     pub(crate) fn add_b(&self, conf: &Value) {
-        let conf = conf.clone();
-        self.host
-            .run(move || add(&conf, "b", "cni0", "vethb", &B).map(drop).unwrap());
+        self.add(conf, "b", &self.b, ["cni0", "vethb"], &B);
     }
 
     /// ADD of pod `c`, which must succeed.
     pub(crate) fn add_c(&self, conf: &Value) {
-        let conf = conf.clone();
-        self.host
-            .run(move || add(&conf, "c", "cni1", "vethc", &C).map(drop).unwrap());
+        self.add(conf, "c", &self.c, ["cni1", "vethc"], &C);
     }
 
     pub(crate) fn del(&self, conf: &Value, container: &'static str) {
@@ -173,7 +185,7 @@ pub(crate) fn conf(more: Value) -> Value {
 
 /// A configuration of another network.
 pub(crate) fn named(network: &str, more: Value) -> Value {
-    let mut conf = json!({"cniVersion": "1.1.0", "name": network, "type": "firewall"});
+    let mut conf = json!({"cniVersion": "1.1.0", "name": network, "type": "firewall", "dataDir": scratch::shared()});
     for (key, value) in more.as_object().unwrap() {
         conf[key] = value.clone();
     }
@@ -236,11 +248,23 @@ pub(crate) fn add(
     veth: &str,
     addresses: &[&str],
 ) -> Result<CniResult, Error> {
+    add_inside(conf, container, None, [bridge, veth], addresses)
+}
+
+/// ADD of a container in this namespace.
+pub(crate) fn add_inside(
+    conf: &Value,
+    container: &str,
+    netns: Option<PathBuf>,
+    [bridge, veth]: [&str; 2],
+    addresses: &[&str],
+) -> Result<CniResult, Error> {
     let previous = result(bridge, veth, addresses);
-    let passed_on = Firewall.add(
-        &request(conf, Some(previous.clone())),
-        &attachment(container),
-    )?;
+    let attachment = Attachment {
+        netns,
+        ..attachment(container)
+    };
+    let passed_on = Firewall.add(&request(conf, Some(previous.clone())), &attachment)?;
     assert_eq!(passed_on, previous);
     Ok(passed_on)
 }

@@ -69,7 +69,9 @@ impl Tests {
             Ok(())
         });
         self.trials.push(match self.missing(needs) {
-            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            Some(reason) => trial
+                .with_kind(format!("skipped: {reason}"))
+                .with_ignored_flag(true),
             None => trial,
         });
     }

@@ -1,6 +1,6 @@
 //! The judgement on the host's filter rules, checked against what they do to real packets.
 
-use plugins::attach::forwarding::{Path, judge};
+use plugins::attach::forwarding::{Behind, Path, judge};
 
 use crate::Case;
 use crate::node::Node;
@@ -36,7 +36,7 @@ const fn case(name: &'static str, needs: &'static [&'static str], run: fn()) -> 
 
 fn findings(address: &str) -> Vec<String> {
     let path = Path {
-        bridge: "br0",
+        behind: Behind::Link("br0"),
         address: address.parse().unwrap(),
         uplink: Some("up0"),
     };
@@ -64,7 +64,7 @@ fn docker() {
     let found = node.run(|| findings("10.1.0.5"));
     assert_eq!(found.len(), 1);
     assert!(
-        found[0].contains("chain ip filter FORWARD has the policy DROP"),
+        found[0].contains("chain ip filter FORWARD drops"),
         "{found:?}"
     );
     assert!(
@@ -104,6 +104,8 @@ fn native() {
         ("ip saddr 10.2.0.0/16 accept", 1, 1),
         ("meta nfproto ipv4 accept", 0, 1),
         ("meta l4proto tcp accept", 0, 0),
+        ("meta l4proto { icmp, ipv6-icmp } accept", 1, 1),
+        ("ct status dnat accept", 1, 1),
         ("iifname != \"eth5\" counter accept", 0, 0),
         ("iifname \"br0\" drop", 1, 1),
     ] {

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         };
         Trial::test(case.name, run)
             .with_ignored_flag(reason.is_some())
-            .with_kind(reason.unwrap_or_default())
+            .with_kind(reason.map_or_else(String::new, |reason| format!("skipped: {reason}")))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

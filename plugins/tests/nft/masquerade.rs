@@ -227,7 +227,7 @@ fn bridged() {
     scene.assert_seen(&scene.outside, "192.0.2.2", "192.0.2.1");
 }
 
-fn member(container: &str, addresses: &[&str]) -> Member {
+pub(crate) fn member(container: &str, addresses: &[&str]) -> Member {
     Member {
         owner: owner("podnet", container),
         addresses: nets(addresses),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::Case;
 use crate::node::Node;
 use crate::scene::{Backend, Call, Client, Over, Scene, ask, ask_in_vain, serve, state_of};
+use crate::scratch;
 
 pub(crate) const CASES: &[Case] = &[
     case("a_mapped_port_answers_from_everywhere", everywhere),
@@ -51,7 +52,7 @@ pub(crate) const CASES: &[Case] = &[
     case("adds_and_dels_in_a_storm_leave_nothing", storm),
 ];
 
-const fn case(name: &'static str, run: fn(Backend)) -> Case {
+pub(crate) const fn case(name: &'static str, run: fn(Backend)) -> Case {
     Case {
         name,
         needs: &["nft", "ip", "iptables", "ip6tables"],
@@ -327,7 +328,7 @@ fn overlaps(backend: Backend) {
 }
 
 /// Runs `work(n)` for each n in a process-like fashion: a thread of its own in the same namespace.
-fn at_once<T: Send + 'static>(
+pub(crate) fn at_once<T: Send + 'static>(
     node: &Node,
     count: u16,
     work: impl Fn(u16) -> T + Send + Copy + 'static,
@@ -423,7 +424,8 @@ fn bare_del(backend: Backend) {
     let scene = Scene::new();
     let mut call = Call::new(backend, "abc", both(8080, 80));
     scene.add(&call);
-    call.conf = json!({"backend": "nonsense", "runtimeConfig": {"portMappings": "nonsense"}});
+    call.conf = json!({"backend": "nonsense", "runtimeConfig": {"portMappings": "nonsense"},
+        "dataDir": scratch::own()});
     scene.del(&call);
     assert_eq!(scene.state(), "");
     assert_eq!(scene.route_localnet(), "0");
@@ -544,10 +546,21 @@ fn sctp(backend: Backend) {
     let scene = Scene::new();
     crate::scene::serve_sctp(&scene.pod, "10.1.0.5:80");
     let mappings = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "sctp"}]);
-    scene.add(&Call::new(backend, "abc", mappings));
-    for node in [&scene.outside, &scene.host, &scene.neighbour, &scene.pod] {
-        assert_eq!(crate::scene::ask_sctp(node, "192.0.2.1:8080"), "sctp");
+    let call = Call::new(backend, "abc", mappings);
+    scene.add(&call);
+    for (node, address) in [
+        (&scene.outside, "192.0.2.1:8080"),
+        (&scene.host, "192.0.2.1:8080"),
+        (&scene.host, "127.0.0.1:8080"),
+        (&scene.neighbour, "192.0.2.1:8080"),
+        (&scene.pod, "192.0.2.1:8080"),
+    ] {
+        let answer = crate::scene::ask_sctp(node, address);
+        assert_eq!(answer.expect("an answer"), "sctp", "{address}");
     }
+    scene.del(&call);
+    let refused = crate::scene::ask_sctp(&scene.outside, "192.0.2.1:8080");
+    assert!(refused.is_err(), "nobody listens any more: {refused:?}");
 }
 
 fn storm(backend: Backend) {

@@ -5,7 +5,10 @@ mod iptables;
 mod nftables;
 #[path = "../nft/node.rs"]
 mod node;
+mod restore;
 mod scene;
+#[path = "../nft/scratch.rs"]
+mod scratch;
 
 use std::process::{Command, ExitCode};
 
@@ -23,12 +26,15 @@ pub(crate) struct Case {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
+    let _scratch = scratch::make();
     let on = |backend: Backend, cases: &[Case]| -> Vec<(Backend, Case)> {
         cases.iter().map(|case| (backend, *case)).collect()
     };
     let cases = [
         on(Backend::Nftables, alike::CASES),
         on(Backend::Iptables, alike::CASES),
+        on(Backend::Nftables, restore::CASES),
+        on(Backend::Iptables, restore::CASES),
         on(Backend::Nftables, nftables::CASES),
         on(Backend::Iptables, iptables::CASES),
     ]
@@ -50,7 +56,7 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run)
             .with_ignored_flag(reason.is_some())
-            .with_kind(reason.unwrap_or_default())
+            .with_kind(reason.map_or_else(String::new, |reason| format!("skipped: {reason}")))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -71,5 +77,8 @@ fn reason_to_skip(case: &Case) -> Option<String> {
                 .output();
             !found.is_ok_and(|output| output.status.success())
         })
-        .map(|program| format!("no {program}"))
+        .map(|program| match *program {
+            "sctp" => "this kernel has no SCTP: run modprobe sctp".to_owned(),
+            program => format!("no {program}"),
+        })
 }

@@ -1,8 +1,9 @@
 //! A host with two pods on a bridge and an outside in front of it, calls of the plugin, and traffic.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use plugins::portmap::Portmap;
 use serde_json::{Value, json};
 
 use crate::node::Node;
+use crate::scratch;
 
 /// How long an answer may take that is expected.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,16 +60,16 @@ pub(crate) fn serve_sctp(node: &Node, address: &str) {
 }
 
 /// The answer to a question over SCTP.
-pub(crate) fn ask_sctp(node: &Node, to: &str) -> String {
+pub(crate) fn ask_sctp(node: &Node, to: &str) -> io::Result<String> {
     let to: SocketAddrV4 = to.parse().expect("success");
     node.run(move || {
-        let socket = sctp_socket().expect("success");
-        connect(socket.as_raw_fd(), &SockaddrIn::from(to)).expect("success");
+        let socket = sctp_socket()?;
+        connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).expect("success");
+        stream.set_read_timeout(Some(PATIENCE))?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).expect("success");
-        text
+        stream.read_to_string(&mut text)?;
+        Ok(text)
     })
 }
 
@@ -112,6 +114,8 @@ pub(crate) struct Call {
     pub(crate) container: String,
     pub(crate) conf: Value,
     pub(crate) addresses: Vec<&'static str>,
+    /// The container's namespace.
+    pub(crate) netns: Option<PathBuf>,
 }
 
 impl Call {
@@ -122,10 +126,17 @@ impl Call {
             container: container.to_owned(),
             conf: json!({
                 "backend": backend.name(),
+                "dataDir": scratch::shared(),
                 "runtimeConfig": {"portMappings": mappings},
             }),
             addresses: vec!["10.1.0.5/24", "fd00:1::5/64"],
+            netns: None,
         }
+    }
+
+    pub(crate) fn inside(mut self, node: &Node) -> Self {
+        self.netns = Some(scratch::netns(node));
+        self
     }
 
     pub(crate) fn on(mut self, network: &'static str) -> Self {
@@ -184,7 +195,7 @@ impl Call {
         Attachment {
             container: self.container.as_str().try_into().expect("success"),
             ifname: "eth0".try_into().expect("success"),
-            netns: None,
+            netns: self.netns.clone(),
             args: CniArgs::default(),
             netns_override: false,
         }

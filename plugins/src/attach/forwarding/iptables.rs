@@ -180,7 +180,7 @@ mod tests {
 
     fn stopped(listing: &str, bridge: &str, outbound: bool) -> bool {
         let path = super::super::Path {
-            bridge,
+            behind: super::super::Behind::Link(bridge),
             address: "10.1.0.5".parse().unwrap(),
             uplink: Some("eth0"),
         };

@@ -1,11 +1,13 @@
 //! Will the host's filter rules let a container's packets through? A look, never a change.
 //!
 //! Docker, for one, sets the policy of the chain FORWARD to DROP and lets its own bridges through alone:
-//! containers of everybody else reach the host and nothing beyond. Here the rules of every chain that
-//! drops by policy are followed for two packets, the first one of a container to the outside and the
-//! answer to it. What can't be decided (a match on something unknown) counts in the rules' favour: a
-//! finding is meant to be right, not complete.
+//! containers of everybody else reach the host and nothing beyond. firewalld rejects what no zone lets
+//! through, with the last rule of a chain whose policy is to accept. Here the rules of such chains are
+//! followed for two packets of TCP, the first one of a container to the outside and the answer to it. What
+//! can't be decided (a match on something unknown) counts in the rules' favour: a finding is meant to be
+//! right, not complete.
 
+mod advice;
 mod iptables;
 mod nft;
 mod verdict;
@@ -14,18 +16,51 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use advice::{warn_beforehand, warn_of_dropped_traffic};
+
 use crate::host::HostError;
 use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, family_name};
+
+/// firewalld's table.
+const FIREWALLD: &str = "firewalld";
 
 /// Which packets are meant.
 #[derive(Debug, Clone, Copy)]
 pub struct Path<'a> {
-    /// The interface that containers are behind.
-    pub bridge: &'a str,
+    /// Where containers are.
+    pub behind: Behind<'a>,
     /// A container's address, or one that a container may get.
     pub address: IpAddr,
     /// The interface of the host's default route, as far as there is one.
     pub uplink: Option<&'a str>,
+}
+
+/// What containers are behind, as seen from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind<'a> {
+    /// This interface: a bridge, or the host's end of a pair.
+    Link(&'a str),
+    /// The host's end of a pair that is yet to be made.
+    NewPair,
+}
+
+impl Behind<'_> {
+    /// The interface's name, or one that it may get ([`super::owner`]).
+    fn name(&self) -> &str {
+        match self {
+            Self::Link(name) => name,
+            Self::NewPair => "veth00000000",
+        }
+    }
+}
+
+impl fmt::Display for Behind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Link(name) => name,
+            Self::NewPair => "a container's veth pair",
+        })
+    }
 }
 
 /// A chain that drops what a container sends or gets.
@@ -33,8 +68,8 @@ pub struct Path<'a> {
 pub struct Finding {
     /// The chain: `ip filter FORWARD`.
     pub chain: String,
-    /// The interface that containers are behind.
-    pub bridge: String,
+    /// What containers are behind, in words.
+    pub behind: String,
     /// Whether packets from the container are dropped; else the answers to them.
     pub outbound: bool,
 }
@@ -43,7 +78,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             chain,
-            bridge,
+            behind,
             outbound,
         } = self;
         let packets = if *outbound {
@@ -53,14 +88,14 @@ impl fmt::Display for Finding {
         };
         write!(
             f,
-            "the host's filter rules drop {packets} {bridge}: chain {chain} has the policy DROP and no \
-             rule that lets them through; add the plugin `firewall` after this one in the network \
+            "the host's filter rules drop {packets} {behind}: chain {chain} drops what no rule lets \
+             through, and none is for them; add the plugin `firewall` after this one in the network \
              configuration, or allow them in that chain"
         )
     }
 }
 
-/// Whether anything on this host drops forwarded packets by policy at all: one netlink round trip, which spares the
+/// Whether anything on this host may drop forwarded packets that no rule is about: one netlink round trip, which spares the
 /// rest of the look on most hosts.
 ///
 /// # Errors
@@ -71,7 +106,7 @@ pub fn may_drop(address: IpAddr) -> Result<bool, HostError> {
 
 /// The chains that stop packets on `path`, none when all is well.
 ///
-/// Costs one netlink round trip when no chain of the forward hook drops by policy, which is a kernel's
+/// Costs one netlink round trip when no chain of the forward hook is known to drop, which is a kernel's
 /// default, and a child process for each that does.
 ///
 /// # Errors
@@ -103,7 +138,7 @@ pub fn judge(path: &Path<'_>) -> Result<Vec<Finding>, HostError> {
     Ok(findings)
 }
 
-/// The base chains of the forward hook that drop by policy, for the family of `address`.
+/// The base chains of the forward hook that drop by policy, and firewalld's, for the family of `address`.
 fn dropping_chains(address: IpAddr) -> Result<Vec<Chain>, HostError> {
     let own = if address.is_ipv4() {
         Family::IPv4
@@ -112,10 +147,11 @@ fn dropping_chains(address: IpAddr) -> Result<Vec<Chain>, HostError> {
     };
     let mut chains = Nft::open()?.chains(None)?;
     chains.retain(|chain| {
-        let stops = chain
-            .base
-            .as_ref()
-            .is_some_and(|base| base.hook == FORWARD_HOOK && base.drops && base.kind == "filter");
+        let stops = chain.base.as_ref().is_some_and(|base| {
+            base.hook == FORWARD_HOOK
+                && base.kind == "filter"
+                && (base.drops || chain.table == FIREWALLD)
+        });
         stops && (chain.family == Family::Inet || chain.family == own)
     });
     Ok(chains)
@@ -132,20 +168,23 @@ fn first_stopped(
         .find(|outbound| rules.surely_drops(chain, &packet(path, *outbound)))
         .map(|outbound| Finding {
             chain: name.to_owned(),
-            bridge: path.bridge.to_owned(),
+            behind: path.behind.to_string(),
             outbound,
         })
 }
 
 /// A packet between the container and an address of the outside that nobody has rules for (RFC 5737,
 /// RFC 3849).
-fn packet<'a>(path: &Path<'a>, outbound: bool) -> verdict::Packet<'a> {
+fn packet<'a>(path: &'a Path<'a>, outbound: bool) -> verdict::Packet<'a> {
     let outside: IpAddr = if path.address.is_ipv4() {
         Ipv4Addr::new(203, 0, 113, 77).into()
     } else {
         Ipv6Addr::new(0x2001, 0xdb8, 0x77, 0, 0, 0, 0, 0x77).into()
     };
-    let (inner, outer) = ((Some(path.bridge), path.address), (path.uplink, outside));
+    let (inner, outer) = (
+        (Some(path.behind.name()), path.address),
+        (path.uplink, outside),
+    );
     let (from, to) = if outbound {
         (inner, outer)
     } else {

@@ -131,6 +131,7 @@ fn fit(left: &Value, right: &Value, packet: &Packet<'_>) -> Fit {
         return match (key, right.as_str()) {
             ("iifname" | "iif", Some(name)) => interface_fits(packet.iif, name),
             ("oifname" | "oif", Some(name)) => interface_fits(packet.oif, name),
+            ("l4proto", Some(protocol)) => (protocol == "tcp").into(),
             ("nfproto", Some(family)) => (family == family_of(packet.source)).into(),
             ("mark", _) => right
                 .as_u64()
@@ -142,6 +143,10 @@ fn fit(left: &Value, right: &Value, packet: &Packet<'_>) -> Fit {
         return right
             .as_str()
             .map_or(Fit::Unknown, |state| (state == packet.state).into());
+    }
+    // Only packets of connections whose destination was translated have this one.
+    if left["ct"]["key"] == "status" && right == "dnat" {
+        return Fit::No;
     }
     let (protocol, field) = (&left["payload"]["protocol"], &left["payload"]["field"]);
     let address = match field.as_str() {

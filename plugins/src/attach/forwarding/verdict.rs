@@ -87,11 +87,16 @@ impl Ruleset {
         self.dropping.iter().any(|name| name == chain)
     }
 
-    /// Whether base chain `chain`, which drops by policy, surely drops the packet.
+    /// Whether base chain `chain` surely drops the packet.
     pub(super) fn surely_drops(&self, chain: &str, packet: &Packet<'_>) -> bool {
         let mut may_pass = false;
         let end = self.follow(chain, packet, DEPTH, &mut may_pass);
-        end != End::Accept && !may_pass
+        let stopped = match end {
+            End::Accept => false,
+            End::Drop => true,
+            End::Back => self.drops(chain),
+        };
+        stopped && !may_pass
     }
 
     /// Follows the packet through a chain. Sets `may_pass` when a rule that may be about it might lead to

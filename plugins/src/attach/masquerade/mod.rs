@@ -17,6 +17,9 @@ mod nftables;
 mod reference;
 mod rules;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
@@ -58,6 +61,26 @@ pub struct Member {
     pub addresses: Vec<IpNet>,
 }
 
+impl Masquerade<'_> {
+    /// Of containers that were said to live on the network, the others, each address once and without those that are
+    /// this container's own by now.
+    fn others(&self, members: Vec<Member>) -> Vec<Member> {
+        let mut seen: BTreeSet<IpAddr> = self.addresses.iter().map(IpNet::addr).collect();
+        let others = members.into_iter().filter(|member| {
+            member.owner.network == self.owner.network && member.owner != *self.owner
+        });
+        others
+            .map(|mut member| {
+                member
+                    .addresses
+                    .retain(|address| seen.insert(address.addr()));
+                member
+            })
+            .filter(|member| !member.addresses.is_empty())
+            .collect()
+    }
+}
+
 /// Something that masquerade keeps for an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -70,10 +93,10 @@ pub struct Kept {
 /// Makes sure that the container's addresses are masqueraded as `wanted` says, and that the network's
 /// rules are those of its configuration, for the containers already there too.
 ///
-/// `living` is called only when a part of the network's rules had vanished, as after `nft flush ruleset`
-/// (and when there was none yet), and gives the containers that live on this network; they get back what
-/// they had. It is called a second time after the rules were made: a container that is gone by then is
-/// taken out again, and the DEL of one that goes later finds it in [`Removal::finish`].
+/// `living` is called only when a part of the network's rules had vanished, as after `nft flush ruleset` or
+/// `iptables -t nat -F` (and when there was none yet), and gives the containers that live on this network; they get
+/// back what they had. It is called a second time after the rules were made: a container that is gone by then
+/// is taken out again, and the DEL of one that goes later finds it in [`Removal::finish`].
 ///
 /// # Errors
 /// [`HostError::ProgramMissing`] when `nft` (or `iptables`) is needed and not installed; otherwise
@@ -81,14 +104,14 @@ pub struct Kept {
 pub fn ensure(wanted: &Masquerade<'_>, living: &dyn Fn() -> Vec<Member>) -> Result<(), HostError> {
     match wanted.backend {
         Backend::Nftables => nftables::ensure(wanted, living),
-        Backend::Iptables => iptables::ensure(wanted),
+        Backend::Iptables => iptables::ensure(wanted, living),
     }
 }
 
 /// A removal that has begun. See [`begin_removal`].
-#[must_use = "an element that a concurrent ADD restored stays behind without finish()"]
+#[must_use = "chains, and elements that a concurrent ADD restored, stay behind without finish()"]
 pub struct Removal {
-    network: NetworkName,
+    owner: Owner,
     comment: String,
     nft: Nft,
     taken: nftables::Taken,
@@ -108,10 +131,8 @@ pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
     let mut nft = Nft::open()?;
     let comment = comment::of(owner);
     let taken = nftables::remove(&mut nft, &owner.network, &|found| found == comment)?;
-    // Both may have something: the backend was changed, and nftables took in the containers that it found alive.
-    iptables::remove(&mut nft, owner)?;
     Ok(Removal {
-        network: owner.network.clone(),
+        owner: owner.clone(),
         comment,
         nft,
         taken,
@@ -119,14 +140,22 @@ pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
 }
 
 impl Removal {
-    /// Takes out what a concurrent [`ensure`] put back because the container seemed to be alive. To be
-    /// called when by all that `living` looks at it no longer is.
+    /// Takes out the chains of iptables, which there is no reason to begin with, and what a concurrent [`ensure`] put
+    /// back because the container seemed to be alive. To be called when by all that `living` looks at it no
+    /// longer is.
     ///
     /// # Errors
     /// As [`begin_removal`].
     pub fn finish(mut self) -> Result<(), HostError> {
+        let elements = self.take_out_again();
+        // Both may have something: the backend was changed, and either takes in the containers that it finds alive.
+        elements.and(iptables::remove(&mut self.nft, &self.owner))
+    }
+
+    fn take_out_again(&mut self) -> Result<(), HostError> {
         if self.taken.is_empty() || nftables::is_back(&mut self.nft, &self.taken)? {
-            nftables::remove(&mut self.nft, &self.network, &|found| found == self.comment)?;
+            let network = &self.owner.network;
+            nftables::remove(&mut self.nft, network, &|found| found == self.comment)?;
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ fn beginning_of_comment(owner: &Owner) -> String {
 pub(super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
     let chain = chain_of(owner);
     for version in Version::ALL {
-        iptables::remove_chain(nft, version, &chain)?;
+        iptables::remove_chain(nft, version, &chain, None)?;
     }
     if nft.chain(CHAIN)?.is_none() {
         return Ok(());

@@ -11,7 +11,9 @@ use cni_conf::names::NetworkName;
 
 use super::Kept;
 use super::guard::IpTable;
+use super::names::belongs_to;
 use super::wanted::Wanted;
+use crate::attach::rules_lock;
 use crate::host::HostError;
 use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command};
 use crate::host::program::Program;
@@ -59,7 +61,7 @@ impl IpTable {
         purpose: &str,
         plan: impl Fn(&Listing) -> Vec<String>,
     ) -> Result<(), HostError> {
-        let _lock = super::lock()?;
+        let _lock = rules_lock::take()?;
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -80,13 +82,35 @@ impl IpTable {
     }
 }
 
-/// Makes sure of the shared rules and of the container's own.
-pub(super) fn ensure(table: IpTable, wanted: &Wanted) -> Result<(), HostError> {
-    if plan::concerns(table.v6, wanted) {
-        let purpose = format!("let traffic of {} through", wanted.comment);
-        table.change(&purpose, |listing| listing.ensure(table.v6, wanted))?;
+/// Makes sure of the shared rules and of the container's own, and of those of the `others` where none of the network has
+/// any.
+pub(super) fn ensure<'a>(
+    table: IpTable,
+    network: &NetworkName,
+    wanted: &Wanted,
+    others: &dyn Fn() -> &'a [Wanted],
+) -> Result<(), HostError> {
+    if !plan::concerns(table.v6, wanted) {
+        return Ok(());
     }
-    Ok(())
+    let purpose = format!("let traffic of {} through", wanted.comment);
+    table.change(&purpose, |listing| {
+        if listing.owned().any(|(owner, _)| belongs_to(network, owner)) {
+            return listing.ensure(table.v6, wanted);
+        }
+        let mut lines = Vec::new();
+        let concerned = |other: &&Wanted| plan::concerns(table.v6, other);
+        for one in others().iter().filter(concerned).chain([wanted]) {
+            // They share chains and jumps.
+            let missing = listing.ensure(table.v6, one).into_iter();
+            lines.extend(
+                missing
+                    .filter(|line| !lines.contains(line))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        lines
+    })
 }
 
 /// Takes out the rules of the network's owners whom `condemned` says so of, and the shared rules that nobody needs any

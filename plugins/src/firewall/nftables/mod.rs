@@ -15,6 +15,7 @@ use super::Kept;
 use super::guard::{self, Guard};
 use super::select::Backends;
 use super::wanted::{Isolation, Wanted};
+use crate::attach::rules_lock;
 use crate::attach::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{
@@ -63,19 +64,30 @@ impl Place {
 
 /// What is missing or out of date.
 struct Stale {
+    /// Whether our own table knows nothing of the network.
+    blank: bool,
     own: bool,
     guards: Vec<Guard>,
 }
 
-/// Makes sure of the rules and puts the container's addresses into the sets.
-pub(super) fn ensure(wanted: &Wanted, backends: &Backends) -> Result<(), HostError> {
+/// Makes sure of the rules and puts the container's addresses into the sets, and those of the `others` where our own
+/// table knows nothing of the network.
+pub(super) fn ensure<'a>(
+    wanted: &Wanted,
+    backends: &Backends,
+    others: &dyn Fn() -> &'a [Wanted],
+) -> Result<(), HostError> {
     let mut nft = Nft::open()?;
-    let (mut attempt, mut everything) = (0, false);
+    let (mut attempt, mut everything, mut blank) = (0, false, false);
     loop {
         attempt += 1;
         let guards = guard::look(&mut nft, backends.with_iptables)?.native;
-        let outcome = repair(&mut nft, wanted, &guards, everything)
-            .and_then(|()| claim(&mut nft, wanted, &guards));
+        let outcome = repair(&mut nft, wanted, &guards, everything).and_then(|was_blank| {
+            blank |= was_blank;
+            let others = if blank { others() } else { &[] };
+            let mut all = others.iter().chain([wanted]);
+            all.try_for_each(|one| claim(&mut nft, one, &guards))
+        });
         match outcome {
             Err(error) if attempt == ATTEMPTS => return Err(error),
             Err(error) if error.is_missing() => everything = true,
@@ -88,26 +100,29 @@ pub(super) fn ensure(wanted: &Wanted, backends: &Backends) -> Result<(), HostErr
 }
 
 /// Installs what is missing or out of date. Only one of us at a time does that or takes rules away, and looks again when
-/// it is its turn: the rule in a guard's chain is to be there once.
+/// it is its turn: the rule in a guard's chain is to be there once. Says whether nothing was known of the network.
 fn repair(
     nft: &mut Nft,
     wanted: &Wanted,
     guards: &[Guard],
     everything: bool,
-) -> Result<(), HostError> {
+) -> Result<bool, HostError> {
     let stale = find_stale(nft, wanted, guards)?;
     if !everything && !stale.own && stale.guards.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    let _lock = super::lock()?;
+    let blank = everything || stale.blank;
+    let _lock = rules_lock::take()?;
     let stale = match everything {
         true => Stale {
+            blank,
             own: true,
             guards: guards.to_vec(),
         },
         false => find_stale(nft, wanted, guards)?,
     };
-    install(nft, wanted, &stale)
+    install(nft, wanted, &stale)?;
+    Ok(blank)
 }
 
 fn find_stale(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<Stale, HostError> {
@@ -121,7 +136,11 @@ fn find_stale(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<Stale,
             stale.push(guard.clone());
         }
     }
-    Ok(Stale { own, guards: stale })
+    Ok(Stale {
+        blank: !members.contains(&true),
+        own,
+        guards: stale,
+    })
 }
 
 fn has_own_rules(nft: &mut Nft, wanted: &Wanted) -> Result<bool, HostError> {
@@ -285,7 +304,7 @@ fn claim(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<(), HostErr
         Err(error) if error.is_exists() => {}
         outcome => return outcome,
     }
-    let _lock = super::lock()?;
+    let _lock = rules_lock::take()?;
     let mut batch = begin();
     for (place, element) in &elements {
         let present = nft.element(place.object(), element)?;
@@ -361,6 +380,17 @@ fn elements_of(nft: &mut Nft, place: &Place) -> Result<Vec<Element>, HostError> 
         Err(error) if error.is_missing() => Ok(Vec::new()),
         outcome => outcome,
     }
+}
+
+/// The addresses of the network's containers.
+pub(super) fn members(network: &str) -> Result<Vec<IpAddr>, HostError> {
+    let mut nft = Nft::open()?;
+    let mut members = Vec::new();
+    for v6 in [false, true] {
+        let elements = elements_of(&mut nft, &Place::own(rules::members_set(network, v6)))?;
+        members.extend(elements.iter().filter_map(Element::as_address));
+    }
+    Ok(members)
 }
 
 /// A sentence for each difference between what is there and what is wanted.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use super::{ATTEMPTS, Foreign, Place, elements_of, foreign, rules};
+use crate::attach::rules_lock;
 use crate::attach::table::{self, TABLE, unless_in_use};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, Verdict};
@@ -113,7 +114,7 @@ fn dismantle(
     foreign: &[Foreign],
     sets: &[String],
 ) -> Result<(), HostError> {
-    let _lock = super::super::lock()?;
+    let _lock = rules_lock::take()?;
     let mut batch = Batch::new();
     let (jump, ours) = (rules::jump_comment(network), rules::guard_chain(network));
     let mut admins = Vec::new();

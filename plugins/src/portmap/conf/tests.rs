@@ -1,5 +1,6 @@
 //! Tables of what is read and what is refused.
 
+use cni_conf::error::Code;
 use cni_conf::version::SpecVersion;
 use serde_json::{Value, json};
 

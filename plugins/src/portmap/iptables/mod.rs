@@ -31,51 +31,91 @@ use super::conf::IptablesSettings;
 use super::plan::Forward;
 use super::{Condemned, Kept, Wanted, conflict, localnet, nftables};
 use crate::attach::nat_table::{Version, printable};
+use crate::attach::rules_lock;
+use crate::host::HostError;
 use crate::host::nft::Nft;
-use crate::host::{HostError, Sysctl};
-
-/// Keeps two of us from changing the tables of one namespace at once. Which setting's file it is does not matter.
-fn lock() -> Result<impl Drop, HostError> {
-    Sysctl::ipv4_forwarding().lock()
-}
 
 /// Makes sure that everything is forwarded as wanted. A port that another attachment has is an error that names it.
-pub(super) fn ensure(wanted: &Wanted<'_>, settings: &IptablesSettings) -> Result<(), Error> {
+/// `restore` is called, without the lock, where nobody has a rule: for the first mapped port and after a flush.
+pub(super) fn ensure(
+    wanted: &Wanted<'_>,
+    settings: &IptablesSettings,
+    restore: &dyn Fn(),
+) -> Result<(), Error> {
     let purpose = "map ports with iptables";
-    let _lock = lock()?;
+    let mut lock = rules_lock::take()?;
     let mut nft = Nft::open()?;
     nftables::refuse_taken(&mut nft, wanted)?;
-    let owner = printable(&wanted.comment);
+    let mut restored = false;
     for version in Version::ALL {
-        let forwards = of_version(version, wanted);
-        if forwards.is_empty() {
+        if of_version(version, wanted).is_empty() {
             continue;
         }
-        let state = State::read(&mut nft, version, purpose)?;
-        refuse_taken(&state, &owner, &forwards)?;
-        let localnet = match wanted.localhost().filter(|_| version == Version::V4) {
-            Some(address) => localnet::to_open(&mut nft, address, &|interface| {
-                state
-                    .entries()
-                    .any(|entry| entry.localnet.as_deref() == Some(interface))
-            })?,
-            None => None,
-        };
-        let chain = chain_of(&wanted.comment);
-        let mut nat = state.creation(&mut nft, purpose)?;
-        nat.push(format!(":{chain} - [0:0]"));
-        nat.extend(state.rule_removal(&|found| found == owner));
-        nat.extend(plan(version, wanted, settings, localnet.as_deref()));
-        let raw = match wanted.localhost() {
-            Some(_) if version == Version::V4 => guard_creation(purpose)?,
-            _ => Vec::new(),
-        };
-        version.restore(purpose, &[("raw", &raw), ("nat", &nat)])?;
-        if let Some(interface) = localnet {
-            localnet::route_localnet(&interface).ensure("1")?;
+        let mut state = State::read(&mut nft, version, purpose)?;
+        if state.is_over(&|_| false) && !restored {
+            drop(lock);
+            restore();
+            restored = true;
+            lock = rules_lock::take()?;
+            state = State::read(&mut nft, version, purpose)?;
         }
+        ensure_version(&mut nft, &state, wanted, settings)?;
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// The same for one version of IP, of which `state` tells what is there.
+fn ensure_version(
+    nft: &mut Nft,
+    state: &State,
+    wanted: &Wanted<'_>,
+    settings: &IptablesSettings,
+) -> Result<(), Error> {
+    let (version, purpose) = (state.version, "map ports with iptables");
+    let owner = printable(&wanted.comment);
+    refuse_taken(state, &owner, &of_version(version, wanted))?;
+    let localhost = wanted.localhost().filter(|_| version == Version::V4);
+    let localnet = match localhost {
+        Some(address) => localnet::to_open(nft, address, &|interface| {
+            state
+                .entries()
+                .any(|entry| entry.localnet.as_deref() == Some(interface))
+        })?,
+        None => None,
+    };
+    let mut nat = state.creation(nft, purpose)?;
+    nat.push(format!(":{} - [0:0]", chain_of(&wanted.comment)));
+    nat.extend(state.rule_removal(&|found| found == owner));
+    nat.extend(plan(version, wanted, settings, localnet.as_deref()));
+    let raw = match localhost {
+        Some(_) => guard_creation(purpose)?,
+        None => Vec::new(),
+    };
+    version.restore(purpose, &[("raw", &raw), ("nat", &nat)])?;
+    if let Some(interface) = localnet {
+        localnet::route_localnet(&interface).ensure("1")?;
     }
     Ok(())
+}
+
+/// Whether no rule leads to the chain of all mapped ports, of a version of IP that this is about. Where that can't be
+/// seen without asking `iptables`, it counts as no.
+pub(super) fn is_forgotten(wanted: &Wanted<'_>) -> Result<bool, HostError> {
+    let mut nft = Nft::open()?;
+    for version in Version::ALL {
+        if of_version(version, wanted).is_empty() || version.has_legacy_table() {
+            continue;
+        }
+        let Some(chain) = nft.chain(version.nat().object(PORTS))? else {
+            return Ok(true);
+        };
+        // Rules in it count as uses too, and it has none after a flush.
+        if chain.uses == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn refuse_taken(state: &State, owner: &str, forwards: &[&Forward]) -> Result<(), Error> {
@@ -111,7 +151,7 @@ pub(super) fn remove(condemned: &Condemned<'_>, thorough: bool) -> Result<Vec<Fo
             None => continue,
         }
         if lock_held.is_none() {
-            lock_held = Some(lock()?);
+            lock_held = Some(rules_lock::take()?);
         }
         removed.extend(remove_version(&mut nft, version, condemned)?);
     }

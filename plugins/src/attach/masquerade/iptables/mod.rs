@@ -2,9 +2,10 @@
 //!
 //! Each attachment has a chain of its own in the table `nat`, named `TRESTLE-MASQ-` and 15 hexadecimal
 //! digits of a hash of its owner, and a rule in POSTROUTING for each address that leads there and has the
-//! owner as its comment:
+//! owner as its comment. Each network has a mark, an empty chain and the rule that leads there:
 //!
 //! ```text
+//! -A POSTROUTING -m comment --comment "network podnet" -j TRESTLE-NET-0123456789abcde
 //! -A POSTROUTING -s 10.1.0.5/32 -m comment --comment podnet/CONTAINER/eth0 -j TRESTLE-MASQ-0123456789abcde
 //! -A TRESTLE-MASQ-0123456789abcde -d 10.1.0.0/24 -j RETURN
 //! -A TRESTLE-MASQ-0123456789abcde -d 224.0.0.0/4 -j RETURN
@@ -12,20 +13,34 @@
 //! -A TRESTLE-MASQ-0123456789abcde -j MASQUERADE --random-fully
 //! ```
 //!
+//! The mark does nothing but vanish when somebody flushes POSTROUTING: an ADD that does not find it, which takes one
+//! look at one chain, makes the rules of the network's other containers again. It comes with the network's first
+//! container and goes with the last.
+//!
 //! Rules go to the end of POSTROUTING, behind those of kube-proxy, and come and go in one transaction
-//! of `iptables-restore`. What iptables made with nftables underneath can be seen by netlink, so that
-//! looking for a chain that isn't there starts no process; only where the kernel has a nat table of the
-//! old kind, which is not visible there, `iptables` itself is asked. `--random-fully` needs iptables 1.6.2.
+//! of `iptables-restore`. While one process of ours takes rules out or makes a mark, no other adds any, lest the last
+//! container of a network take the mark along that the next one counts on.
+//!
+//! What iptables made with nftables underneath can be seen by netlink, so that looking for a chain that isn't there
+//! starts no process; only where the kernel has a nat table of the old kind, which is not visible there, `iptables`
+//! itself is asked. `--random-fully` needs iptables 1.6.2.
 
+mod mark;
+mod remove;
+
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 
-use super::{Kept, Masquerade};
-use crate::attach::comment;
+pub(super) use self::remove::{gc, remove, remove_chain};
+
+use self::remove::remove_locked;
+use super::{Kept, Masquerade, Member};
 use crate::attach::nat_table::{Version, printable};
 use crate::attach::owner::{Owner, fnv1a};
+use crate::attach::{comment, rules_lock};
 use crate::host::HostError;
 use crate::host::iptables::{command, words};
 use crate::host::nft::Nft;
@@ -33,10 +48,13 @@ use crate::host::nft::Nft;
 /// What the names of our chains begin with.
 const PREFIX: &str = "TRESTLE-MASQ-";
 
+/// How many characters of a comment are sure not to be cut.
+const COMMENT_BEGINNING: usize = 100;
+
 /// The chain that leads to them.
 const POSTROUTING: &str = "POSTROUTING";
 
-/// How often a removal that another process crossed is tried again.
+/// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 5;
 
 /// Destinations that no translation helps. The same as with nftables.
@@ -48,16 +66,128 @@ fn never(version: Version) -> &'static [&'static str] {
 }
 
 /// See [`super::ensure`].
-pub(super) fn ensure(wanted: &Masquerade<'_>) -> Result<(), HostError> {
-    remove(&mut Nft::open()?, wanted.owner)?;
-    for version in Version::ALL {
-        let commands = plan(version, wanted);
-        if !commands.is_empty() {
-            let purpose = format!("masquerade {} with iptables", wanted.owner.path());
-            version.restore(&purpose, &[("nat", &commands)])?;
+pub(super) fn ensure(
+    wanted: &Masquerade<'_>,
+    living: &dyn Fn() -> Vec<Member>,
+) -> Result<(), HostError> {
+    let mut nft = Nft::open()?;
+    let plans = Version::ALL.map(|version| (version, plan(version, wanted)));
+    let plans: Vec<_> = plans
+        .into_iter()
+        .filter(|(_, own)| !own.is_empty())
+        .collect();
+    if add_to_marked(&mut nft, wanted, &plans)? {
+        return Ok(());
+    }
+    let _lock = rules_lock::take()?;
+    let others = OnceCell::new();
+    let look = || others.get_or_init(|| wanted.others(living())).as_slice();
+    for (version, own) in &plans {
+        until_uncrossed(|| ensure_version(&mut nft, *version, wanted, own, &look))?;
+    }
+    let Some(others) = others.get().filter(|others| !others.is_empty()) else {
+        return Ok(());
+    };
+    let still = living();
+    others
+        .iter()
+        .filter(|other| !still.iter().any(|member| member.owner == other.owner))
+        .try_for_each(|gone| remove_locked(&mut nft, &gone.owner, false))
+}
+
+/// Makes the rules of the container where those of the network are there, beside others who do that. Where they are not
+/// it does nothing and says so.
+fn add_to_marked(
+    nft: &mut Nft,
+    wanted: &Masquerade<'_>,
+    plans: &[(Version, Vec<String>)],
+) -> Result<bool, HostError> {
+    let _lock = rules_lock::share()?;
+    remove_locked(nft, wanted.owner, false)?;
+    for (version, _) in plans {
+        if !mark::is_there(nft, *version, &wanted.owner.network)? {
+            return Ok(false);
         }
     }
-    Ok(())
+    for (version, own) in plans {
+        put(*version, wanted, own)?;
+    }
+    Ok(true)
+}
+
+fn put(version: Version, wanted: &Masquerade<'_>, commands: &[String]) -> Result<(), HostError> {
+    let purpose = format!("masquerade {} with iptables", wanted.owner.path());
+    version.restore(&purpose, &[("nat", commands)])
+}
+
+/// Makes the rules of the container, and those of the `others` where the network has none.
+fn ensure_version<'a>(
+    nft: &mut Nft,
+    version: Version,
+    wanted: &Masquerade<'_>,
+    own: &[String],
+    others: &dyn Fn() -> &'a [Member],
+) -> Result<(), HostError> {
+    let mut commands = match mark::is_there(nft, version, &wanted.owner.network)? {
+        true => Vec::new(),
+        false => restoration(nft, version, wanted, others())?,
+    };
+    commands.extend_from_slice(own);
+    put(version, wanted, &commands)
+}
+
+/// Does what is decided from a look at the rules again if iptables refuses it: somebody else may have changed them
+/// since.
+fn until_uncrossed(mut work: impl FnMut() -> Result<(), HostError>) -> Result<(), HostError> {
+    for _ in 1..ATTEMPTS {
+        match work() {
+            Err(HostError::ProgramFailed { .. }) => {}
+            outcome => return outcome,
+        }
+    }
+    work()
+}
+
+/// Commands that make the network's mark, and the rules of other containers whatever is left of them.
+fn restoration(
+    nft: &mut Nft,
+    version: Version,
+    wanted: &Masquerade<'_>,
+    others: &[Member],
+) -> Result<Vec<String>, HostError> {
+    let network = &wanted.owner.network;
+    let mut commands = mark::creation(network).to_vec();
+    let plans = others.iter().map(|member| {
+        plan(
+            version,
+            &Masquerade {
+                owner: &member.owner,
+                addresses: &member.addresses,
+                ..*wanted
+            },
+        )
+    });
+    let plans: Vec<String> = plans.flatten().collect();
+    if plans.is_empty() {
+        return Ok(commands);
+    }
+    let present = version.rules(nft, POSTROUTING, "look for rules that were left")?;
+    let chains: Vec<String> = others.iter().map(|it| chain_of(&it.owner)).collect();
+    let left = present.iter().flatten().filter(|rule| {
+        let jump = Jump::parse(rule);
+        jump.is_some_and(|jump| chains.contains(&jump.chain))
+    });
+    commands.extend(left.map(|rule| format!("-D {POSTROUTING} {rule}")));
+    commands.extend(plans);
+    Ok(commands)
+}
+
+/// The rules that lead to a chain.
+fn rules_to<'a>(rules: &'a [String], chain: &str) -> Vec<&'a String> {
+    rules
+        .iter()
+        .filter(|rule| words(rule).iter().any(|word| word == chain))
+        .collect()
 }
 
 /// The chain and the rules of an attachment, as input of `iptables-restore`. Nothing when it has no
@@ -114,48 +244,6 @@ fn chain_of(owner: &Owner) -> String {
     format!("{PREFIX}{:015x}", fnv1a(owner.path().as_bytes()) >> 4)
 }
 
-/// Takes out what `owner` has in either nat table. Starts no process when it is clear that there is nothing.
-pub(super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
-    let chain = chain_of(owner);
-    Version::ALL
-        .into_iter()
-        .try_for_each(|version| remove_chain(nft, version, &chain))
-}
-
-/// Takes out a chain and the jumps to it, if there is one.
-pub(super) fn remove_chain(nft: &mut Nft, version: Version, chain: &str) -> Result<(), HostError> {
-    for _ in 1..ATTEMPTS {
-        match try_to_remove_chain(nft, version, chain) {
-            // Another process may have been quicker, while this one looked or after it; look again.
-            Err(HostError::ProgramFailed { .. }) => {}
-            outcome => return outcome,
-        }
-    }
-    try_to_remove_chain(nft, version, chain)
-}
-
-fn try_to_remove_chain(nft: &mut Nft, version: Version, chain: &str) -> Result<(), HostError> {
-    let purpose = format!("remove iptables chain {chain}");
-    if version.has_chain(nft, chain)? == Some(false) {
-        return Ok(());
-    }
-    let jumps = version
-        .rules(nft, POSTROUTING, &purpose)?
-        .unwrap_or_default();
-    let mut commands: Vec<String> = jumps
-        .iter()
-        .filter(|rule| words(rule).iter().any(|word| word == chain))
-        .map(|rule| format!("-D {POSTROUTING} {rule}"))
-        .collect();
-    if version.rules(nft, chain, &purpose)?.is_some() {
-        commands.extend([format!("-F {chain}"), format!("-X {chain}")]);
-    }
-    if commands.is_empty() {
-        return Ok(());
-    }
-    version.restore(&purpose, &[("nat", &commands)])
-}
-
 /// The attachments of `network` that have something, by the comments of their rules.
 pub(super) fn list(nft: &mut Nft, network: &NetworkName) -> Result<Vec<Kept>, HostError> {
     let found = rules_of(nft, network)?;
@@ -163,23 +251,6 @@ pub(super) fn list(nft: &mut Nft, network: &NetworkName) -> Result<Vec<Kept>, Ho
         .into_iter()
         .map(|(version, rule)| rule.kept(version))
         .collect())
-}
-
-/// Takes out the chains of `network` whose owner's comment is none of `valid`.
-pub(super) fn gc(
-    nft: &mut Nft,
-    network: &NetworkName,
-    valid: &[String],
-) -> Result<Vec<Kept>, HostError> {
-    let valid: Vec<String> = valid.iter().map(|comment| printable(comment)).collect();
-    let mut removed = Vec::new();
-    for (version, rule) in rules_of(nft, network)? {
-        if !valid.contains(&rule.comment) {
-            remove_chain(nft, version, &rule.chain)?;
-            removed.push(rule.kept(version));
-        }
-    }
-    Ok(removed)
 }
 
 /// A rule of POSTROUTING that leads to a chain of ours.
@@ -212,9 +283,14 @@ impl Jump {
     }
 }
 
+/// What the comments of a network's containers begin with. One that was cut may end within a very long network's name.
+fn beginning_of(network: &NetworkName) -> String {
+    let whole = format!("{network}/");
+    whole.chars().take(COMMENT_BEGINNING).collect()
+}
+
 fn rules_of(nft: &mut Nft, network: &NetworkName) -> Result<Vec<(Version, Jump)>, HostError> {
-    // A comment that was cut may end within a very long network's name.
-    let beginning: String = format!("{network}/").chars().take(100).collect();
+    let beginning = beginning_of(network);
     let mut found = Vec::new();
     for version in Version::ALL {
         let chains = nft.chains(Some(version.nat()))?;
@@ -300,7 +376,7 @@ mod tests {
         }
         assert_eq!(
             text,
-            include_str!("../../../tests/golden/masquerade.iptables")
+            include_str!("../../../../tests/golden/masquerade.iptables")
         );
     }
 

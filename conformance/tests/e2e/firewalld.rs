@@ -1,0 +1,359 @@
+//! Containers on a machine that a real firewalld guards: it drops what it is not told of, and forwarding first.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use conformance::{
+    Call, Case, Host, Lab, Need, Plugin, Pod, Protocol, addresses, bridge, case, host_local, with,
+    with_prev_result,
+};
+use serde_json::{Value, json};
+
+use crate::guarded::Guarded;
+use crate::{MACHINE, OUTSIDE, ip, with_plugins};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let cases = [
+        case!(an_attached_container_gets_through),
+        case!(who_is_not_let_through_is_told).ours(),
+        case!(gc_closes_the_way_of_what_is_not_valid).ours(),
+        case!(check_notices_a_reload_and_the_next_add_repairs_it).ours(),
+        case!(del_finds_the_sources_without_our_own_tables).ours(),
+        case!(a_source_in_another_zone_is_a_conflict).ours(),
+        case!(a_firewalld_that_stops_is_no_obstacle).ours(),
+        case!(one_of_another_network_namespace_is_left_alone).ours(),
+        case!(podmans_network_works).needs(Need::Cnitool).ours(),
+        case!(the_reference_and_trestle_share_the_sources)
+            .needs(Need::GoPlugins)
+            .ours(),
+    ];
+    let plugins = [
+        "bridge",
+        "ptp",
+        "host-local",
+        "portmap",
+        "firewall",
+        "tuning",
+    ];
+    let needing = |case: Case| with_plugins(case.needs(Need::Firewalld), &plugins);
+    cases.map(needing).into()
+}
+
+/// bridge and firewall, called one after the other as a runtime does.
+struct Chain<'h> {
+    bridge: Plugin<'h>,
+    firewall: Plugin<'h>,
+    network: Value,
+    /// What the configuration of firewall has beside its type.
+    more: Value,
+}
+
+impl<'h> Chain<'h> {
+    fn new(lab: &Lab, host: &'h Host, more: Value) -> Self {
+        let ipam = with(
+            host_local(&["10.1.0.0/24", "fd00:1::/64"]),
+            json!({"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}),
+        );
+        Self {
+            bridge: lab.plugin(host, "bridge"),
+            firewall: lab.plugin(host, "firewall"),
+            network: bridge(ipam),
+            more,
+        }
+    }
+
+    fn conf(&self, result: &Value) -> Value {
+        let conf = with(self.network.clone(), json!({"type": "firewall"}));
+        with_prev_result(&with(conf, self.more.clone()), result)
+    }
+
+    /// ADD of bridge alone: the configuration for firewall, and the container's addresses as sources.
+    #[track_caller]
+    fn connect(&self, pod: &Pod) -> (Value, Vec<String>) {
+        let result = self.bridge.add(&self.network, &Call::of(pod));
+        (self.conf(&result), sources(&addresses(&result)))
+    }
+
+    /// ADD of both.
+    #[track_caller]
+    fn add(&self, pod: &Pod) -> (Value, Vec<String>) {
+        let (conf, sources) = self.connect(pod);
+        let result = self.firewall.add(&conf, &Call::of(pod));
+        assert_eq!(result, conf["prevResult"], "the result passes unchanged");
+        (conf, sources)
+    }
+}
+
+/// As firewalld shows them.
+fn sources(addresses: &[IpAddr]) -> Vec<String> {
+    let length = |address: &IpAddr| if address.is_ipv4() { 32 } else { 128 };
+    let source = |address| format!("{address}/{}", length(address));
+    let mut sources: Vec<String> = addresses.iter().map(source).collect();
+    sources.sort();
+    sources
+}
+
+fn an_attached_container_gets_through(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    for more in [
+        json!({}),
+        json!({"backend": "firewalld"}),
+        json!({"backend": "firewalld", "firewalldZone": "work"}),
+    ] {
+        let zone = more["firewalldZone"].as_str().unwrap_or("trusted");
+        // Of firewalld's zones, only the trusted one lets everything through.
+        let open = zone == "trusted";
+        let chain = Chain::new(lab, &guarded.machine, more.clone());
+        let pod = guarded.machine.pod("pod");
+        let (conf, sources) = chain.connect(&pod);
+        guarded.assert_open(&pod, false);
+        chain.firewall.add(&conf, &Call::of(&pod));
+        assert_eq!(guarded.sources(zone), sources);
+        guarded.assert_open(&pod, open);
+        let inside: IpAddr = pod.addresses("eth0")[0]
+            .split('/')
+            .next()
+            .map(ip)
+            .expect("an address");
+        let server = pod.serve(Protocol::Tcp, inside, 7000);
+        assert!(
+            guarded.outside.cannot_reach(Protocol::Tcp, server.address),
+            "what the outside begins is firewalld's to decide"
+        );
+        chain
+            .firewall
+            .call("CHECK", &conf, &Call::of(&pod))
+            .succeeded();
+        for _ in 0..2 {
+            chain.firewall.del(&conf, &Call::of(&pod));
+            assert!(guarded.sources(zone).is_empty(), "{more}");
+        }
+        guarded.assert_open(&pod, false);
+        chain.bridge.del(&chain.network, &Call::of(&pod));
+        pod.vanish();
+    }
+}
+
+fn who_is_not_let_through_is_told(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({}));
+    let ptp = with(
+        chain.network.clone(),
+        json!({"name": "pairs", "type": "ptp", "ipam": {"subnet": "10.2.0.0/24", "ranges": null}}),
+    );
+    let plugins = [
+        (&chain.bridge, &chain.network),
+        (&lab.plugin(&guarded.machine, "ptp"), &ptp),
+    ];
+    for (index, (plugin, network)) in plugins.into_iter().enumerate() {
+        let pod = guarded.machine.pod(&format!("pod{index}"));
+        let said = |verb, call: &Call| plugin.call(verb, network, call).succeeded().stderr;
+        for text in [
+            said("STATUS", &Call::default()),
+            said("ADD", &Call::of(&pod)),
+        ] {
+            let named = ["filter_FORWARD", "plugin `firewall`"];
+            assert!(named.iter().all(|word| text.contains(word)), "{text}");
+        }
+        guarded.assert_open(&pod, false);
+        plugin.del(network, &Call::of(&pod));
+    }
+    // A zone of the administrator's for the whole subnet does as well.
+    guarded.cmd("--zone=trusted --add-source=10.1.0.0/24 --add-source=fd00:1::/64");
+    let pod = guarded.machine.pod("pod");
+    let output = chain.bridge.call("ADD", &chain.network, &Call::of(&pod));
+    assert_eq!(output.succeeded().stderr, "");
+    guarded.assert_open(&pod, true);
+}
+
+fn gc_closes_the_way_of_what_is_not_valid(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({}));
+    let (kept, lost) = (guarded.machine.pod("kept"), guarded.machine.pod("lost"));
+    let (conf, sources) = chain.add(&kept);
+    chain.add(&lost);
+    assert_eq!(guarded.sources("trusted").len(), 4);
+    let valid = json!({"cni.dev/valid-attachments": [{"containerID": "kept", "ifname": "eth0"}]});
+    let gc = with(with(conf, json!({"prevResult": null})), valid);
+    chain.firewall.call("GC", &gc, &Call::default()).succeeded();
+    assert_eq!(guarded.sources("trusted"), sources);
+    guarded.assert_open(&kept, true);
+    guarded.assert_open(&lost, false);
+}
+
+fn check_notices_a_reload_and_the_next_add_repairs_it(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({}));
+    let [old, gone, new] = ["old", "gone", "new"].map(|name| guarded.machine.pod(name));
+    let (conf, mut sources) = chain.add(&old);
+    let (conf_of_gone, _) = chain.add(&gone);
+    guarded.cmd("--reload");
+    guarded.assert_open(&old, false);
+    let check = || chain.firewall.call("CHECK", &conf, &Call::of(&old));
+    let error = check().error();
+    assert_eq!(error["code"], 103, "{error}");
+    let said = error["msg"].to_string();
+    assert!(
+        sources.iter().all(|source| {
+            let (address, _) = source.split_once('/').expect("a prefix");
+            said.contains(address)
+        }) && said.contains("trusted"),
+        "{error}"
+    );
+    // Nothing is there to be taken out.
+    chain.firewall.del(&conf_of_gone, &Call::of(&gone));
+
+    let (_, more) = chain.add(&new);
+    sources.extend(more);
+    sources.sort();
+    assert_eq!(guarded.sources("trusted"), sources);
+    guarded.assert_open(&old, true);
+    guarded.assert_open(&new, true);
+    check().succeeded();
+}
+
+fn del_finds_the_sources_without_our_own_tables(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({"backend": "firewalld"}));
+    let (pod, other) = (guarded.machine.pod("pod"), guarded.machine.pod("other"));
+    let (conf, of_pod) = chain.add(&pod);
+    let (_, of_other) = chain.add(&other);
+    guarded.machine.sh("nft delete table inet trestle");
+    chain.firewall.del(&conf, &Call::of(&pod));
+    assert_eq!(guarded.sources("trusted"), of_other);
+    // A late second DEL leaves alone whom the address belongs to now.
+    let heir = guarded.machine.pod("heir");
+    let heirs = with(conf.clone(), json!({"name": "net"}));
+    chain.firewall.add(&heirs, &Call::of(&heir));
+    chain.firewall.del(&conf, &Call::of(&pod));
+    let mut sources = [of_pod, of_other].concat();
+    sources.sort();
+    assert_eq!(guarded.sources("trusted"), sources);
+}
+
+fn a_source_in_another_zone_is_a_conflict(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let chain = Chain::new(lab, &guarded.machine, json!({}));
+    let pod = guarded.machine.pod("pod");
+    let (conf, sources) = chain.connect(&pod);
+    guarded.cmd(&format!("--zone=drop --add-source={}", sources[1]));
+    let error = chain.firewall.add_error(&conf, &Call::of(&pod));
+    assert_eq!(error["code"], 102, "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains(&sources[1]) && said.contains("firewalldZone"),
+        "{error}"
+    );
+    assert!(guarded.sources("trusted").is_empty(), "nothing is left");
+    assert_eq!(guarded.sources("drop"), sources[1..]);
+}
+
+fn a_firewalld_that_stops_is_no_obstacle(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let by_name = Chain::new(lab, &guarded.machine, json!({"backend": "firewalld"}));
+    let chosen = Chain::new(lab, &guarded.machine, json!({}));
+    let (a, b) = (guarded.machine.pod("a"), guarded.machine.pod("b"));
+    let (conf, _) = by_name.add(&a);
+    let status = |conf: &Value| by_name.firewall.call("STATUS", conf, &Call::default());
+    status(&conf).succeeded();
+    guarded.stop_firewalld();
+    let error = status(&conf).error();
+    assert_eq!(error["code"], 50, "{error}");
+    let (conf_of_b, of_b) = by_name.connect(&b);
+    let error = by_name.firewall.add_error(&conf_of_b, &Call::of(&b));
+    assert!(
+        error.to_string().contains("systemctl start firewalld"),
+        "{error}"
+    );
+    by_name.firewall.del(&conf, &Call::of(&a));
+    let chosen_conf = chosen.conf(&conf_of_b["prevResult"]);
+    chosen.firewall.add(&chosen_conf, &Call::of(&b));
+    guarded.assert_open(&b, true);
+    // One that starts later finds the containers at the next ADD.
+    guarded.start_firewalld();
+    guarded.assert_open(&b, false);
+    let (_, of_a) = {
+        let c = guarded.machine.pod("c");
+        chosen.add(&c)
+    };
+    let mut sources = [of_a, of_b].concat();
+    sources.sort();
+    assert_eq!(guarded.sources("trusted"), sources);
+    guarded.assert_open(&b, true);
+}
+
+/// A rootless engine, for one, runs plugins in a network namespace of its own, where it sees the machine's bus.
+fn one_of_another_network_namespace_is_left_alone(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let previous = json!({"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.2/24"}]});
+    let firewall = lab.bin().join("firewall").to_string_lossy().into_owned();
+    let env = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "pod"),
+        ("CNI_NETNS", "/proc/1/ns/net"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/nonexistent"),
+    ];
+    for (backend, sources) in [("", &[][..]), ("firewalld", &["10.1.0.2/32"])] {
+        let conf = json!({
+            "cniVersion": "1.1.0", "name": "net", "type": "firewall", "backend": backend, "prevResult": previous
+        });
+        guarded.machine.write("/run/conf", conf.to_string());
+        let script = format!("exec unshare --net {firewall} </run/conf");
+        let shell = Path::new("/bin/sh");
+        let output = guarded.machine.exec(shell, &["-c", &script], &env);
+        output.succeeded();
+        assert_eq!(guarded.sources("trusted"), sources, "backend {backend:?}");
+    }
+}
+
+fn podmans_network_works(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let (machine, file) = (&guarded.machine, "62-podman.conflist");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cni-conf/net.d");
+    let text = std::fs::read_to_string(dir.join(file)).expect("read a sample");
+    machine.configure(file, &text);
+    let ports = json!({"portMappings": [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 8080, "containerPort": 80, "protocol": "udp"},
+    ]});
+    let cnitool = lab.cnitool(machine).env("CAP_ARGS", &ports.to_string());
+    let pod = machine.pod("pod");
+    let result = cnitool.add("podman", &pod);
+    for protocol in Protocol::BOTH {
+        let server = guarded.outside.serve(protocol, ip(OUTSIDE[0]), 7000);
+        let seen = pod.ask(protocol, server.address);
+        assert_eq!(seen.expect("the way out is open"), ip(MACHINE[0]));
+        let _server = pod.serve(protocol, addresses(&result)[0], 80);
+        let seen = guarded.outside.ask(protocol, (ip(MACHINE[0]), 8080).into());
+        assert_eq!(seen.expect("the published port answers"), ip(OUTSIDE[0]));
+    }
+    cnitool.check("podman", &pod);
+    cnitool.del("podman", &pod);
+    assert!(guarded.sources("trusted").is_empty());
+    pod.vanish();
+    guarded.stop_firewalld();
+    let left = machine.observe().leftovers(&guarded.before);
+    assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+}
+
+fn the_reference_and_trestle_share_the_sources(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let ours = Chain::new(lab, &guarded.machine, json!({"backend": "firewalld"}));
+    let go = lab.plugin_in(&guarded.machine, "firewall", &lab.go_plugins(), &[]);
+    let pod = guarded.machine.pod("pod");
+    let (conf, sources) = ours.connect(&pod);
+    let firewalls = [&ours.firewall, &go];
+    for (adds, deletes) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        firewalls[adds].add(&conf, &Call::of(&pod));
+        assert_eq!(guarded.sources("trusted"), sources, "{adds}");
+        guarded.assert_open(&pod, true);
+        firewalls[deletes].del(&conf, &Call::of(&pod));
+        assert!(guarded.sources("trusted").is_empty(), "{adds} {deletes}");
+        guarded.assert_open(&pod, false);
+    }
+    // The reference asks whether the source is there and does not look at the answer.
+    let check = |plugin: &Plugin| plugin.call("CHECK", &conf, &Call::of(&pod));
+    check(&go).succeeded();
+    check(&ours.firewall).error();
+}

@@ -1,0 +1,309 @@
+//! What plugins write down of an attachment, for when the host's firewall has forgotten it.
+//!
+//! Rules are found by their owner and nothing needs a record to remove them. But when somebody flushes all rules, nothing
+//! in the kernel tells any more which ports or addresses the containers had that live on, and a plugin is told of its own
+//! attachment only. So ADD writes down what it was called with, one file for each attachment, and an ADD that has to
+//! make shared rules anew does again what the records of living containers say. Nobody else reads them; DEL and GC
+//! remove them.
+//!
+//! An attachment lives if its record is there, this is still the same boot and the same namespace of the host, and the
+//! container's namespace is still the one at its path. DEL removes the record *before* the rules. So whoever restores
+//! rules and then looks for the record again either finds that it is gone, and takes the rules out, or was early enough
+//! for DEL to find them.
+//!
+//! A file that a crash cut short is no record. Nothing is synced to disk: rules don't outlive a boot either.
+
+use std::borrow::Cow;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use cni_conf::dispatch::warn;
+use cni_conf::error::{Code, Error};
+use cni_conf::names::{ContainerId, IfName, NetworkName, PluginName};
+use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
+use cni_conf::result::CniResult;
+use cni_conf::version::SpecVersion;
+use ipam::store::Origin;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::liveness::KernelLiveness;
+use super::owner::Owner;
+use super::{comment, settings};
+
+/// Version of the format.
+const VERSION: u32 = 1;
+
+/// The namespace that the calling thread is in.
+const OWN_NETNS: &str = "/proc/thread-self/ns/net";
+
+/// Where the plugins' directories are unless `dataDir` says something else.
+const DEFAULT_DIR: &str = "/run/cni";
+
+/// The records of one plugin.
+#[derive(Debug)]
+pub struct Records {
+    /// What the names of its files begin with: plugins may be told to share a directory.
+    plugin: &'static str,
+    dir: PathBuf,
+}
+
+/// An attachment as ADD was called for it.
+#[derive(Debug)]
+pub struct Recorded {
+    /// The call, with the result of the plugins before.
+    pub request: Request,
+    /// Whose it is. `CNI_ARGS` are not recorded.
+    pub attachment: Attachment,
+    origin: Origin,
+}
+
+impl Recorded {
+    /// The owner.
+    pub fn owner(&self) -> Owner {
+        Owner::of(&self.request, &self.attachment)
+    }
+}
+
+/// The content of a file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    version: u32,
+    network: NetworkName,
+    container: ContainerId,
+    ifname: IfName,
+    /// Device and inode of the host's own namespace. Two hosts may share a directory.
+    host: (u64, u64),
+    origin: Origin,
+    cni_version: String,
+    plugin: PluginName,
+    conf: Value,
+    result: Option<Value>,
+}
+
+impl Records {
+    /// Those of a plugin in the directory that `dataDir` names, or in `/run/cni/PLUGIN`.
+    ///
+    /// # Errors
+    /// Where `dataDir` is no absolute path.
+    pub fn of(request: &Request, plugin: &'static str) -> Result<Self, Error> {
+        let default = format!("{DEFAULT_DIR}/{plugin}");
+        settings::data_dir(request, &default).map(|dir| Self { plugin, dir })
+    }
+
+    /// The same for DEL and GC, which must work when the configuration is invalid by now.
+    pub fn to_remove(request: &Request, plugin: &'static str) -> Self {
+        Self::of(request, plugin).unwrap_or_else(|_| Self {
+            plugin,
+            dir: Path::new(DEFAULT_DIR).join(plugin),
+        })
+    }
+
+    /// Writes down what ADD was called with. Where that fails ADD can do without it, so it is a warning.
+    pub fn write(&self, request: &Request, attachment: &Attachment) {
+        let path = self.path(&Owner::of(request, attachment));
+        let written = content(request, attachment).and_then(|content| save(&path, &content));
+        if let Err(error) = written {
+            warn(format_args!(
+                "write {}: {error}; if the firewall is flushed, the rules of container {} come back only when it is \
+                 attached again",
+                path.display(),
+                attachment.container
+            ));
+        }
+    }
+
+    /// Removes the record of an attachment, if there is one.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remove(&self, owner: &Owner) -> Result<(), Error> {
+        remove(&self.path(owner))
+    }
+
+    /// Removes the records of the network's attachments that are not in `valid`. Carries on after an error.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn collect(&self, network: &NetworkName, valid: &[AttachmentId]) -> Result<(), Error> {
+        let keep: Vec<PathBuf> = valid
+            .iter()
+            .map(|id| self.path(&Owner::new(network, id)))
+            .collect();
+        let readable = format!("{}:{network}:", self.plugin);
+        let belongs = |path: &Path| {
+            name_of(path).starts_with(&readable)
+                || read(path).is_some_and(|wire| wire.network == *network)
+        };
+        let paths = self.paths()?.into_iter();
+        let errors = paths
+            .filter(|path| !keep.contains(path) && belongs(path))
+            .filter_map(|path| remove(&path).err());
+        Error::join(errors).map_or(Ok(()), Err)
+    }
+
+    /// The living attachments that are recorded, of all networks, save for one. Those that came first come first.
+    pub fn living(&self, except: &Owner) -> Vec<Recorded> {
+        let paths = self.paths().unwrap_or_else(|error| {
+            warn(error);
+            Vec::new()
+        });
+        let mut found: Vec<_> = paths
+            .into_iter()
+            .filter(|path| *path != self.path(except))
+            .filter_map(|path| {
+                let written = fs::metadata(&path).ok()?;
+                let recorded = read(&path).and_then(recorded)?;
+                let age = (written.mtime(), written.mtime_nsec());
+                recorded
+                    .origin
+                    .is_current(&KernelLiveness)
+                    .then_some((age, recorded))
+            })
+            .collect();
+        found.sort_by_key(|(age, _)| *age);
+        found.into_iter().map(|(_, recorded)| recorded).collect()
+    }
+
+    /// Whether there are any, which takes one look at the directory.
+    pub fn exist(&self) -> bool {
+        self.paths().is_ok_and(|paths| !paths.is_empty())
+    }
+
+    /// Whether an attachment lives still.
+    pub fn has(&self, recorded: &Recorded) -> bool {
+        self.path(&recorded.owner()).exists() && recorded.origin.is_current(&KernelLiveness)
+    }
+
+    fn paths(&self) -> Result<Vec<PathBuf>, Error> {
+        match fs::read_dir(&self.dir) {
+            Ok(entries) => {
+                let beginning = format!("{}:", self.plugin);
+                let paths = entries.flatten().map(|entry| entry.path());
+                Ok(paths
+                    .filter(|path| name_of(path).starts_with(&beginning))
+                    .collect())
+            }
+            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            Err(error) => Err(failed("list", &self.dir, &error)),
+        }
+    }
+
+    /// `PLUGIN:NETWORK:CONTAINER:IFNAME`, hashed from where it gets too long. None of them has a colon.
+    fn path(&self, owner: &Owner) -> PathBuf {
+        let owner = comment::of(owner).replace('/', ":");
+        self.dir.join(format!("{}:{owner}", self.plugin))
+    }
+}
+
+fn content(request: &Request, attachment: &Attachment) -> io::Result<Vec<u8>> {
+    let origin = Origin::now(attachment.netns.as_deref(), &KernelLiveness)
+        .ok_or_else(|| io::Error::other("the kernel does not tell its boot ID"))?;
+    let mut conf = request.conf.clone();
+    if let Some(conf) = conf.as_object_mut() {
+        // It is recorded as it was understood.
+        conf.retain(|key, _| !key.eq_ignore_ascii_case("prevResult"));
+    }
+    let result = request.prev_result.as_ref();
+    let wire = Wire {
+        version: VERSION,
+        network: request.network.clone(),
+        container: attachment.container.clone(),
+        ifname: attachment.ifname.clone(),
+        host: own_netns()?,
+        origin,
+        cni_version: request.version.to_string(),
+        plugin: request.plugin.clone(),
+        conf,
+        result: result.map(|result| result.to_value(SpecVersion::LATEST)),
+    };
+    Ok(serde_json::to_vec(&wire)?)
+}
+
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+fn own_netns() -> io::Result<(u64, u64)> {
+    let own = fs::metadata(OWN_NETNS)?;
+    Ok((own.dev(), own.ino()))
+}
+
+fn save(path: &Path, content: &[u8]) -> io::Result<()> {
+    let open = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(path)
+    };
+    let mut file = match open() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let dir = path.parent().unwrap_or(Path::new("/"));
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            open()?
+        }
+        outcome => outcome?,
+    };
+    file.write_all(content)
+}
+
+fn read(path: &Path) -> Option<Wire> {
+    let wire: Wire = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    (wire.version == VERSION).then_some(wire)
+}
+
+/// The attachment, if it is one of this host's.
+fn recorded(wire: Wire) -> Option<Recorded> {
+    if own_netns().ok() != Some(wire.host) {
+        return None;
+    }
+    let result = wire.result.as_ref();
+    let result = result.map(|result| CniResult::from_json(result, SpecVersion::LATEST));
+    let request = Request {
+        version: wire.cni_version.parse().ok()?,
+        network: wire.network,
+        plugin: wire.plugin,
+        conf: wire.conf,
+        cni_path: Vec::new(),
+        prev_result: result.transpose().ok()?,
+    };
+    let attachment = Attachment {
+        container: wire.container,
+        ifname: wire.ifname,
+        netns: wire.origin.netns.as_ref().map(|it| it.path.clone().into()),
+        args: CniArgs::default(),
+        netns_override: false,
+    };
+    Some(Recorded {
+        request,
+        attachment,
+        origin: wire.origin,
+    })
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if !is_absent(&error) => Err(failed("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> Error {
+    Error::new(
+        Code::Io,
+        format!("{action} what ADD wrote down {}: {error}", path.display()),
+    )
+    .with_details(
+        "\"dataDir\" says where that is kept; it must be a directory that root can write to",
+    )
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -1,0 +1,179 @@
+//! What is written down, who is found by it, and what is removed.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use super::*;
+
+fn request(network: &str, dir: &Path) -> Request {
+    Request {
+        version: SpecVersion::V1_0_0,
+        network: network.try_into().unwrap(),
+        plugin: "portmap".try_into().unwrap(),
+        conf: json!({"dataDir": dir, "snat": false, "PrevResult": {"ips": []}}),
+        cni_path: Vec::new(),
+        prev_result: Some(CniResult::default()),
+    }
+}
+
+fn attachment(container: &str, netns: &str) -> Attachment {
+    Attachment {
+        container: container.try_into().unwrap(),
+        ifname: "eth0".try_into().unwrap(),
+        netns: Some(netns.into()),
+        args: CniArgs::default(),
+        netns_override: false,
+    }
+}
+
+fn owner(network: &str, container: &str) -> Owner {
+    Owner {
+        network: network.try_into().unwrap(),
+        container: container.try_into().unwrap(),
+        ifname: "eth0".try_into().unwrap(),
+    }
+}
+
+fn living(records: &Records, except: &Owner) -> Vec<String> {
+    let living = records.living(except).into_iter();
+    living.map(|recorded| recorded.owner().path()).collect()
+}
+
+const OWN: &str = "/proc/self/ns/net";
+
+#[test]
+fn what_is_written_is_what_add_was_called_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let request = request("net", &dir.path().join("a/b"));
+    let records = Records::of(&request, "portmap").unwrap();
+    records.write(&request, &attachment("c1", OWN));
+    let found = records.living(&owner("net", "other"));
+    let [recorded] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(recorded.owner(), owner("net", "c1"));
+    assert_eq!(recorded.request.version, SpecVersion::V1_0_0);
+    assert_eq!(recorded.request.prev_result, request.prev_result);
+    let keys: Vec<_> = recorded.request.conf.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["dataDir", "snat"]);
+    assert!(records.has(recorded));
+    records.remove(&recorded.owner()).unwrap();
+    records.remove(&recorded.owner()).unwrap();
+    assert!(!records.has(recorded));
+}
+
+#[test]
+fn only_others_that_live_are_found_and_the_oldest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let request = |network| request(network, dir.path());
+    let records = Records::of(&request("net"), "portmap").unwrap();
+    let gone = dir.path().join("gone");
+    fs::write(&gone, "").unwrap();
+    records.write(&request("net"), &attachment("zz", OWN));
+    records.write(&request("net"), &attachment("gone", gone.to_str().unwrap()));
+    records.write(&request("net"), &attachment("own", OWN));
+    records.write(&request("other"), &attachment("aa", OWN));
+    let age = |name: &str, seconds| {
+        let file = OpenOptions::new()
+            .write(true)
+            .open(dir.path().join(name))
+            .unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        file.set_modified(time).unwrap();
+    };
+    age("portmap:net:zz:eth0", 1);
+    age("portmap:other:aa:eth0", 2);
+    // The path stays and leads to something else.
+    fs::remove_file(&gone).unwrap();
+    std::os::unix::fs::symlink(OWN, &gone).unwrap();
+    fs::write(dir.path().join("portmap:net:cut:eth0"), "{\"version\":1,").unwrap();
+    let found = living(&records, &owner("net", "own"));
+    assert_eq!(found, ["net/zz/eth0", "other/aa/eth0"]);
+}
+
+#[test]
+fn another_boot_or_another_hosts_record_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let request = request("net", dir.path());
+    let records = Records::of(&request, "portmap").unwrap();
+    records.write(&request, &attachment("c1", OWN));
+    let path = dir.path().join("portmap:net:c1:eth0");
+    let written: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in [
+        ("/origin/boot", json!("b")),
+        ("/host/1", json!(1)),
+        ("/version", json!(2)),
+        ("/origin/netns", json!(null)),
+    ] {
+        assert_eq!(living(&records, &owner("net", "x")), ["net/c1/eth0"]);
+        let mut changed = written.clone();
+        *changed.pointer_mut(key).unwrap() = value;
+        fs::write(&path, changed.to_string()).unwrap();
+        assert_eq!(
+            living(&records, &owner("net", "x")),
+            Vec::<String>::new(),
+            "{key}"
+        );
+        fs::write(&path, written.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn gc_removes_what_is_this_networks_and_not_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = "n".repeat(200);
+    let records = Records::of(&request("net", dir.path()), "portmap").unwrap();
+    for network in ["net", "net2", &long] {
+        for container in ["live", "dead"] {
+            records.write(&request(network, dir.path()), &attachment(container, OWN));
+        }
+    }
+    fs::write(dir.path().join("portmap:net:cut:eth0"), "{").unwrap();
+    let live = AttachmentId {
+        container: "live".try_into().unwrap(),
+        ifname: "eth0".try_into().unwrap(),
+    };
+    for network in ["net", &long] {
+        let network = network.try_into().unwrap();
+        records
+            .collect(&network, std::slice::from_ref(&live))
+            .unwrap();
+    }
+    let mut found = living(&records, &owner("net", "x"));
+    found.sort();
+    let long = format!("{long}/live/eth0");
+    let expected = ["net/live/eth0", "net2/dead/eth0", "net2/live/eth0", &long];
+    assert_eq!(found, expected);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+}
+
+#[test]
+fn without_a_directory_there_is_nothing_to_do() {
+    let request = request("net", Path::new("/nonexistent/x"));
+    let records = Records::to_remove(&request, "portmap");
+    records.remove(&owner("net", "c")).unwrap();
+    records.collect(&request.network, &[]).unwrap();
+    assert!(!records.exist() && records.living(&owner("net", "c")).is_empty());
+}
+
+#[test]
+fn an_unusable_directory_is_an_error_for_add_and_the_default_for_del() {
+    let request = request("net", Path::new("relative"));
+    let error = Records::of(&request, "portmap").unwrap_err();
+    assert!(error.msg.contains("dataDir") && error.msg.contains("relative"));
+    let records = Records::to_remove(&request, "portmap");
+    assert_eq!(records.dir, Path::new("/run/cni/portmap"));
+}
+
+#[test]
+fn plugins_may_share_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let request = request("net", dir.path());
+    let [one, other] = ["portmap", "firewall"].map(|it| Records::of(&request, it).unwrap());
+    one.write(&request, &attachment("a", OWN));
+    other.write(&request, &attachment("b", OWN));
+    other.collect(&request.network, &[]).unwrap();
+    assert_eq!(living(&one, &owner("net", "x")), ["net/a/eth0"]);
+    assert!(!other.exist());
+}
