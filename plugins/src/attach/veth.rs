@@ -48,7 +48,9 @@ pub fn create(host: &Rtnl, pair: &Pair<'_>) -> Result<VethPair, Error> {
         )));
     };
     let created = created?;
-    if_there(Sysctl::ipv6_conf(&created.host.name, "accept_ra").write("0"))?;
+    if created.host.accept_ra != Some(0) {
+        if_there(Sysctl::ipv6_conf(&created.host.name, "accept_ra").write("0"))?;
+    }
     Ok(created)
 }
 

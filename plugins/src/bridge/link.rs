@@ -57,10 +57,10 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
             },
         )?;
     }
-    if !bridge.up || settings.gateway {
+    if (!bridge.up || settings.gateway) && bridge.accept_ra != Some(0) {
         // Before it is up: containers must not tell the host its routes (CVE-2020-10749). A bridge that others made and
         // that is no gateway may be the way by which the host itself gets its address.
-        if_there(Sysctl::ipv6_conf(name, "accept_ra").ensure("0"))?;
+        if_there(Sysctl::ipv6_conf(name, "accept_ra").write("0"))?;
     }
     let promisc = settings.promisc && !bridge.promisc;
     if bridge.up && !promisc {

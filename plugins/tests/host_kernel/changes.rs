@@ -162,9 +162,12 @@ fn directory(sandbox: &Sandbox) {
     settings.write("accept_ra", "0").unwrap();
     let by_path = Sysctl::ipv6_conf("eth0.10", "accept_ra");
     assert_eq!(by_path.read().unwrap(), "0");
+    let told = || sandbox.rtnl.link_by_name("eth0.10").unwrap().unwrap();
+    assert_eq!(told().accept_ra, Some(0));
     assert!(!settings.ensure("accept_ra", "0").unwrap());
     assert!(settings.ensure("accept_ra", "2").unwrap());
     assert_eq!(by_path.read().unwrap(), "2");
+    assert_eq!(told().accept_ra, Some(2));
     let error = settings.write("no_such_key", "0").unwrap_err();
     assert_eq!(
         error.to_string(),

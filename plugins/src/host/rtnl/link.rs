@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage, State,
+    AfSpecInet6, AfSpecUnspec, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -67,6 +67,8 @@ pub struct Link {
     pub bridge: Option<BridgeInfo>,
     /// The VLAN's number, if it is a VLAN device.
     pub vlan_id: Option<u16>,
+    /// The sysctl `accept_ra`: 0 for a link that takes no router's advertisements. None where IPv6 does not run on it.
+    pub accept_ra: Option<i32>,
 }
 
 impl Rtnl {
@@ -307,11 +309,24 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::LinkNetNsId(id) => link.link_netnsid = Some(id),
                 LinkAttribute::TxQueueLen(length) => link.tx_queue_len = length,
                 LinkAttribute::LinkInfo(infos) => link.take_infos(infos),
+                LinkAttribute::AfSpecUnspec(families) => link.accept_ra = accept_ra(families),
                 _ => {}
             }
         }
         link
     }
+}
+
+/// What the kernel tells of `net.ipv6.conf.LINK.accept_ra` (`ipv6_store_devconf` in net/ipv6/addrconf.c).
+fn accept_ra(families: Vec<AfSpecUnspec>) -> Option<i32> {
+    let inet6 = families.into_iter().find_map(|family| match family {
+        AfSpecUnspec::Inet6(settings) => Some(settings),
+        _ => None,
+    });
+    inet6?.into_iter().find_map(|setting| match setting {
+        AfSpecInet6::DevConf(settings) => Some(settings.accept_ra),
+        _ => None,
+    })
 }
 
 impl Link {
