@@ -167,7 +167,9 @@ const KEYS: [(&str, &[&str]); 9] = [
 ];
 
 /// Keys that the README tells of and the reference has nothing to compare with.
-const OURS_ALONE: [(&str, &str); 6] = [
+const OURS_ALONE: [(&str, &str); 8] = [
+    ("portmap", "dataDir"),
+    ("firewall", "dataDir"),
     ("bandwidth", "shapedSubnets"),
     ("bandwidth", "unshapedSubnets"),
     ("bridge", "nonMasqueradeCIDRs"),
