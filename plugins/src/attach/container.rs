@@ -9,8 +9,8 @@ use cni_conf::request::Attachment;
 use cni_conf::result::{IpConfig, Route};
 use ipnet::IpNet;
 
-use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, RouteScope};
-use crate::host::{HostError, NetNs, Rtnl, SysctlDir};
+use crate::host::rtnl::{AddressOptions, Change, Link, LinkChange, NewRoute, RouteScope};
+use crate::host::{HostError, NetNs, Rtnl, Sysctl, SysctlDir};
 
 /// How long duplicate address detection may take. The kernel sends one probe a second after a random delay of up to
 /// a second (RFC 4862, section 5.4); `dad_transmits` may ask for a few more.
@@ -251,6 +251,16 @@ fn set_ipv6(ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
         if_there(settings.write("accept_dad", "0"))?;
     }
     Ok(())
+}
+
+/// Has a link of the host ignore router advertisements: nobody may tell the host from inside a container where its
+/// routes lead (CVE-2020-10749).
+pub fn ignore_advertisements(link: &Link) -> Result<(), HostError> {
+    // The look is free, a write takes a walk through the kernel's cache of sysctls.
+    if link.accept_ra == Some(0) {
+        return Ok(());
+    }
+    if_there(Sysctl::ipv6_conf(&link.name, "accept_ra").write("0"))
 }
 
 /// Settings that a kernel without the protocol lacks are no loss.

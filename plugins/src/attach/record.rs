@@ -32,12 +32,10 @@ use serde_json::Value;
 use super::liveness::KernelLiveness;
 use super::owner::Owner;
 use super::{comment, settings};
+use crate::host::NetNs;
 
 /// Version of the format.
 const VERSION: u32 = 1;
-
-/// The namespace that the calling thread is in.
-const OWN_NETNS: &str = "/proc/thread-self/ns/net";
 
 /// Where the plugins' directories are unless `dataDir` says something else.
 const DEFAULT_DIR: &str = "/run/cni";
@@ -213,7 +211,7 @@ fn content(request: &Request, attachment: &Attachment) -> io::Result<Vec<u8>> {
         network: request.network.clone(),
         container: attachment.container.clone(),
         ifname: attachment.ifname.clone(),
-        host: own_netns()?,
+        host: NetNs::current_id()?,
         origin,
         cni_version: request.version.to_string(),
         plugin: request.plugin.clone(),
@@ -225,11 +223,6 @@ fn content(request: &Request, attachment: &Attachment) -> io::Result<Vec<u8>> {
 
 fn name_of(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
-}
-
-fn own_netns() -> io::Result<(u64, u64)> {
-    let own = fs::metadata(OWN_NETNS)?;
-    Ok((own.dev(), own.ino()))
 }
 
 fn save(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -256,7 +249,7 @@ fn read(path: &Path) -> Option<Wire> {
 
 /// The attachment, if it is one of this host's.
 fn recorded(wire: Wire) -> Option<Recorded> {
-    if own_netns().ok() != Some(wire.host) {
+    if NetNs::current_id().ok() != Some(wire.host) {
         return None;
     }
     let result = wire.result.as_ref();

@@ -3,11 +3,11 @@
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 
-use super::container::{Container, if_there};
+use super::container::{Container, ignore_advertisements};
 use super::mac;
 use super::owner::Owner;
+use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange, NewVeth, VethEnd, VethPair};
-use crate::host::{Rtnl, Sysctl};
 
 /// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
 /// with a probability of about 1%, the first two with one of 1 to 40 million.
@@ -48,9 +48,7 @@ pub fn create(host: &Rtnl, pair: &Pair<'_>) -> Result<VethPair, Error> {
         )));
     };
     let created = created?;
-    if created.host.accept_ra != Some(0) {
-        if_there(Sysctl::ipv6_conf(&created.host.name, "accept_ra").write("0"))?;
-    }
+    ignore_advertisements(&created.host)?;
     Ok(created)
 }
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::conf::{Settings, Vlans};
 use super::plan;
-use crate::attach::container::if_there;
+use crate::attach::container::{if_there, ignore_advertisements};
 use crate::attach::{forward, mac};
 use crate::host::rtnl::{
     AddressOptions, BridgeChange, BridgeVlan, Link, LinkChange, NewBridge, NewVeth, VethEnd,
@@ -57,10 +57,10 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
             },
         )?;
     }
-    if (!bridge.up || settings.gateway) && bridge.accept_ra != Some(0) {
+    if !bridge.up || settings.gateway {
         // Before it is up: containers must not tell the host its routes (CVE-2020-10749). A bridge that others made and
         // that is no gateway may be the way by which the host itself gets its address.
-        if_there(Sysctl::ipv6_conf(name, "accept_ra").write("0"))?;
+        ignore_advertisements(&bridge)?;
     }
     let promisc = settings.promisc && !bridge.promisc;
     if bridge.up && !promisc {
@@ -203,7 +203,7 @@ fn ensure_vlan_gateway(
         };
         set_vlans(host, port.index, &vlans)?;
         for link in [&port, &gateway] {
-            if_there(Sysctl::ipv6_conf(&link.name, "accept_ra").ensure("0"))?;
+            ignore_advertisements(link)?;
             host.set_link(
                 link.index,
                 &LinkChange {

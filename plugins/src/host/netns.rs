@@ -110,11 +110,21 @@ impl NetNs {
     /// # Errors
     /// [`HostError::NetNsOpen`] where /proc is not mounted.
     pub fn is_current(&self) -> Result<bool, HostError> {
-        let own = std::fs::metadata(OWN_NETNS).map_err(|source| HostError::NetNsOpen {
+        let own = Self::current_id().map_err(|source| HostError::NetNsOpen {
             path: OWN_NETNS.into(),
             source,
         })?;
-        Ok((self.device, self.inode) == (own.dev(), own.ino()))
+        Ok((self.device, self.inode) == own)
+    }
+
+    /// Device and inode number of the namespace that the calling thread is in. They tell it from every other one for
+    /// as long as it lives, and may be another's afterwards.
+    ///
+    /// # Errors
+    /// The system's, where /proc is not mounted.
+    pub fn current_id() -> io::Result<(u64, u64)> {
+        let own = std::fs::metadata(OWN_NETNS)?;
+        Ok((own.dev(), own.ino()))
     }
 
     /// The namespace's cookie: a number that the kernel never gives to another namespace until the

@@ -9,7 +9,6 @@
 //! takes an RCU grace period, ten milliseconds or more, whoever's socket it is: once in a process is enough.
 
 use std::cell::{Cell, RefCell};
-use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 
 use netlink_packet_core::{
@@ -23,7 +22,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::answer::{Answer, Incoming, incoming};
-use crate::host::HostError;
+use crate::host::{HostError, NetNs};
 
 /// The most a datagram of a dump holds: the kernel stops at 32 KiB (`netlink_dump`), whatever is offered.
 const DATAGRAM: usize = 64 * 1024;
@@ -57,8 +56,8 @@ struct Line {
     socket: Socket,
     /// The number of the message sent last.
     sequence: Cell<u32>,
-    /// The namespace that it belongs to and keeps alive, by its inode number; none if /proc does not tell.
-    netns: Option<u64>,
+    /// The namespace that it belongs to and keeps alive; none if /proc does not tell.
+    netns: Option<(u64, u64)>,
 }
 
 thread_local! {
@@ -69,7 +68,7 @@ impl Line {
     /// The one that the thread has kept, if it leads to the namespace that the thread is in and nobody uses it.
     fn kept() -> Option<Rc<Self>> {
         let kept = KEPT.with_borrow_mut(Option::take)?;
-        let here = own_netns();
+        let here = NetNs::current_id().ok();
         let free = Rc::strong_count(&kept) == 1 && here.is_some() && kept.netns == here;
         (free && kept.is_silent()).then_some(kept)
     }
@@ -100,15 +99,9 @@ impl Line {
         Ok(Self {
             socket,
             sequence: Cell::new(0),
-            netns: own_netns(),
+            netns: NetNs::current_id().ok(),
         })
     }
-}
-
-/// The inode number of the network namespace that the thread is in.
-fn own_netns() -> Option<u64> {
-    let metadata = std::fs::metadata("/proc/thread-self/ns/net").ok()?;
-    Some(metadata.ino())
 }
 
 impl NetfilterSocket {
