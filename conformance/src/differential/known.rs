@@ -10,9 +10,7 @@ pub const KNOWN: &[Difference] = &[
     },
     Difference {
         name: "status-of-a-full-pool",
-        covers: |_, fact| {
-            fact.step == "full" && fact.place == "answer" && fact.what.contains(" STATUS ")
-        },
+        covers: |_, fact| is_answer(fact, "full", " STATUS "),
     },
     Difference {
         name: "alias-on-the-host-end",
@@ -55,9 +53,7 @@ pub const KNOWN: &[Difference] = &[
     },
     Difference {
         name: "layer-2-check",
-        covers: |_, fact| {
-            fact.step == "check" && fact.place == "answer" && fact.what.contains(" CHECK ")
-        },
+        covers: |_, fact| is_answer(fact, "check", " CHECK "),
     },
     Difference {
         name: "default-route-once",
@@ -101,15 +97,11 @@ pub const KNOWN: &[Difference] = &[
     },
     Difference {
         name: "check-of-routes",
-        covers: |_, fact| {
-            fact.step == "check" && fact.place == "answer" && fact.what.contains(" CHECK ")
-        },
+        covers: |_, fact| is_answer(fact, "check", " CHECK "),
     },
     Difference {
         name: "del-with-nftables",
-        covers: |_, fact| {
-            fact.step == "del" && fact.place == "answer" && fact.what.contains(" DEL ")
-        },
+        covers: |_, fact| is_answer(fact, "del", " DEL "),
     },
     Difference {
         name: "backup-says-whose-it-is",
@@ -232,6 +224,11 @@ pub const KNOWN: &[Difference] = &[
 pub fn find(name: &str) -> &'static Difference {
     let found = KNOWN.iter().find(|difference| difference.name == name);
     found.unwrap_or_else(|| panic!("no difference is called {name}"))
+}
+
+/// Whether it is what a verb answered in that step.
+fn is_answer(fact: &Fact, step: &str, verb: &str) -> bool {
+    fact.step == step && fact.place == "answer" && fact.what.contains(verb)
 }
 
 /// Whether a fact is of that kind: `link`, `addr`, `route`, `sysctl`, `file`, `nft` …

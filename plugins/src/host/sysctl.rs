@@ -131,7 +131,13 @@ impl Sysctl {
     /// [`HostError::Sysctl`]; [`HostError::is_missing`] when the kernel has no such setting.
     pub fn read(&self) -> Result<String, HostError> {
         self.check()?;
-        let mut value = fs::read_to_string(self.path()).map_err(self.failed("read"))?;
+        self.read_from(fs::File::open(self.path()))
+    }
+
+    fn read_from(&self, file: io::Result<fs::File>) -> Result<String, HostError> {
+        let mut value = file
+            .and_then(io::read_to_string)
+            .map_err(self.failed("read"))?;
         value.truncate(value.trim_end().len());
         Ok(value)
     }
@@ -143,11 +149,12 @@ impl Sysctl {
     pub fn write(&self, value: &str) -> Result<(), HostError> {
         self.check()?;
         // Not fs::write, which would ask for the file to be created and truncated.
-        let mut file = fs::File::options()
-            .write(true)
-            .open(self.path())
-            .map_err(self.failed("write"))?;
-        io::Write::write_all(&mut file, value.as_bytes()).map_err(self.failed("write"))
+        self.write_to(fs::File::options().write(true).open(self.path()), value)
+    }
+
+    fn write_to(&self, file: io::Result<fs::File>, value: &str) -> Result<(), HostError> {
+        file.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+            .map_err(self.failed("write"))
     }
 
     /// Keeps other processes of this program out that take the same lock, until the guard is dropped. For settings
@@ -221,9 +228,8 @@ impl SysctlDir {
     /// # Errors
     /// [`HostError::Sysctl`].
     pub fn write(&self, key: &str, value: &str) -> Result<(), HostError> {
-        let sysctl = self.of(key)?;
-        let mut file = self.open(key, OFlag::O_WRONLY, sysctl.failed("write"))?;
-        io::Write::write_all(&mut file, value.as_bytes()).map_err(sysctl.failed("write"))
+        self.of(key)?
+            .write_to(self.open(key, OFlag::O_WRONLY), value)
     }
 
     /// As [`Sysctl::ensure`].
@@ -231,11 +237,7 @@ impl SysctlDir {
     /// # Errors
     /// [`HostError::Sysctl`].
     pub fn ensure(&self, key: &str, value: &str) -> Result<bool, HostError> {
-        let sysctl = self.of(key)?;
-        let mut file = self.open(key, OFlag::O_RDONLY, sysctl.failed("read"))?;
-        let mut found = String::new();
-        io::Read::read_to_string(&mut file, &mut found).map_err(sysctl.failed("read"))?;
-        if found.trim_end() == value {
+        if self.of(key)?.read_from(self.open(key, OFlag::O_RDONLY))? == value {
             return Ok(false);
         }
         self.write(key, value)?;
@@ -249,15 +251,9 @@ impl SysctlDir {
         Ok(sysctl)
     }
 
-    fn open(
-        &self,
-        key: &str,
-        access: OFlag,
-        failed: impl Fn(io::Error) -> HostError,
-    ) -> Result<fs::File, HostError> {
-        openat(&self.dir, key, access | OFlag::O_CLOEXEC, Mode::empty())
-            .map(fs::File::from)
-            .map_err(|errno| failed(errno.into()))
+    fn open(&self, key: &str, access: OFlag) -> io::Result<fs::File> {
+        let file = openat(&self.dir, key, access | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(file.into())
     }
 }
 
