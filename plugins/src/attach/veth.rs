@@ -98,11 +98,10 @@ fn create_as(
     }
 }
 
-/// What brings the host's end up, and gives it the alias that tells whose it is; the kernel takes none when a link is
-/// created.
-pub fn up(alias: &str) -> LinkChange<'_> {
+/// What gives the host's end the alias that tells whose it is, while it is still down; the kernel takes none when a link
+/// is created.
+pub fn label(alias: &str) -> LinkChange<'_> {
     LinkChange {
-        up: Some(true),
         alias: Some(alias),
         ..LinkChange::default()
     }

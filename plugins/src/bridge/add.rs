@@ -158,7 +158,7 @@ impl Add {
         let alias = self.owner.alias();
         let change = LinkChange {
             port: (ports != PortChange::default()).then_some(ports),
-            ..veth::up(&alias)
+            ..veth::label(&alias)
         };
         link::bring_port_up(&self.host, port, &change)?;
         if settings.container_down {
@@ -169,13 +169,7 @@ impl Add {
             self.container
                 .configure(inside, self.owner.ifname.as_str(), &plan.layer3)?;
         } else {
-            self.container.rtnl.set_link(
-                inside,
-                &LinkChange {
-                    up: Some(true),
-                    ..LinkChange::default()
-                },
-            )?;
+            self.container.rtnl.set_link(inside, &LinkChange::up())?;
         }
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;

@@ -14,8 +14,8 @@ use super::plan;
 use crate::attach::container::{if_there, ignore_advertisements};
 use crate::attach::{forward, mac};
 use crate::host::rtnl::{
-    AddressOptions, BridgeChange, BridgeVlan, Link, LinkChange, NewBridge, NewVeth, VethEnd,
-    VlanOwner,
+    AddressOptions, BridgeChange, BridgeVlan, Change, Link, LinkChange, NewBridge, NewVeth,
+    VethEnd, VlanOwner,
 };
 use crate::host::{HostError, NetNs, Rtnl, Sysctl};
 
@@ -204,13 +204,7 @@ fn ensure_vlan_gateway(
         set_vlans(host, port.index, &vlans)?;
         for link in [&port, &gateway] {
             ignore_advertisements(link)?;
-            host.set_link(
-                link.index,
-                &LinkChange {
-                    up: Some(true),
-                    ..LinkChange::default()
-                },
-            )?;
+            host.set_link(link.index, &LinkChange::up())?;
         }
     }
     Ok(gateway)
@@ -259,21 +253,28 @@ fn port_of_vlan_gateway(gateway: &str) -> String {
     format!("veth{:08x}", hash & 0xffff_ffff)
 }
 
-/// Brings a port up. It needs no link-local address of its own: everything it receives is the bridge's.
+/// Makes a port's settings and brings it up. It needs no link-local address of its own: everything it receives is the
+/// bridge's.
+///
+/// First the settings: of a link that is up the kernel tells everybody what has changed, and where it has no carrier yet,
+/// goes through all the host's IPv6 routes for that, of which each port has one (`netif_state_change` in net/core/dev.c,
+/// `rt6_sync_down_dev` in net/ipv6/route.c).
 pub(super) fn bring_port_up(
     host: &Rtnl,
     port: u32,
-    change: &LinkChange<'_>,
+    settings: &LinkChange<'_>,
 ) -> Result<(), HostError> {
-    // The port has no carrier before its other end is up, so what is set together with `up` comes early enough.
     let quiet = LinkChange {
         no_link_local: true,
-        ..*change
+        ..*settings
     };
-    match host.set_link(port, &quiet) {
+    let [quiet, up] = [quiet, LinkChange::up()].map(|change| Change::Link { link: port, change });
+    match host.apply(&[quiet, up]) {
         // No IPv6 in this kernel, or the MTU is too small for it.
-        Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => host.set_link(port, change),
-        outcome => outcome,
+        Err((0, error)) if error.errno() == Some(Errno::EAFNOSUPPORT) => {
+            host.set_link(port, settings)
+        }
+        outcome => outcome.map_err(|(_, error)| error),
     }
 }
 

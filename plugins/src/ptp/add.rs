@@ -18,7 +18,7 @@ use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
 use crate::attach::{forward, mac, masq};
-use crate::host::rtnl::{AddressOptions, Change, NewRoute, RouteFilter, VethPair};
+use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, RouteFilter, VethPair};
 use crate::host::{HostError, Rtnl, Sysctl};
 
 /// How long the kernel may take to notice that the host's end has a carrier. It drops what leaves there until then, and
@@ -119,15 +119,20 @@ impl Add {
             net: IpNet::from(*gateway),
             options,
         });
-        let change = veth::up(&alias);
+        let [label, up] =
+            [veth::label(&alias), LinkChange::up()].map(|change| [Change::Link { link, change }]);
         let routes = plan.container.iter().map(|address| {
             Change::Route(NewRoute {
                 oif: Some(link),
                 ..NewRoute::to(IpNet::from(*address))
             })
         });
-        let up = [Change::Link { link, change }];
-        let all: Vec<_> = gateways.chain(up).chain(routes).collect();
+        let all: Vec<_> = label
+            .into_iter()
+            .chain(gateways)
+            .chain(up)
+            .chain(routes)
+            .collect();
         self.host
             .apply(&all)
             .map_err(|(place, error)| match all.get(place) {

@@ -61,6 +61,14 @@ impl Rtnl {
 }
 
 impl LinkChange<'_> {
+    /// Brings it up, and nothing else.
+    pub fn up() -> Self {
+        Self {
+            up: Some(true),
+            ..Self::default()
+        }
+    }
+
     /// The request to change the link of this index.
     pub(super) fn request(&self, index: u32) -> RouteNetlinkMessage {
         let message = self.message(index);
