@@ -1,5 +1,6 @@
 //! The interface inside the container: opening its namespace, addresses, routes.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use cni_conf::result::{IpConfig, Route};
 use ipnet::IpNet;
 
 use crate::host::rtnl::{AddressOptions, Change, Link, LinkChange, NewRoute, RouteScope};
-use crate::host::{HostError, NetNs, Rtnl, Sysctl, SysctlDir};
+use crate::host::{HostError, NetNs, Procfs, Rtnl, Sysctl};
 
 /// How long duplicate address detection may take. The kernel sends one probe a second after a random delay of up to
 /// a second (RFC 4862, section 5.4); `dad_transmits` may ask for a few more.
@@ -22,6 +23,8 @@ pub struct Container {
     pub netns: NetNs,
     /// Speaks to the kernel about that namespace.
     pub rtnl: Rtnl,
+    /// By which its sysctls are reached, once there are any to reach.
+    procfs: OnceCell<Procfs>,
 }
 
 impl Container {
@@ -36,8 +39,7 @@ impl Container {
             )
             .with_details("give the container's own namespace; a container on the host's network needs no plugin"));
         }
-        let rtnl = Rtnl::in_netns(&netns)?;
-        Ok(Self { netns, rtnl })
+        Self::inside(netns)
     }
 
     /// Opens the namespace for DEL: `None` where it is not given or gone, which is no error there.
@@ -47,14 +49,31 @@ impl Container {
         }
         match attachment.netns().map(NetNs::open)? {
             Ok(netns) if !attachment.netns_override && netns.is_current()? => Ok(None),
-            Ok(netns) => {
-                let rtnl = Rtnl::in_netns(&netns)?;
-                Ok(Some(Self { netns, rtnl }))
-            }
+            Ok(netns) => Self::inside(netns).map(Some),
             // The bind mount of a namespace that was removed leaves an empty file.
             Err(HostError::NetNsMissing { .. } | HostError::NotANetNs { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn inside(netns: NetNs) -> Result<Self, Error> {
+        Ok(Self {
+            rtnl: Rtnl::in_netns(&netns)?,
+            netns,
+            procfs: OnceCell::new(),
+        })
+    }
+
+    /// Runs what reads and writes sysctls of the container, which is to use this procfs.
+    ///
+    /// # Errors
+    /// When the namespace can't be entered, and those of `work`.
+    pub fn with_sysctls<T>(
+        &self,
+        work: impl FnOnce(&Procfs) -> Result<T, HostError>,
+    ) -> Result<T, HostError> {
+        let procfs = self.procfs.get_or_init(Procfs::private);
+        self.netns.enter(|| work(procfs))?
     }
 
     /// Fails if the container has an interface of this name.
@@ -73,7 +92,7 @@ impl Container {
     /// addresses included, unless duplicate address detection was asked for: then that is waited for.
     pub fn configure(&self, link: u32, ifname: &str, layer3: &Layer3) -> Result<(), Error> {
         if layer3.has_ipv6() {
-            self.netns.enter(|| set_ipv6(ifname, layer3))??;
+            self.with_sysctls(|procfs| set_ipv6(procfs, ifname, layer3))?;
         }
         let mut plan = layer3.interface(link);
         if layer3.dad && layer3.has_ipv6() {
@@ -237,18 +256,18 @@ impl Layer3 {
 }
 
 /// IPv6 settings of the container's interface, from within its namespace, before it is up.
-fn set_ipv6(ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
-    let settings = SysctlDir::ipv6_conf(ifname)?;
+fn set_ipv6(procfs: &Procfs, ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
+    let setting = |key| Sysctl::ipv6_conf(ifname, key);
     // Some runtimes switch IPv6 off in new namespaces; addresses were asked for here. To write it takes the kernel's
     // lock of all links, so mostly it is only looked at.
-    settings.ensure("disable_ipv6", "0")?;
+    setting("disable_ipv6").ensure_in(procfs, "0")?;
     // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
-    settings.write("accept_ra", "0")?;
+    setting("accept_ra").write_in(procfs, "0")?;
     // An interface that goes down and up again keeps them.
-    if_there(settings.write("keep_addr_on_down", "1"))?;
+    if_there(setting("keep_addr_on_down").write_in(procfs, "1"))?;
     if !layer3.dad {
         // Nobody has to wait for its link-local address either.
-        if_there(settings.write("accept_dad", "0"))?;
+        if_there(setting("accept_dad").write_in(procfs, "0"))?;
     }
     Ok(())
 }

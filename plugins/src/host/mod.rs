@@ -16,11 +16,13 @@ pub mod iptables;
 pub mod module;
 pub mod netns;
 pub mod nft;
+pub mod procfs;
 pub mod program;
 pub mod rtnl;
 pub mod sysctl;
 
 pub use error::HostError;
 pub use netns::NetNs;
+pub use procfs::Procfs;
 pub use rtnl::Rtnl;
-pub use sysctl::{Sysctl, SysctlDir};
+pub use sysctl::Sysctl;

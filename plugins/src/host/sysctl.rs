@@ -8,13 +8,12 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::error::HostError;
+use super::procfs::Procfs;
 
 /// One network sysctl, by name. Making one does not touch the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +92,12 @@ impl Sysctl {
 
     /// The file, below /proc/sys.
     fn path(&self) -> PathBuf {
-        let mut path = PathBuf::from("/proc/sys/net");
+        Path::new("/proc").join(self.path_in_procfs())
+    }
+
+    /// The file, seen from the root of procfs.
+    fn path_in_procfs(&self) -> PathBuf {
+        let mut path = PathBuf::from("sys/net");
         path.extend(&self.segments);
         path
     }
@@ -130,12 +134,17 @@ impl Sysctl {
     /// # Errors
     /// [`HostError::Sysctl`]; [`HostError::is_missing`] when the kernel has no such setting.
     pub fn read(&self) -> Result<String, HostError> {
-        self.check()?;
-        self.read_from(fs::File::open(self.path()))
+        self.read_in(&Procfs::SHARED)
     }
 
-    fn read_from(&self, file: io::Result<fs::File>) -> Result<String, HostError> {
-        let mut value = file
+    /// As [`Sysctl::read`], by a mount of one's own.
+    ///
+    /// # Errors
+    /// As [`Sysctl::read`].
+    pub fn read_in(&self, procfs: &Procfs) -> Result<String, HostError> {
+        self.check()?;
+        let mut value = procfs
+            .open(&self.path_in_procfs(), OFlag::O_RDONLY)
             .and_then(io::read_to_string)
             .map_err(self.failed("read"))?;
         value.truncate(value.trim_end().len());
@@ -147,13 +156,18 @@ impl Sysctl {
     /// # Errors
     /// [`HostError::Sysctl`], whose remedy tells a read-only /proc/sys from a missing setting.
     pub fn write(&self, value: &str) -> Result<(), HostError> {
-        self.check()?;
-        // Not fs::write, which would ask for the file to be created and truncated.
-        self.write_to(fs::File::options().write(true).open(self.path()), value)
+        self.write_in(&Procfs::SHARED, value)
     }
 
-    fn write_to(&self, file: io::Result<fs::File>, value: &str) -> Result<(), HostError> {
-        file.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+    /// As [`Sysctl::write`], by a mount of one's own.
+    ///
+    /// # Errors
+    /// As [`Sysctl::write`].
+    pub fn write_in(&self, procfs: &Procfs, value: &str) -> Result<(), HostError> {
+        self.check()?;
+        procfs
+            .open(&self.path_in_procfs(), OFlag::O_WRONLY)
+            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
             .map_err(self.failed("write"))
     }
 
@@ -190,70 +204,19 @@ impl Sysctl {
     /// # Errors
     /// As [`Sysctl::read`] and [`Sysctl::write`].
     pub fn ensure(&self, value: &str) -> Result<bool, HostError> {
-        if self.read()? == value {
-            return Ok(false);
-        }
-        self.write(value)?;
-        Ok(true)
+        self.ensure_in(&Procfs::SHARED, value)
     }
-}
 
-/// The settings of one interface, for those who write several: its directory is looked up once. The kernel takes the
-/// longer for that the more namespaces there are in which somebody has looked at such a setting: its cache has an
-/// `ipv4` and an `ipv6` for each of them under one path, and goes through all (`proc_sys_compare` in
-/// fs/proc/proc_sysctl.c). Beside a thousand containers that is up to a millisecond.
-#[derive(Debug)]
-pub struct SysctlDir {
-    dir: OwnedFd,
-    /// What the directory stands for.
-    name: Sysctl,
-}
-
-impl SysctlDir {
-    /// `net.ipv6.conf.LINK`, in the namespace that the thread is in.
+    /// As [`Sysctl::ensure`], by a mount of one's own.
     ///
     /// # Errors
-    /// [`HostError::Sysctl`]; [`HostError::is_missing`] when there is no such interface, or no IPv6 on it.
-    pub fn ipv6_conf(link: &str) -> Result<Self, HostError> {
-        let name = Sysctl::net(["ipv6", "conf", link]);
-        name.check()?;
-        let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let dir = open(&name.path(), flags, Mode::empty())
-            .map_err(|errno| name.failed("open")(errno.into()))?;
-        Ok(Self { dir, name })
-    }
-
-    /// As [`Sysctl::write`].
-    ///
-    /// # Errors
-    /// [`HostError::Sysctl`].
-    pub fn write(&self, key: &str, value: &str) -> Result<(), HostError> {
-        self.of(key)?
-            .write_to(self.open(key, OFlag::O_WRONLY), value)
-    }
-
     /// As [`Sysctl::ensure`].
-    ///
-    /// # Errors
-    /// [`HostError::Sysctl`].
-    pub fn ensure(&self, key: &str, value: &str) -> Result<bool, HostError> {
-        if self.of(key)?.read_from(self.open(key, OFlag::O_RDONLY))? == value {
+    pub fn ensure_in(&self, procfs: &Procfs, value: &str) -> Result<bool, HostError> {
+        if self.read_in(procfs)? == value {
             return Ok(false);
         }
-        self.write(key, value)?;
+        self.write_in(procfs, value)?;
         Ok(true)
-    }
-
-    fn of(&self, key: &str) -> Result<Sysctl, HostError> {
-        let mut sysctl = self.name.clone();
-        sysctl.segments.push(key.to_owned());
-        sysctl.check()?;
-        Ok(sysctl)
-    }
-
-    fn open(&self, key: &str, access: OFlag) -> io::Result<fs::File> {
-        let file = openat(&self.dir, key, access | OFlag::O_CLOEXEC, Mode::empty())?;
-        Ok(file.into())
     }
 }
 

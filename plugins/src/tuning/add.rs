@@ -62,19 +62,18 @@ fn set<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<(), Error> {
     // Some can only be written, such as net.ipv4.route.flush.
-    let before = container.netns.enter(|| setting.sysctl.read())?.ok();
+    let before = container.with_sysctls(|procfs| Ok(setting.sysctl.read_in(procfs).ok()))?;
     if before.as_deref() == Some(&setting.value) {
         return Ok(());
     }
     if let Some(before) = before {
         undo.push(move || {
-            container.netns.enter(|| setting.sysctl.write(&before))??;
+            container.with_sysctls(|procfs| setting.sysctl.write_in(procfs, &before))?;
             Ok(())
         });
     }
     container
-        .netns
-        .enter(|| setting.sysctl.write(&setting.value))?
+        .with_sysctls(|procfs| setting.sysctl.write_in(procfs, &setting.value))
         .map_err(|error| {
             Error::from(error).with_details(format!(
                 "it was to get the value {:?} by \"sysctl\" of the tuning plugin",

@@ -12,7 +12,7 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Er
     let settings = Settings::read(request, Some(attachment))?;
     let container = Container::open(attachment)?;
     for setting in &settings.sysctls {
-        let value = match container.netns.enter(|| setting.sysctl.read())? {
+        let value = match container.with_sysctls(|procfs| Ok(setting.sysctl.read_in(procfs)))? {
             Ok(value) => value,
             Err(error) if error.is_missing() => return Err(failed(error.to_string())),
             // Some can only be written.

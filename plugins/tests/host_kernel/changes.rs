@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 use nix::errno::Errno;
+use plugins::host::Sysctl;
 use plugins::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, RouteFilter};
-use plugins::host::{Sysctl, SysctlDir};
 
 use super::support::{Needs, Sandbox, Tests};
 
@@ -30,11 +30,6 @@ pub(crate) fn add(tests: &mut Tests) {
         "link_can_do_without_a_link_local_address",
         Needs::Root,
         no_link_local,
-    );
-    tests.add(
-        "sysctls_of_one_interface_are_reached_by_its_directory",
-        Needs::Root,
-        directory,
     );
 }
 
@@ -154,28 +149,4 @@ fn no_link_local(sandbox: &Sandbox) {
     sandbox.rtnl.set_link(link, &small).unwrap();
     let error = sandbox.rtnl.set_link(link, &quiet).unwrap_err();
     assert_eq!(error.errno(), Some(Errno::EAFNOSUPPORT), "{error}");
-}
-
-fn directory(sandbox: &Sandbox) {
-    sandbox.lone_veth("eth0.10", None);
-    let settings = SysctlDir::ipv6_conf("eth0.10").unwrap();
-    settings.write("accept_ra", "0").unwrap();
-    let by_path = Sysctl::ipv6_conf("eth0.10", "accept_ra");
-    assert_eq!(by_path.read().unwrap(), "0");
-    let told = || sandbox.rtnl.link_by_name("eth0.10").unwrap().unwrap();
-    assert_eq!(told().accept_ra, Some(0));
-    assert!(!settings.ensure("accept_ra", "0").unwrap());
-    assert!(settings.ensure("accept_ra", "2").unwrap());
-    assert_eq!(by_path.read().unwrap(), "2");
-    assert_eq!(told().accept_ra, Some(2));
-    let error = settings.write("no_such_key", "0").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "write sysctl net.ipv6.conf.eth0/10.no_such_key: No such file or directory"
-    );
-    for key in ["../eth0.10/accept_ra", "..", ""] {
-        assert!(settings.write(key, "0").is_err(), "{key:?}");
-    }
-    let error = SysctlDir::ipv6_conf("nobody").unwrap_err();
-    assert!(error.is_missing(), "{error}");
 }

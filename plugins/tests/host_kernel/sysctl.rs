@@ -1,8 +1,8 @@
 //! Sysctls of a namespace.
 
 use nix::errno::Errno;
-use plugins::host::Sysctl;
 use plugins::host::rtnl::LinkChange;
+use plugins::host::{Procfs, Sysctl};
 
 use super::support::{Needs, Pod, Sandbox, Tests};
 
@@ -21,6 +21,11 @@ pub(crate) fn add(tests: &mut Tests) {
         "sysctl_of_an_interface_with_a_dot_in_its_name",
         Needs::Root,
         dotted_interface,
+    );
+    tests.add(
+        "sysctl_is_reached_by_a_mount_of_ones_own",
+        Needs::Root,
+        own_mount,
     );
     tests.add("sysctl_failures_tell_the_remedy", Needs::Root, failures);
 }
@@ -41,6 +46,30 @@ fn per_namespace(_: &Sandbox) {
     pod.write_sysctl(&sysctl, "1");
     assert_eq!(sysctl.read().unwrap(), "0");
     assert_eq!(pod.netns.enter(|| sysctl.read()).unwrap().unwrap(), "1");
+}
+
+/// One mount shows each namespace its own settings, under their own names, as /proc does.
+fn own_mount(_: &Sandbox) {
+    let pod = Pod::new();
+    let procfs = Procfs::private();
+    let sysctl = Sysctl::ipv6_conf("lo", "accept_ra");
+    sysctl.write("1").unwrap();
+    let (wrote, by_path) = pod
+        .netns
+        .enter(|| (sysctl.ensure_in(&procfs, "2").unwrap(), sysctl.read()))
+        .unwrap();
+    assert!(wrote);
+    assert_eq!(by_path.unwrap(), "2");
+    assert!(!sysctl.ensure_in(&procfs, "1").unwrap());
+    assert_eq!(sysctl.read_in(&procfs).unwrap(), "1");
+    let missing = Sysctl::ipv6_conf("nobody", "accept_ra");
+    let error = missing.write_in(&procfs, "0").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "write sysctl net.ipv6.conf.nobody.accept_ra: No such file or directory"
+    );
+    let elsewhere = Sysctl::net(["..", "kernel", "hostname"]);
+    assert!(elsewhere.write_in(&procfs, "mine").is_err());
 }
 
 fn dotted_interface(sandbox: &Sandbox) {
