@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         (None, Subject::Go) => Some("trestle's own behaviour".to_owned()),
         (None, Subject::Trestle) => trace::unavailable(),
     };
-    let tests: [(&str, Test); 5] = [
+    let tests: [(&str, Test); 7] = [
         (
             "bridge_and_host_local_stay_within_budget",
             bridge_within_budget,
@@ -85,6 +85,14 @@ fn main() -> ExitCode {
         (
             "a_call_does_the_same_with_few_and_many_addresses_allocated",
             flat_in_addresses,
+        ),
+        (
+            "sysctls_of_a_container_are_not_looked_up_below_proc",
+            own_procfs,
+        ),
+        (
+            "a_port_has_its_settings_before_it_comes_up",
+            settings_before_up,
         ),
     ];
     let trials = tests.into_iter().map(|(name, test)| {
@@ -142,6 +150,42 @@ fn flat_in_addresses(lab: &Lab) {
         node.host.write(&path, format!("other-{number}\r\neth0"));
     }
     assert_same(&few, &node.counts());
+}
+
+/// The host's cache of names below /proc would have an entry for the container from then on, and each look-up of a sysctl
+/// would go through all of them.
+fn own_procfs(lab: &Lab) {
+    let both = host_local(&["10.88.0.0/16", "fd00:88::/64"]);
+    let node = Node::new(lab, bridge(both));
+    node.attach(1);
+    let calls = node.traced("ADD", &node.pod.netns());
+    let opened: Vec<&str> = calls
+        .lines()
+        .filter(|line| line.contains(" openat("))
+        .collect();
+    let has = |what: &str| opened.iter().any(|line| line.contains(what));
+    let accept_ra = "sys/net/ipv6/conf/eth0/accept_ra\", O_WRONLY";
+    assert!(has(&format!("\"{accept_ra}")), "{opened:#?}");
+    assert!(!has("/proc/sys/net/ipv6/conf/eth0"), "{opened:#?}");
+}
+
+/// A link that is up and has no carrier yet makes the kernel go through all the host's IPv6 routes for each setting.
+fn settings_before_up(lab: &Lab) {
+    let node = Node::new(lab, with(bridge(ipam()), json!({"hairpinMode": true})));
+    node.attach(1);
+    let calls = node.traced("ADD", &node.pod.netns());
+    let sent = calls.lines().filter(|line| line.contains(" sendto("));
+    let messages: Vec<&str> = sent.flat_map(|line| line.split("{nlmsg_len=")).collect();
+    for setting in [
+        "IFLA_IFALIAS",
+        "IFLA_BRPORT_MODE",
+        "IFLA_INET6_ADDR_GEN_MODE",
+    ] {
+        let attribute = format!("nla_type={setting}");
+        let message = messages.iter().find(|message| message.contains(&attribute));
+        let message = message.unwrap_or_else(|| panic!("nobody sends {setting}"));
+        assert!(message.contains("ifi_flags=0,"), "{message}");
+    }
 }
 
 fn ipam() -> Value {
@@ -204,8 +248,13 @@ impl<'l> Node<'l> {
     }
 
     fn count(&self, verb: &str, netns: &str) -> Trace {
+        Trace::parse(&self.traced(verb, netns))
+    }
+
+    /// What strace wrote about a call.
+    fn traced(&self, verb: &str, netns: &str) -> String {
         self.call(verb, "counted", netns, "eth0", &trace::wrapper(TRACE));
-        Trace::parse(&self.host.read(TRACE).expect("a trace"))
+        self.host.read(TRACE).expect("a trace")
     }
 
     fn call(&self, verb: &str, container: &str, netns: &str, ifname: &str, wrapper: &[String]) {
