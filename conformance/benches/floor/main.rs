@@ -30,6 +30,7 @@ const INDEXES: u32 = 1 << 24;
 
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
+const AF_INET6: u16 = 10;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -43,12 +44,15 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const VETH_INFO_PEER: u16 = 1;
 
 fn main() -> ExitCode {
@@ -165,7 +169,7 @@ fn make_pair(
     let mut batch = Batch::default();
     // Both ends get an index of our choice, which saves asking for the peer's; the kernel takes both or none.
     let index = index_of([a, b, c, d]);
-    batch.message(RTM_NEWLINK, CREATE, &link_header(index, IFF_UP));
+    batch.message(RTM_NEWLINK, CREATE, &link_header(index, 0));
     batch.text(IFLA_IFNAME, &host);
     batch.attribute(IFLA_ADDRESS, &[0x0a, 0x59, a, b, c, d]);
     batch.attribute(IFLA_MTU, &MTU.to_ne_bytes());
@@ -193,6 +197,13 @@ fn make_pair(
     batch.attribute(IFLA_BRPORT_MODE, &[1]);
     batch.close(data);
     batch.close(info);
+    let families = batch.open(IFLA_AF_SPEC);
+    let inet6 = batch.open(AF_INET6);
+    batch.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    batch.close(inet6);
+    batch.close(families);
+
+    batch.message(RTM_NEWLINK, CHANGE, &link_header(index, IFF_UP));
     batch
 }
 
