@@ -1,6 +1,8 @@
 //! The bridge and its ports: what each key does to the interfaces, judged by the kernel and by traffic.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::time::Duration;
 
 use conformance::{
     Call, Case, Host, Lab, Program, Protocol, Subject, addresses, case, layer2, sandbox_interface,
@@ -25,6 +27,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_foreign_source_mac_is_dropped),
         case!(isolated_ports_reach_the_gateway_alone),
         case!(a_bridge_that_exists_is_used_as_it_is),
+        case!(a_bridge_that_is_made_snoops_multicast_only_if_asked).ours(),
+        case!(multicast_reaches_who_joined),
         case!(the_interface_can_stay_down),
         case!(an_interface_that_stays_down_has_no_ipam),
         case!(result_lists_bridge_host_and_container_interface),
@@ -281,6 +285,51 @@ fn a_bridge_that_exists_is_used_as_it_is(lab: &Lab) {
     );
     assert_eq!(host.addresses("cni0"), ["10.1.0.1/24"]);
     assert!(pod.pings(GATEWAY.into()));
+}
+
+fn a_bridge_that_is_made_snoops_multicast_only_if_asked(lab: &Lab) {
+    let snoops = |host: &Host| {
+        let bridge = host.link("cni0").expect("the bridge");
+        bridge["linkinfo"]["info_data"]["mcast_snooping"].clone()
+    };
+    for (more, expected) in [
+        (json!({}), 0),
+        (json!({"multicastSnooping": false}), 0),
+        (json!({"multicastSnooping": true}), 1),
+    ] {
+        let it = Attached::new(lab, &with(plain(), more));
+        assert_eq!(snoops(&it.host), expected);
+    }
+    let host = Host::new();
+    host.ip("link add cni0 type bridge mcast_snooping 1");
+    let pod = host.pod("pod");
+    lab.plugin(&host, "bridge").add(&plain(), &Call::of(&pod));
+    assert_eq!(snoops(&host), 1, "a bridge that was there keeps it");
+}
+
+fn multicast_reaches_who_joined(lab: &Lab) {
+    const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+    for snooping in [false, true] {
+        let keys = json!({"isDefaultGateway": true, "multicastSnooping": snooping});
+        let network = with(plain(), keys);
+        let it = Attached::new(lab, &network);
+        let other = it.host.pod("other");
+        lab.plugin(&it.host, "bridge")
+            .add(&network, &Call::of(&other));
+        let member = it.pod.enter(|| {
+            let member = UdpSocket::bind((GROUP, 7000)).expect("bind the group's address");
+            member.join_multicast_v4(&GROUP, &Ipv4Addr::UNSPECIFIED)?;
+            member.set_read_timeout(Some(Duration::from_millis(200)))?;
+            Ok::<_, io::Error>(member)
+        });
+        let member = member.expect("join the group");
+        let sender = other.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)));
+        let sender = sender.expect("a socket");
+        wait_until("the member hears the sender", || {
+            sender.send_to(b"news", (GROUP, 7000)).expect("send");
+            member.recv(&mut [0; 16]).is_ok()
+        });
+    }
 }
 
 fn the_interface_can_stay_down(lab: &Lab) {

@@ -129,7 +129,7 @@ impl Network {
     pub(crate) fn new(subject: &Subject, kind: Kind) -> Result<Self, String> {
         let host = Host::new();
         if subject.who == Who::Floor {
-            host.ip("link add floor0 address 0a:59:00:00:00:01 type bridge");
+            host.ip("link add floor0 address 0a:59:00:00:00:01 type bridge mcast_snooping 0");
             host.ip("addr add 10.77.0.1/16 dev floor0");
             host.ip("link set floor0 up");
         }

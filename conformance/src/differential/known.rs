@@ -23,6 +23,10 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, fact| fact.what.contains("<veth>") && fact.what.contains("addr_gen_mode="),
     },
     Difference {
+        name: "no-multicast-snooping",
+        covers: |_, fact| fact.what.contains(".mcast_snooping="),
+    },
+    Difference {
         name: "queue-length-of-the-host-end",
         covers: |maker, fact| {
             maker == Maker::Ours && fact.what.ends_with("link <veth> txqlen=1000")

@@ -65,10 +65,14 @@ fn gateways() -> Vec<Scenario> {
             .differs(&[INDEX, "own-error-codes", "undone-at-once"]),
         layer_2("on_a_bridge_of_others", json!({}))
             .prepared(taken)
-            .differs(&["!ipv6-usable-at-once", "bridge-of-others"]),
+            .differs(&[
+                "!ipv6-usable-at-once",
+                "!no-multicast-snooping",
+                "bridge-of-others",
+            ]),
         layer_3("force_address", with(dual(), json!({"forceAddress": true})))
             .prepared(taken)
-            .differs(&[IPV6])
+            .differs(&[IPV6, "!no-multicast-snooping"])
             .sees(&["- addr cni0 10.9.0.1/24", "+ addr cni0 10.1.0.1/24"]),
         layer_3("routes", with(dual(), routes)).differs(&[
             IPV6,
@@ -81,9 +85,10 @@ fn gateways() -> Vec<Scenario> {
 }
 
 /// What an attachment that fails does not show.
-const NEVER_ATTACHED: [&str; 6] = [
+const NEVER_ATTACHED: [&str; 7] = [
     "!alias-on-the-host-end",
     "!no-link-local-address-on-the-host-end",
+    "!no-multicast-snooping",
     "!queue-length-of-the-host-end",
     "!ipv6-usable-at-once",
     "!mtu-in-results",

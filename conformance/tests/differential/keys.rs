@@ -167,13 +167,14 @@ const KEYS: [(&str, &[&str]); 9] = [
 ];
 
 /// Keys that the README tells of and the reference has nothing to compare with.
-const OURS_ALONE: [(&str, &str); 8] = [
+const OURS_ALONE: [(&str, &str); 9] = [
     ("portmap", "dataDir"),
     ("firewall", "dataDir"),
     ("bandwidth", "shapedSubnets"),
     ("bandwidth", "unshapedSubnets"),
     ("bridge", "nonMasqueradeCIDRs"),
     ("bridge", "bridgeNetfilter"),
+    ("bridge", "multicastSnooping"),
     ("ptp", "nonMasqueradeCIDRs"),
     ("host-local", "reclaim"),
 ];

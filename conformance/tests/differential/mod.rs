@@ -23,9 +23,10 @@ use serde_json::json;
 use scenario::Scenario;
 
 /// What every attachment to a bridge shows.
-const ON_A_BRIDGE: [&str; 5] = [
+const ON_A_BRIDGE: [&str; 6] = [
     "alias-on-the-host-end",
     "no-link-local-address-on-the-host-end",
+    "no-multicast-snooping",
     "queue-length-of-the-host-end",
     "ipv6-usable-at-once",
     "mtu-in-results",

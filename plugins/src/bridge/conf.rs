@@ -40,6 +40,7 @@ struct Wire {
     dns: Dns,
     ipam: IpamConf,
     bridge_netfilter: String,
+    multicast_snooping: bool,
     args: WireArgs,
     runtime_config: WireMac,
 }
@@ -90,6 +91,10 @@ pub(super) struct Settings {
     pub(super) ipam: IpamConf,
     /// How packets between containers of the bridge meet the rules of the IP layer.
     pub(super) netfilter: Netfilter,
+    /// A bridge that is made listens to who joins multicast groups. Without a querier on it the kernel sends to everybody
+    /// all the same, and has each port that comes or goes start the timers of all of them (`br_multicast_enable_port` in
+    /// net/bridge/br_multicast.c).
+    pub(super) multicast_snooping: bool,
     /// How the containers are masqueraded, if they are.
     pub(super) masquerade: Option<masq::Settings>,
     /// The MAC address that somebody asked for.
@@ -136,6 +141,7 @@ impl Settings {
             dns: wire.dns,
             ipam: wire.ipam,
             netfilter: Netfilter::read(&wire.bridge_netfilter, gateway)?,
+            multicast_snooping: wire.multicast_snooping,
             masquerade: masq::Settings::read(request)?,
             mac,
         };

@@ -91,6 +91,7 @@ fn create(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
         name,
         mac: Some(mac::random()?.bytes()),
         vlan_filtering: settings.vlans.any(),
+        multicast_snooping: Some(settings.multicast_snooping),
         ..NewBridge::default()
     };
     match host.create_bridge(&new) {

@@ -31,6 +31,9 @@ pub struct NewBridge<'a> {
     pub vlan_filtering: bool,
     /// The VLAN of untagged frames on ports that join later; 0 for none. The kernel's default is 1.
     pub vlan_default_pvid: Option<u16>,
+    /// Whether it listens to who joins multicast groups, to send to those alone once it hears a querier. The kernel's
+    /// default is on.
+    pub multicast_snooping: Option<bool>,
     /// Pass its traffic through iptables' hooks even when the host-wide sysctl is off.
     pub nf_call_iptables: bool,
     /// The same for ip6tables.
@@ -44,6 +47,8 @@ pub struct BridgeChange {
     pub vlan_filtering: Option<bool>,
     /// The VLAN of untagged frames on ports that join later; 0 for none.
     pub vlan_default_pvid: Option<u16>,
+    /// Whether it listens to who joins multicast groups. A kernel without CONFIG_BRIDGE_IGMP_SNOOPING takes no notice.
+    pub multicast_snooping: Option<bool>,
     /// Pass its traffic through iptables' hooks even when the host-wide sysctl is off.
     pub nf_call_iptables: Option<bool>,
     /// The same for ip6tables.
@@ -142,6 +147,7 @@ impl Rtnl {
         let change = BridgeChange {
             vlan_filtering: new.vlan_filtering.then_some(true),
             vlan_default_pvid: new.vlan_default_pvid,
+            multicast_snooping: new.multicast_snooping,
             nf_call_iptables: new.nf_call_iptables.then_some(true),
             nf_call_ip6tables: new.nf_call_ip6tables.then_some(true),
         };
@@ -223,6 +229,7 @@ impl BridgeChange {
         let settings = [
             self.vlan_default_pvid.map(InfoBridge::VlanDefaultPvid),
             self.vlan_filtering.map(InfoBridge::VlanFiltering),
+            self.multicast_snooping.map(InfoBridge::MulticastSnooping),
             self.nf_call_iptables.map(InfoBridge::NfCallIpTables),
             self.nf_call_ip6tables.map(InfoBridge::NfCallIp6Tables),
         ];
