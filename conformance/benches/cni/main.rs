@@ -2,7 +2,8 @@
 //!
 //! Everything is measured as a runtime sees it, from the start of a process to its end, on throw-away hosts. All
 //! sides run in one go, in turn and in shuffled order, so that the machine's moods hit all of them: milliseconds
-//! are worth nothing on another machine or another day, ratios are. Nothing here fails because it is slow.
+//! are worth nothing on another machine or another day, ratios are. Nothing here fails because it is slow. Only full
+//! hosts of the reference's have to wait until the others' are gone.
 //!
 //! Results: a table on standard output, `target/bench/bench.json` and `target/bench/bench.svg`; with `--publish`
 //! the chart goes to `docs/bench.svg` too. What an implementation can't do (yet) is left out and named.
@@ -123,7 +124,7 @@ fn networks(subjects: &[Subject], kinds: &[Kind], report: &mut Report) -> Vec<Ne
 }
 
 fn one_container(subjects: &[Subject], options: &Options, report: &mut Report) {
-    let networks = networks(subjects, &Kind::ALL, report);
+    let networks = networks(subjects, &Kind::EACH, report);
     let pods: Vec<Pod> = networks
         .iter()
         .map(|network| network.host.pod("pod"))
@@ -135,7 +136,7 @@ fn one_container(subjects: &[Subject], options: &Options, report: &mut Report) {
         .collect();
     interleave(&mut lanes, patient(options.rounds, 15));
     report.take(section::ONE, "ms", &lanes);
-    for kind in &Kind::ALL[1..] {
+    for kind in &Kind::EACH[1..] {
         report.share_floor(section::ONE, Kind::Bridge.name(), kind.name());
     }
 }
@@ -187,7 +188,7 @@ fn stores(subjects: &[Subject], options: &Options, report: &mut Report) {
 
 fn costs(subjects: &[Subject], _: &Options, report: &mut Report) {
     let peak_rss = Path::new(env!("CARGO_BIN_EXE_bench-peak-rss"));
-    for kind in Kind::ALL {
+    for kind in Kind::EACH {
         for subject in subjects {
             if subject.who == Who::Floor && kind != Kind::Bridge {
                 continue;
@@ -205,33 +206,39 @@ fn costs(subjects: &[Subject], _: &Options, report: &mut Report) {
 }
 
 fn full_hosts(subjects: &[Subject], options: &Options, report: &mut Report) {
+    // The reference's containers leave something in the kernel's cache that slows down everybody on the machine, so they
+    // come when the others are gone.
+    let (go, ours): (Vec<&Subject>, Vec<&Subject>) =
+        subjects.iter().partition(|subject| subject.who == Who::Go);
+    for subjects in [ours, go] {
+        full_hosts_of(&subjects, options, report);
+    }
+    for level in network::LEVELS {
+        let case = |kind: Kind| full_case(kind, level);
+        report.share_floor(section::FULL, &case(Kind::Bridge), &case(Kind::Nftables));
+    }
+}
+
+fn full_hosts_of(subjects: &[&Subject], options: &Options, report: &mut Report) {
     let mut full = Vec::new();
     for subject in subjects {
-        let kind = if subject.who == Who::Floor {
-            Kind::Bridge
-        } else {
-            Kind::Nftables
-        };
-        for level in network::LEVELS {
-            say(&format!("attaching {level} to {}", subject.who.name()));
-            match network::Populated::new(subject, kind, level) {
-                Ok(populated) => full.push(populated),
-                Err(reason) => report.skip(format!(
-                    "{}, {}, {level} attached: {reason}",
-                    subject.who.name(),
-                    kind.name()
-                )),
+        for &kind in network::kinds(subject.who) {
+            for level in network::LEVELS {
+                let what = format!("{}, {}", subject.who.name(), full_case(kind, level));
+                say(&format!("preparing {what}"));
+                match network::Populated::new(subject, kind, level) {
+                    Ok(populated) => full.push(populated),
+                    Err(reason) => report.skip(format!("{what}: {reason}")),
+                }
             }
         }
     }
-    let case = |full: &network::Populated| {
-        format!("{}, {} attached", full.network.kind.name(), full.level)
-    };
+    let case = |full: &network::Populated| full_case(full.network.kind, full.level);
     let mut lanes: Vec<_> = full
         .iter()
         .map(|full| attach::lane(&case(full), &full.network, &full.spare))
         .collect();
-    interleave(&mut lanes, patient(options.rounds.div_ceil(2), 8));
+    interleave(&mut lanes, patient(options.rounds, 10));
     report.take(section::FULL, "ms", &lanes);
     let mut lanes: Vec<_> = full
         .iter()
@@ -240,10 +247,10 @@ fn full_hosts(subjects: &[Subject], options: &Options, report: &mut Report) {
         .collect();
     interleave(&mut lanes, patient(options.rounds.div_ceil(4), 8));
     report.take(section::FULL, "1/s", &lanes);
-    for level in network::LEVELS {
-        let case = |kind: Kind| format!("{}, {level} attached", kind.name());
-        report.share_floor(section::FULL, &case(Kind::Bridge), &case(Kind::Nftables));
-    }
+}
+
+fn full_case(kind: Kind, level: usize) -> String {
+    format!("{}, {level} attached", kind.name())
 }
 
 fn patient(rounds: usize, seconds: u64) -> Effort {

@@ -14,10 +14,19 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::burst::attach_all;
 use crate::stats::Lane;
-use crate::subject::{Kind, Network, Subject};
+use crate::subject::{Kind, Network, Subject, Who};
 
 /// How many containers are attached already. A bridge takes no more than 1,023.
 pub(crate) const LEVELS: [usize; 3] = [1, 100, 1_000];
+
+/// What a full host is filled with.
+pub(crate) fn kinds(who: Who) -> &'static [Kind] {
+    match who {
+        Who::Floor => &[Kind::Bridge],
+        Who::Trestle => &[Kind::Nftables, Kind::DualStack],
+        Who::Go => &[Kind::Nftables],
+    }
+}
 
 const WORKERS: usize = 4;
 const PORT: u16 = 8080;

@@ -41,10 +41,13 @@ pub(crate) enum Kind {
     Iptables,
     /// ptp + host-local, portmap with one port.
     PtpPortmap,
+    /// bridge + host-local with an IPv6 address as well.
+    DualStack,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [
+    /// What a container alone is attached to.
+    pub(crate) const EACH: [Self; 4] = [
         Self::Bridge,
         Self::Nftables,
         Self::Iptables,
@@ -57,6 +60,7 @@ impl Kind {
             Self::Nftables => "bridge, nftables masquerade",
             Self::Iptables => "bridge, iptables masquerade",
             Self::PtpPortmap => "ptp + portmap",
+            Self::DualStack => "bridge, dual stack",
         }
     }
 
@@ -74,6 +78,12 @@ impl Kind {
         };
         match self {
             Self::Bridge => vec![bridge],
+            Self::DualStack => {
+                let mut bridge = bridge;
+                bridge["ipam"]["ranges"] =
+                    json!([[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:88::/64"}]]);
+                vec![bridge]
+            }
             Self::Nftables => masquerade("nftables"),
             Self::Iptables => masquerade("iptables"),
             Self::PtpPortmap => {
