@@ -160,9 +160,8 @@ impl Layer3 {
             options,
         });
         let change = LinkChange {
-            up: Some(true),
             arp_notify: true,
-            ..LinkChange::default()
+            ..LinkChange::up()
         };
         addresses.chain([Change::Link { link, change }]).collect()
     }

@@ -259,7 +259,8 @@ fn port_of_vlan_gateway(gateway: &str) -> String {
 ///
 /// First the settings: of a link that is up the kernel tells everybody what has changed, and where it has no carrier yet,
 /// goes through all the host's IPv6 routes for that, of which each port has one (`netif_state_change` in net/core/dev.c,
-/// `rt6_sync_down_dev` in net/ipv6/route.c).
+/// `rt6_sync_down_dev` in net/ipv6/route.c). The port comes up even where a setting is refused; its other end is still down,
+/// so nothing passes before the caller has taken it away again.
 pub(super) fn bring_port_up(
     host: &Rtnl,
     port: u32,
