@@ -1,6 +1,6 @@
 //! Addresses, routes, forwarding and router advertisements of a bridge network.
 
-use conformance::{Call, Case, Host, Lab, Protocol, Subject, case, layer2, with};
+use conformance::{Call, Case, Host, Lab, Need, Protocol, Subject, case, layer2, with};
 use serde_json::{Value, json};
 
 use crate::common::{Attached, GATEWAY, dual, ip, plain};
@@ -15,6 +15,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(routes_have_their_attributes),
         case!(cve_2020_10749_router_advertisements_are_not_listened_to_on_the_host).ours(),
         case!(router_advertisements_are_ignored_where_ipam_gave_an_ipv6_address).ours(),
+        case!(sysctls_are_set_where_procfs_must_not_be_mounted)
+            .ours()
+            .needs(Need::Strace),
         case!(layer_2_and_ipv4_attachments_keep_slaac),
         case!(an_uplink_with_router_advertisements_keeps_them).ours(),
         case!(forwarding_is_switched_on_for_a_gateway_alone),
@@ -160,6 +163,23 @@ fn cve_2020_10749_router_advertisements_are_not_listened_to_on_the_host(lab: &La
 fn router_advertisements_are_ignored_where_ipam_gave_an_ipv6_address(lab: &Lab) {
     let it = Attached::new(lab, &dual());
     assert_eq!(it.pod.sysctl("net.ipv6.conf.eth0.accept_ra"), "0");
+}
+
+/// As where a filter of system calls forbids it, or before Linux 5.2.
+fn sysctls_are_set_where_procfs_must_not_be_mounted(lab: &Lab) {
+    for fault in ["fsopen:error=ENOSYS", "fsmount:error=EPERM"] {
+        let host = Host::new();
+        let pod = host.pod("pod");
+        let plugin = lab.plugin(&host, "bridge");
+        plugin
+            .call_with_fault(fault, "ADD", &dual(), &Call::of(&pod))
+            .succeeded();
+        let log = host.read("/run/strace").unwrap_or_default();
+        assert!(log.contains("INJECTED"), "{fault}: {log}");
+        for key in ["accept_ra", "accept_dad"] {
+            assert_eq!(pod.sysctl(&format!("net.ipv6.conf.eth0.{key}")), "0");
+        }
+    }
 }
 
 fn layer_2_and_ipv4_attachments_keep_slaac(lab: &Lab) {

@@ -8,9 +8,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
@@ -35,16 +36,23 @@ impl Procfs {
     /// Opens the file at a path that begins below the root.
     pub(super) fn open(&self, path: &Path, access: OFlag) -> io::Result<File> {
         let flags = access | OFlag::O_CLOEXEC;
-        let file = match &self.root {
-            Some(root) => openat(root.as_fd(), path, flags, Mode::empty())?,
-            None => openat(
+        let shared = || {
+            openat(
                 AT_FDCWD,
                 &Path::new("/proc").join(path),
                 flags,
                 Mode::empty(),
-            )?,
+            )
         };
-        Ok(file.into())
+        let opened = match &self.root {
+            None => shared(),
+            Some(root) => match openat(root, path, flags, Mode::empty()) {
+                // AppArmor may forbid what is at no path.
+                Err(Errno::EACCES | Errno::EPERM) => shared(),
+                opened => opened,
+            },
+        };
+        Ok(opened?.into())
     }
 }
 
