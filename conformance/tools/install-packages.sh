@@ -11,6 +11,7 @@ ip iproute2
 bridge iproute2
 nft nftables
 iptables iptables
+conntrack conntrack
 ping iputils-ping
 jq jq
 strace strace
