@@ -233,6 +233,7 @@ fn full_hosts_of(subjects: &[&Subject], options: &Options, report: &mut Report) 
             }
         }
     }
+    network::wait_for_quiet();
     let case = |full: &network::Populated| full_case(full.network.kind, full.level);
     let mut lanes: Vec<_> = full
         .iter()

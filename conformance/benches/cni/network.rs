@@ -1,5 +1,6 @@
 //! A host that is full already, and what connections out of it cost.
 
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -32,6 +33,42 @@ const WORKERS: usize = 4;
 const PORT: u16 = 8080;
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const SLICE: Duration = Duration::from_millis(300);
+
+/// How long a machine may take to become quiet.
+const UNREST: Duration = Duration::from_secs(90);
+
+/// Waits until the processors have little to do: new containers solicit routers, in waves that take longer and longer, and
+/// on a full bridge each of these packets goes to everybody.
+pub(crate) fn wait_for_quiet() {
+    let start = Instant::now();
+    let mut before = processor_time();
+    while start.elapsed() < UNREST {
+        thread::sleep(Duration::from_secs(2));
+        let now = processor_time();
+        let spent = |at: usize| now[at].saturating_sub(before[at]);
+        let all: u64 = (0..now.len()).map(spent).sum();
+        if spent(IDLE) * 100 >= all * 85 {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// The place of the time without work among those of [`processor_time`].
+const IDLE: usize = 3;
+
+/// What the processors have spent their time with since the machine was started, in ticks: the first line of
+/// proc_stat(5).
+fn processor_time() -> [u64; 8] {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let mut figures = text.split_whitespace().skip(1);
+    [(); 8].map(|()| {
+        figures
+            .next()
+            .and_then(|figure| figure.parse().ok())
+            .unwrap_or(0)
+    })
+}
 
 /// A network with containers attached, one of them at hand, and a pod for one more.
 pub(crate) struct Populated {

@@ -137,6 +137,17 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             (STORE, "0 allocated", "DEL", Trestle),
             AtMost(1.2),
         ),
+        ratio(
+            "ADD with masquerade beside 1000 containers, trestle to floor",
+            (
+                FULL,
+                "bridge, nftables masquerade, 1000 attached",
+                "ADD",
+                Trestle,
+            ),
+            (FULL, "bridge, 1000 attached", "ADD", Floor),
+            AtMost(2.0),
+        ),
         growth("ADD"),
         growth("DEL"),
         ratio(
