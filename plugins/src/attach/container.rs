@@ -149,21 +149,32 @@ impl Layer3 {
     }
 
     /// What brings the interface up with its addresses.
+    ///
+    /// IPv6 addresses come after `up`: of those that are there before, the kernel makes the routes while it must not wait
+    /// for memory (`addrconf_permanent_addr` in net/ipv6/addrconf.c), and when there is none at hand they are missing
+    /// without a word.
     fn interface(&self, link: u32) -> Vec<Change<'static>> {
         let options = AddressOptions {
             nodad: !self.dad,
             noprefixroute: self.through_gateway,
         };
-        let addresses = self.ips.iter().map(|ip| Change::Address {
-            link,
-            net: ip.address,
-            options,
-        });
+        let of_version = |ipv6: bool| {
+            let ips = self.ips.iter();
+            ips.filter(move |ip| ip.address.addr().is_ipv6() == ipv6)
+                .map(move |ip| Change::Address {
+                    link,
+                    net: ip.address,
+                    options,
+                })
+        };
         let change = LinkChange {
             arp_notify: true,
             ..LinkChange::up()
         };
-        addresses.chain([Change::Link { link, change }]).collect()
+        of_version(false)
+            .chain([Change::Link { link, change }])
+            .chain(of_version(true))
+            .collect()
     }
 
     /// Every route.
@@ -317,6 +328,34 @@ fn explain_route(error: HostError, route: &NewRoute) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ipv6_addresses_come_after_up() {
+        let ip = |address: &str| IpConfig {
+            interface: None,
+            address: address.parse().unwrap(),
+            gateway: None,
+        };
+        let layer3 = Layer3 {
+            ips: vec![ip("fd00::5/64"), ip("10.1.0.5/24"), ip("fd01::5/64")],
+            ..Layer3::default()
+        };
+        let text = |change: &Change<'_>| match change {
+            Change::Address { net, .. } => net.to_string(),
+            Change::Link { change, .. } => change.to_string(),
+            Change::Route(_) | Change::RouteBeside(_) => "route".to_owned(),
+        };
+        let changes: Vec<_> = layer3.interface(7).iter().map(text).collect();
+        assert_eq!(
+            changes,
+            [
+                "10.1.0.5/24",
+                "set up, arp_notify",
+                "fd00::5/64",
+                "fd01::5/64"
+            ]
+        );
+    }
 
     #[test]
     fn subnets_lie_behind_the_gateway_where_it_is_the_only_neighbour() {

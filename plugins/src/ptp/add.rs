@@ -129,8 +129,8 @@ impl Add {
         });
         let all: Vec<_> = label
             .into_iter()
-            .chain(gateways)
             .chain(up)
+            .chain(gateways)
             .chain(routes)
             .collect();
         self.host
