@@ -64,7 +64,7 @@ impl Container {
         })
     }
 
-    /// Runs what reads and writes sysctls of the container, which is to use this procfs.
+    /// Runs what reads and writes sysctls of the container, inside its namespace and by the procfs that it is handed.
     ///
     /// # Errors
     /// When the namespace can't be entered, and those of `work`.

@@ -119,17 +119,17 @@ impl Add {
             net: IpNet::from(*gateway),
             options,
         });
-        let [label, up] =
-            [veth::label(&alias), LinkChange::up()].map(|change| [Change::Link { link, change }]);
+        let label_and_up =
+            [veth::label(&alias), LinkChange::up()].map(|change| Change::Link { link, change });
         let routes = plan.container.iter().map(|address| {
             Change::Route(NewRoute {
                 oif: Some(link),
                 ..NewRoute::to(IpNet::from(*address))
             })
         });
-        let all: Vec<_> = label
+        // IPv6 addresses are added to links that are up: see Layer3::interface.
+        let all: Vec<_> = label_and_up
             .into_iter()
-            .chain(up)
             .chain(gateways)
             .chain(routes)
             .collect();
