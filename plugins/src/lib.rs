@@ -1,13 +1,14 @@
 //! The CNI plugins of trestle and the kernel side they stand on.
 //!
 //! Dependencies point one way: [`host`] (the kernel, knows no CNI) <- [`attach`] (steps that plugins share) <- one
-//! module per plugin <- [`applets`], [`cli`] and [`process`].
+//! module per plugin <- [`applets`] <- [`explain`] (what is known of a node) <- [`cli`] and [`process`].
 
 pub mod applets;
 pub mod attach;
 pub mod bandwidth;
 pub mod bridge;
 pub mod cli;
+pub mod explain;
 pub mod firewall;
 pub mod host;
 pub mod loopback;

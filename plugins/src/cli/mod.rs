@@ -13,6 +13,7 @@ use cni_conf::version::SpecVersion;
 use thiserror::Error;
 
 use crate::applets;
+use crate::explain::list::ListError;
 
 /// Container networking: CNI plugins in one binary.
 #[derive(Parser)]
@@ -98,8 +99,8 @@ enum CliError {
         .0.display()
     )]
     ConfDiffers(PathBuf),
-    #[error("{}: {problem}", path.display())]
-    Conf { path: PathBuf, problem: String },
+    #[error(transparent)]
+    List(#[from] ListError),
     #[error(transparent)]
     Plugin(#[from] cni_conf::error::Error),
     #[error("write to stdout: {0}")]

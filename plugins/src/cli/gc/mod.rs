@@ -10,9 +10,6 @@
 //!
 //! and in any case none of its interfaces stands on the host. With `"reclaim": false` what holds an address stays.
 
-mod cache;
-mod list;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
@@ -23,12 +20,12 @@ use cni_conf::dispatch;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, Call, CniArgs, Request};
 
-use self::cache::Cached;
-use self::list::Network;
 use super::{CliError, GcArgs, file};
 use crate::attach::masquerade;
 use crate::attach::owner::Owner;
 use crate::attach::{ipam, veth};
+use crate::explain::cache::{self, Cached};
+use crate::explain::list::Network;
 use crate::host::{HostError, NetNs, Rtnl};
 use crate::{firewall, portmap};
 

@@ -38,18 +38,18 @@ struct Wire {
 
 /// An attachment that a runtime has made and not undone.
 #[derive(Debug)]
-pub(super) struct Cached {
-    pub(super) id: AttachmentId,
+pub(crate) struct Cached {
+    pub(crate) id: AttachmentId,
     /// Paths of its network namespace; none if the entry doesn't tell.
-    pub(super) netns: BTreeSet<PathBuf>,
+    pub(crate) netns: BTreeSet<PathBuf>,
     /// Names of its interfaces on the host.
-    pub(super) host_interfaces: Vec<String>,
+    pub(crate) host_interfaces: Vec<String>,
     /// The result of ADD.
-    pub(super) result: Option<CniResult>,
+    pub(crate) result: Option<CniResult>,
 }
 
 /// The entries of a network. What can't be read as one is passed over: nothing is concluded from its absence.
-pub(super) fn read(dir: &Path, network: &NetworkName) -> Vec<Cached> {
+pub(crate) fn read(dir: &Path, network: &NetworkName) -> Vec<Cached> {
     let entries = fs::read_dir(dir.join("results"))
         .into_iter()
         .flatten()

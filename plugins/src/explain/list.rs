@@ -8,9 +8,9 @@ use cni_conf::request::Request;
 use cni_conf::version::SpecVersion;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use thiserror::Error;
 
 use crate::applets::{self, Applet};
-use crate::cli::CliError;
 
 /// The part of a list, or of a single plugin's configuration, that is read here.
 #[derive(Default, Deserialize)]
@@ -22,25 +22,38 @@ struct Wire {
     plugins: Option<Vec<Value>>,
 }
 
+/// A file that is no network's configuration.
+#[derive(Debug, Error)]
+#[error("{}: {problem}", path.display())]
+pub(crate) struct ListError {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What is wrong with it.
+    pub(crate) problem: String,
+}
+
 /// One plugin of a network.
-pub(super) struct Member {
+pub(crate) struct Member {
     /// What it is called with.
-    pub(super) request: Request,
+    pub(crate) request: Request,
     /// The plugin, if it is one of this binary.
-    pub(super) applet: Option<Applet>,
+    pub(crate) applet: Option<Applet>,
 }
 
 /// A network.
-pub(super) struct Network {
-    pub(super) name: NetworkName,
+pub(crate) struct Network {
+    pub(crate) name: NetworkName,
     /// Its plugins, in the order of the list.
-    pub(super) members: Vec<Member>,
+    pub(crate) members: Vec<Member>,
 }
 
 impl Network {
     /// Reads the configuration `text` of the file `path`. Plugins they delegate to are looked for in `bin_dir`.
-    pub(super) fn parse(path: &Path, text: &[u8], bin_dir: &Path) -> Result<Self, CliError> {
-        let wrong = |problem: String| CliError::Conf {
+    ///
+    /// # Errors
+    /// [`ListError`], which names the file.
+    pub(crate) fn parse(path: &Path, text: &[u8], bin_dir: &Path) -> Result<Self, ListError> {
+        let wrong = |problem: String| ListError {
             path: path.to_owned(),
             problem,
         };
