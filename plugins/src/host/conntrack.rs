@@ -108,7 +108,7 @@ impl Conntrack {
         let flows = self.flows(v6, condemned)?;
         let mut forgotten = 0;
         for flow in &flows {
-            match self.socket.request(deletion(flow)) {
+            match self.socket.request(deletion(flow), &deletion_words(flow)) {
                 Ok(()) => forgotten += 1,
                 Err(HostError::Netlink {
                     errno: Errno::ENOENT,
@@ -131,16 +131,19 @@ fn deletion(flow: &Flow) -> Outgoing {
         .iter()
         .map(|(kind, value)| ConntrackAttribute::Other(DefaultNla::new(*kind, value.clone())))
         .collect();
+    Outgoing {
+        message: message(flow.family, ConntrackMessage::Delete(attributes)),
+        flags: 0,
+    }
+}
+
+fn deletion_words(flow: &Flow) -> String {
     let Tuple {
         destination,
         destination_port,
         ..
     } = flow.original;
-    Outgoing {
-        message: message(flow.family, ConntrackMessage::Delete(attributes)),
-        flags: 0,
-        operation: format!("forget a tracked connection to {destination} port {destination_port}"),
-    }
+    format!("forget a tracked connection to {destination} port {destination_port}")
 }
 
 fn read(answer: &Answer<'_>) -> Option<Flow> {

@@ -231,6 +231,10 @@ impl HostError {
                  interface to 0.",
             ),
             _ => match self.errno() {
+                Some(Errno::EMSGSIZE) => Some(
+                    "Raise net.core.wmem_max, or run with CAP_NET_ADMIN of the host, which needs no \
+                     such bound.",
+                ),
                 Some(Errno::EPERM | Errno::EACCES) => {
                     Some("Run as root with CAP_NET_ADMIN and CAP_SYS_ADMIN.")
                 }

@@ -10,6 +10,7 @@ mod iptables;
 mod masquerade;
 mod node;
 mod scene;
+mod transactions;
 
 use std::process::{Command, ExitCode};
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let cases = [
         elements::CASES,
+        transactions::CASES,
         conntrack::CASES,
         masquerade::CASES,
         iptables::CASES,

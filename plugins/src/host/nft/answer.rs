@@ -3,10 +3,11 @@
 use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 
-use super::attributes::{Attributes, text};
+use super::attributes::Attributes;
 
-/// The attribute of an extended acknowledgement that holds the kernel's words (`NLMSGERR_ATTR_MSG`).
-const EXTENDED_ACK_TEXT: u16 = 1;
+// Attributes of an extended acknowledgement, from include/uapi/linux/netlink.h.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const NLMSGERR_ATTR_OFFS: u16 = 2;
 
 /// Message types below this one are netlink's own (`NLMSG_MIN_TYPE`).
 const FIRST_OWN_TYPE: u16 = 16;
@@ -32,9 +33,18 @@ pub(super) enum Incoming<'a> {
     Object(Answer<'a>),
     /// The end of a listing, with an error code.
     Done(i32),
-    /// A refusal, or an acknowledgement when the code is 0, and the kernel's words on it.
-    Status(i32, Option<String>),
+    Status(Status),
     Other,
+}
+
+/// A refusal, or an acknowledgement when the code is 0.
+pub(super) struct Status {
+    /// 0 or a negative error number.
+    pub(super) code: i32,
+    /// The kernel's words on it.
+    pub(super) detail: Option<String>,
+    /// Where in the request, counted from its header, the attribute is that the kernel refused.
+    pub(super) offset: Option<u32>,
 }
 
 /// The first message of a datagram and how many bytes it takes up.
@@ -54,7 +64,7 @@ pub(super) fn incoming(bytes: &[u8]) -> Option<(NetlinkHeader, Incoming<'_>, usi
     };
     let incoming = match header.message_type {
         NLMSG_DONE => Incoming::Done(code().unwrap_or(0)),
-        NLMSG_ERROR => Incoming::Status(code()?, extended_ack(payload.get(4..)?)),
+        NLMSG_ERROR => Incoming::Status(status(code()?, payload.get(4..)?)),
         kind if kind >= FIRST_OWN_TYPE => Incoming::Object(Answer {
             kind,
             family: (*payload.first()?).into(),
@@ -65,10 +75,16 @@ pub(super) fn incoming(bytes: &[u8]) -> Option<(NetlinkHeader, Incoming<'_>, usi
     Some((header, incoming, length.next_multiple_of(4)))
 }
 
-/// The kernel's own words on a refusal, after the header of the request it quotes. The quote is only the
-/// header, because the socket asks for that (`NETLINK_CAP_ACK`).
-fn extended_ack(quote: &[u8]) -> Option<String> {
-    Attributes::new(quote.get(NETLINK_HEADER..)?)
-        .find(EXTENDED_ACK_TEXT)
-        .map(text)
+/// What follows the code of a refusal: the header of the request it quotes (the header alone, because the socket
+/// asks for that: `NETLINK_CAP_ACK`), and what the kernel adds.
+fn status(code: i32, quote: &[u8]) -> Status {
+    let added = Attributes::new(quote.get(NETLINK_HEADER..).unwrap_or_default());
+    let offset = added.find(NLMSGERR_ATTR_OFFS);
+    Status {
+        code,
+        detail: added.text(NLMSGERR_ATTR_MSG),
+        offset: offset
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u32::from_ne_bytes),
+    }
 }

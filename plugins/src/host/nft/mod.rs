@@ -27,7 +27,7 @@ pub use element::{COMMENT_MAX, Element, ElementData, KeyBuilder, KeyReader};
 /// The family of a table: `Inet` for both versions of IP.
 pub use netlink_packet_netfilter::NetfilterProtoFamily as Family;
 
-pub use query::Nft;
+pub use query::{Nft, Refused};
 
 /// A table by family and name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

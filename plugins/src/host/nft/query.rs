@@ -54,6 +54,22 @@ const LISTINGS: u32 = 20;
 /// What the kernel's worker may take for resizing a hash table.
 const RESIZE_TIME: Duration = Duration::from_millis(1);
 
+/// Why a transaction did not take effect.
+#[derive(Debug)]
+pub struct Refused {
+    /// The kernel's reason, with the change that it is about.
+    pub error: HostError,
+    /// The element that was refused, if it is known: one that exists already or doesn't exist. Of several, the
+    /// first is told.
+    pub element: Option<Box<Element>>,
+}
+
+impl From<Refused> for HostError {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}
+
 /// A netlink socket for nftables.
 pub struct Nft {
     socket: NetfilterSocket,
@@ -68,14 +84,46 @@ impl Nft {
         NetfilterSocket::open().map(|socket| Self { socket })
     }
 
-    /// Commits the changes of `batch`, all or none.
+    /// Commits the changes of `batch`, all or none, however many.
     ///
     /// # Errors
     /// [`HostError::Netlink`] for the first change that was refused; [`HostError::is_missing`] when it
     /// was about a table, chain, set or element that does not exist, [`HostError::is_exists`] when an
     /// element does already.
     pub fn commit(&mut self, batch: Batch) -> Result<(), HostError> {
-        self.socket.transact(batch.messages)
+        self.transact(&batch).map_err(HostError::from)
+    }
+
+    /// As [`Self::commit`], and tells which element was refused.
+    ///
+    /// # Errors
+    /// See [`Self::commit`].
+    pub fn transact(&mut self, batch: &Batch) -> Result<(), Refused> {
+        let Some((operation, _)) = batch.blame(0, None) else {
+            return Ok(());
+        };
+        let outcome = self.socket.transact(batch.messages(), &operation);
+        let refusal = match outcome {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(refusal)) => refusal,
+            Err(error) => {
+                return Err(Refused {
+                    error,
+                    element: None,
+                });
+            }
+        };
+        let place = refusal.position;
+        let blamed = place.and_then(|position| batch.blame(position, refusal.offset));
+        let (operation, element) = blamed.unwrap_or((operation, None));
+        Err(Refused {
+            error: HostError::Netlink {
+                operation,
+                errno: refusal.errno,
+                detail: refusal.detail,
+            },
+            element: element.cloned().map(Box::new),
+        })
     }
 
     /// All elements of a set or map, each once.

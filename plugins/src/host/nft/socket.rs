@@ -4,6 +4,11 @@
 //! batch waits in the socket when the call returns and no read ever has to block. A dump fills its first
 //! datagram in the same way and each further one while the one before it is read.
 //!
+//! A transaction is one `sendmsg(2)`, however long. Only its last message asks for an acknowledgement; errors come
+//! unasked, all of them in the order of the messages and before that acknowledgement. One answer always fits into an
+//! empty receive buffer, so what overruns it (`ENOBUFS`) is errors: the transaction was refused, and the first
+//! errors are there to say why.
+//!
 //! A thread keeps its socket when it is done with it and uses it again in the same network namespace. Closing one
 //! makes the kernel finish what transactions have removed (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c), which
 //! takes an RCU grace period, ten milliseconds or more, whoever's socket it is: once in a process is enough.
@@ -20,8 +25,9 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
 
-use super::answer::{Answer, Incoming, incoming};
+use super::answer::{Answer, Incoming, Status, incoming};
 use crate::host::{HostError, NetNs};
 
 /// The most a datagram of a dump holds: the kernel stops at 32 KiB (`netlink_dump`), whatever is offered.
@@ -29,6 +35,15 @@ const DATAGRAM: usize = 64 * 1024;
 
 /// How often a listing is begun anew when the ruleset changed while it was read.
 const DUMP_ATTEMPTS: u32 = 20;
+
+/// What an answer that only acknowledges or refuses takes of the receive buffer at most, in bytes.
+const ANSWER_MEMORY: usize = 1024;
+
+/// So many of them fit into a receive buffer of the usual size (net.core.rmem_default).
+const ANSWERS_THAT_FIT: usize = 200;
+
+/// There is no need to read more errors than this.
+const ANSWERS_AT_MOST: usize = 10_000;
 
 /// The subsystem number that opens and closes an nftables batch (`NFNL_SUBSYS_NFTABLES`).
 const SUBSYSTEM_NFTABLES: u16 = 10;
@@ -39,8 +54,18 @@ pub(crate) struct Outgoing {
     pub(crate) message: NetfilterMessage,
     /// `NLM_F_*` beside `NLM_F_REQUEST` and `NLM_F_ACK`.
     pub(crate) flags: u16,
-    /// Operation and object, for the error message.
-    pub(crate) operation: String,
+}
+
+/// A transaction that did not take effect.
+pub(super) struct Refusal {
+    /// The kernel's error number.
+    pub(super) errno: Errno,
+    /// The kernel's words on it.
+    pub(super) detail: Option<String>,
+    /// The message that was refused, counted from 0; none when it is the transaction as a whole.
+    pub(super) position: Option<usize>,
+    /// Where in the message the attribute is that was refused, if the kernel tells.
+    pub(super) offset: Option<u32>,
 }
 
 /// A netfilter netlink socket. It belongs to the network namespace the thread was in when it was opened.
@@ -122,48 +147,49 @@ impl NetfilterSocket {
         })
     }
 
-    /// Sends `messages` as one nftables transaction: all of them take effect at once, or none does.
+    /// Sends `messages` as one nftables transaction: all of them take effect at once, or none does. The inner
+    /// error is the kernel's on the first message that it refused.
     ///
     /// # Errors
-    /// [`HostError::Netlink`] for the first message the kernel refused.
-    pub(crate) fn transact(&mut self, messages: Vec<Outgoing>) -> Result<(), HostError> {
-        let Some(first) = messages.first() else {
-            return Ok(());
-        };
-        let whole = first.operation.clone();
+    /// [`HostError::System`] when the transaction can't be sent, [`HostError::Protocol`] and
+    /// [`HostError::Netlink`] when its outcome isn't known.
+    pub(super) fn transact(
+        &mut self,
+        messages: impl ExactSizeIterator<Item = Outgoing>,
+        operation: &str,
+    ) -> Result<Result<(), Refusal>, HostError> {
+        let count = messages.len();
         let mut outbox = Vec::new();
         self.request = self.line.sequence.get().wrapping_add(1);
-        let begin = self.number(batch_edge(ControlMessage::BatchBegin), 0, &mut outbox);
-        let mut operations = Vec::with_capacity(messages.len());
-        for Outgoing {
-            message,
-            flags,
-            operation,
-        } in messages
-        {
-            self.number(message, flags | NLM_F_ACK, &mut outbox);
-            operations.push(operation);
+        self.number(batch_edge(ControlMessage::BatchBegin), 0, &mut outbox);
+        let mut last = self.request;
+        for (position, Outgoing { message, flags }) in messages.enumerate() {
+            let ack = if position + 1 == count { NLM_F_ACK } else { 0 };
+            last = self.number(message, flags | ack, &mut outbox);
         }
         self.number(batch_edge(ControlMessage::BatchEnd), 0, &mut outbox);
-        self.send(&outbox, &whole)?;
-        self.collect_acks(begin.wrapping_add(1), &operations, &whole)
+        self.make_room_for_answers(count);
+        self.send(&outbox, operation)?;
+        self.collect_refusal(last, operation)
     }
 
     /// Sends one message and waits for the acknowledgement.
     ///
     /// # Errors
     /// [`HostError::Netlink`] when the kernel refused.
-    pub(crate) fn request(&mut self, message: Outgoing) -> Result<(), HostError> {
-        let Outgoing {
-            message,
-            flags,
-            operation,
-        } = message;
+    pub(crate) fn request(&mut self, message: Outgoing, operation: &str) -> Result<(), HostError> {
+        let Outgoing { message, flags } = message;
         let mut outbox = Vec::new();
-        let first = self.number(message, flags | NLM_F_ACK, &mut outbox);
-        self.request = first;
-        self.send(&outbox, &operation)?;
-        self.collect_acks(first, std::slice::from_ref(&operation), &operation)
+        self.request = self.number(message, flags | NLM_F_ACK, &mut outbox);
+        self.send(&outbox, operation)?;
+        match self.collect_refusal(self.request, operation)? {
+            Ok(()) => Ok(()),
+            Err(Refusal { errno, detail, .. }) => Err(HostError::Netlink {
+                operation: operation.to_owned(),
+                errno,
+                detail,
+            }),
+        }
     }
 
     /// Sends one message that is answered with a single object, and gives what `read` makes of it.
@@ -187,7 +213,7 @@ impl NetfilterSocket {
                     found = read(&object);
                     Ok(())
                 }
-                Incoming::Status(code, detail) => refusal(operation, code, detail),
+                Incoming::Status(status) => refusal(operation, status.code, status.detail),
                 _ => Ok(()),
             })?;
         }
@@ -288,9 +314,9 @@ impl NetfilterSocket {
                     *done = true;
                     return refusal(operation, code, None);
                 }
-                Incoming::Status(code, detail) => {
+                Incoming::Status(status) => {
                     *done = true;
-                    return refusal(operation, code, detail);
+                    return refusal(operation, status.code, status.detail);
                 }
                 Incoming::Other => {}
             }
@@ -314,17 +340,44 @@ impl NetfilterSocket {
     }
 
     fn send(&mut self, bytes: &[u8], operation: &str) -> Result<(), HostError> {
+        let mut may_grow = true;
         loop {
-            match self.line.socket.send(bytes, 0) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(source) => {
-                    return Err(HostError::System {
-                        operation: operation.to_owned(),
-                        source,
-                    });
+            let Err(source) = self.line.socket.send(bytes, 0) else {
+                return Ok(());
+            };
+            match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
+                Errno::EINTR => {}
+                Errno::EMSGSIZE if may_grow => {
+                    may_grow = false;
+                    self.make_room_to_send(bytes.len());
+                }
+                _ => {
+                    let operation = operation.to_owned();
+                    return Err(HostError::System { operation, source });
                 }
             }
+        }
+    }
+
+    /// Lets a message of so many bytes through: the kernel takes none that is longer than the send buffer
+    /// (`netlink_sendmsg`). Beyond net.core.wmem_max that needs CAP_NET_ADMIN of the host.
+    fn make_room_to_send(&self, bytes: usize) {
+        let socket = &self.line.socket;
+        if setsockopt(socket, sockopt::SndBufForce, &bytes).is_err() {
+            // What it comes to shows when the message is sent.
+            let _ = setsockopt(socket, sockopt::SndBuf, &bytes);
+        }
+    }
+
+    /// Lets the receive buffer hold an error for each of so many messages, where the usual size may not.
+    fn make_room_for_answers(&self, messages: usize) {
+        if messages > ANSWERS_THAT_FIT {
+            // Where this is not permitted, the first errors are enough.
+            let _ = setsockopt(
+                &self.line.socket,
+                sockopt::RcvBufForce,
+                &(messages.min(ANSWERS_AT_MOST) * ANSWER_MEMORY),
+            );
         }
     }
 
@@ -372,35 +425,50 @@ impl NetfilterSocket {
         Ok(())
     }
 
-    /// Reads all answers to the messages numbered from `first` and reports the first refusal. `whole`
-    /// names the request when the kernel refused it before or after looking at single messages.
-    fn collect_acks(
+    /// Reads the answers up to the one to the message numbered `last`; the inner error is the first refusal.
+    fn collect_refusal(
         &mut self,
-        first: u32,
-        operations: &[String],
-        whole: &str,
-    ) -> Result<(), HostError> {
-        let (mut acks, mut failure) = (0, None);
-        while acks < operations.len() && self.receive(whole)? {
-            self.each_message(whole, |header, incoming| {
-                let Incoming::Status(code, detail) = incoming else {
-                    return Ok(());
-                };
-                let position = header.sequence_number.wrapping_sub(first) as usize;
-                let operation = operations.get(position).map_or(whole, String::as_str);
-                match refusal(operation, code, detail) {
-                    Ok(()) => acks += 1,
-                    Err(refused) => {
-                        failure.get_or_insert(refused);
+        last: u32,
+        operation: &str,
+    ) -> Result<Result<(), Refusal>, HostError> {
+        let (mut complete, mut overrun, mut refusal) = (false, None, None);
+        while !complete {
+            match self.receive(operation) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.errno() == Some(Errno::ENOBUFS) && overrun.is_none() => {
+                    overrun = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            self.each_message(operation, |header, incoming| {
+                if let Incoming::Status(status) = incoming {
+                    complete |= header.sequence_number == last;
+                    if status.code != 0 && refusal.is_none() {
+                        refusal = Some(self.refused(header.sequence_number, status));
                     }
                 }
                 Ok(())
             })?;
         }
-        match failure {
-            Some(refused) => Err(refused),
-            None if acks < operations.len() => Err(unanswered(whole)),
-            None => Ok(()),
+        match (refusal, overrun) {
+            (Some(refusal), _) => Ok(Err(refusal)),
+            // The kernel had no memory for an answer, which may have been an error or not.
+            (None, Some(overrun)) => Err(overrun),
+            (None, None) if complete => Ok(Ok(())),
+            (None, None) => Err(unanswered(operation)),
+        }
+    }
+
+    fn refused(&self, sequence: u32, status: Status) -> Refusal {
+        // The first message of a transaction opens it.
+        let position = sequence.wrapping_sub(self.request).checked_sub(1);
+        Refusal {
+            errno: Errno::from_raw(status.code.saturating_abs()),
+            detail: status.detail,
+            position: position.and_then(|position| usize::try_from(position).ok()),
+            offset: status.offset,
         }
     }
 }
