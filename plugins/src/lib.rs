@@ -1,7 +1,8 @@
 //! The CNI plugins of trestle and the kernel side they stand on.
 //!
-//! Dependencies point one way: [`host`] (the kernel, knows no CNI) <- [`attach`] (steps that plugins share) <- one
-//! module per plugin <- [`applets`] <- [`explain`] (what is known of a node) <- [`cli`] and [`process`].
+//! Dependencies point one way: [`host`] (the kernel, knows no CNI) <- [`owner`] (whose a thing is) <- [`attach`] (steps
+//! that plugins share) <- one module per plugin <- [`applets`] <- [`explain`] (what is known of a node) <- [`cli`] and
+//! [`process`].
 
 pub mod applets;
 pub mod attach;
@@ -12,6 +13,7 @@ pub mod explain;
 pub mod firewall;
 pub mod host;
 pub mod loopback;
+pub mod owner;
 pub mod portmap;
 pub mod process;
 pub mod ptp;

@@ -13,10 +13,10 @@ use cni_conf::error::Error;
 use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 
-use super::owner::Owner;
 use super::veth::{KIND, NAMES};
 use crate::host::rtnl::Link;
 use crate::host::{HostError, Rtnl};
+use crate::owner::Owner;
 
 /// How long an ADD may take between the pair and its alias. In between are sysctls and the masquerading of the addresses:
 /// milliseconds, unless somebody else keeps the firewall busy.

@@ -10,9 +10,9 @@ use super::collect;
 use super::container::Container;
 use super::ipam::{self, Ipam, IpamConf};
 use super::masquerade;
-use super::owner::Owner;
 use super::veth;
 use crate::host::Rtnl;
+use crate::owner::Owner;
 
 /// The part of the configuration that removing needs. The rest may be invalid by now.
 #[derive(Default, Deserialize)]

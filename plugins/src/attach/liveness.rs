@@ -5,9 +5,9 @@ use std::path::Path;
 use cni_conf::request::AttachmentId;
 use ipam::store::{Liveness, ProcLiveness, Suspect};
 
-use super::owner::Owner;
 use super::veth;
 use crate::host::{NetNs, Rtnl};
+use crate::owner::Owner;
 
 /// The kernel's view: an attachment stands while its host veth does, or while /proc shows its namespace.
 pub struct KernelLiveness;

@@ -9,7 +9,7 @@ use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 use cni_conf::result::IpConfig;
 
-use super::owner::Owner;
+use crate::owner::Owner;
 
 /// A random address.
 pub fn random() -> Result<MacAddr, Error> {

@@ -11,12 +11,12 @@ use serde::Deserialize;
 use super::check::failed;
 use super::ipam;
 use super::masquerade::{self, Backend, Masquerade, Member};
-use super::owner::Owner;
 use super::settings;
 use super::veth;
 use crate::host::Rtnl;
 use crate::host::iptables;
 use crate::host::nft::ruleset;
+use crate::owner::Owner;
 
 /// The JSON as it comes.
 #[derive(Debug, Default, Deserialize)]

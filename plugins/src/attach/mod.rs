@@ -1,11 +1,10 @@
-//! Steps that several plugins share: who owns what, delegation to IPAM, configuring a container's interface,
+//! Steps that several plugins share: delegation to IPAM, configuring a container's interface,
 //! comparing it with a result, and undoing.
 
 pub mod bridge_netfilter;
 pub mod chained;
 pub mod check;
 pub mod collect;
-pub mod comment;
 pub mod container;
 pub mod detach;
 pub mod errors;
@@ -19,7 +18,6 @@ pub mod mac;
 pub mod masq;
 pub mod masquerade;
 pub mod nat_table;
-pub mod owner;
 pub mod record;
 pub mod reference;
 pub mod rules_lock;
@@ -27,3 +25,18 @@ pub mod settings;
 pub mod table;
 pub mod undo;
 pub mod veth;
+
+/// Where plugins found [`crate::owner`] formerly.
+pub mod owner {
+    pub use crate::owner::{Owner, fnv1a};
+}
+
+/// Where plugins found [`Owner::comment`](crate::owner::Owner::comment) formerly.
+pub mod comment {
+    use crate::owner::Owner;
+
+    /// The comment of an attachment.
+    pub fn of(owner: &Owner) -> String {
+        owner.comment()
+    }
+}

@@ -11,6 +11,8 @@ use crate::host::HostError;
 use crate::host::iptables::{LOCK_WAIT, command, restore_command};
 use crate::host::nft::{Family, Nft, TableRef};
 
+pub use crate::owner::printable;
+
 /// A version of IP, each of which has a program and a nat table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -153,23 +155,4 @@ pub fn rules_in(listing: &str, chain: &str) -> Vec<String> {
         .filter_map(|line| line.strip_prefix(&prefix))
         .map(str::to_owned)
         .collect()
-}
-
-/// A comment without what a rule's text gives a meaning to. An interface may have such a name.
-pub fn printable(comment: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./#:@+~".contains(c);
-    comment
-        .chars()
-        .map(|c| if harmless(c) { c } else { '_' })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_of_a_name_reaches_the_rule_as_syntax() {
-        assert_eq!(printable("net/abc/e\"\\$;h0"), "net/abc/e____h0");
-    }
 }

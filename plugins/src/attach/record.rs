@@ -30,9 +30,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::liveness::KernelLiveness;
-use super::owner::Owner;
 use super::{comment, settings};
 use crate::host::NetNs;
+use crate::owner::Owner;
 
 /// Version of the format.
 const VERSION: u32 = 1;

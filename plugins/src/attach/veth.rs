@@ -5,9 +5,9 @@ use cni_conf::error::{Code, Error};
 
 use super::container::{Container, ignore_advertisements};
 use super::mac;
-use super::owner::Owner;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange, NewVeth, VethEnd, VethPair};
+use crate::owner::Owner;
 
 /// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
 /// with a probability of about 1%, the first two with one of 1 to 40 million.

@@ -2,7 +2,7 @@
 
 use cni_conf::names::NetworkName;
 
-use crate::attach::owner::fnv1a;
+use crate::owner::{Owners, fnv1a};
 
 /// The longest network name that becomes part of a name whole.
 const NETWORK_MAX: usize = 60;
@@ -26,11 +26,9 @@ pub(super) fn network_comment(network: &NetworkName) -> String {
     format!("network {}", label(network))
 }
 
-/// Whether the owner in a comment is an attachment to `network`. A comment that was cut may end within the name of
-/// a very long network; then its beginning decides.
+/// Whether the owner in a comment is an attachment to `network`.
 pub(super) fn belongs_to(network: &NetworkName, comment: &str) -> bool {
-    let prefix: String = format!("{network}/").chars().take(100).collect();
-    comment.starts_with(&prefix)
+    Owners::all(network).has(comment)
 }
 
 /// Whether a comment that was found is that of `owner`, in either spelling.

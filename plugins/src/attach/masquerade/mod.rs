@@ -25,9 +25,9 @@ use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
 
 use crate::attach::comment;
-use crate::attach::owner::Owner;
 use crate::host::HostError;
 use crate::host::nft::Nft;
+use crate::owner::Owner;
 
 /// Who carries the rules out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,10 +9,10 @@ use nix::errno::Errno;
 
 use super::rules::{self, Entry, Pool, TABLE};
 use super::{Kept, Masquerade, Member};
-use crate::attach::owner::Owner;
 use crate::attach::{comment, table};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, ruleset};
+use crate::owner::Owner;
 
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 10;

@@ -41,7 +41,7 @@ use nftables::schema::{
 use nftables::stmt::{Match, NAT, NATFlag, Operator, Return, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use crate::attach::owner::fnv1a;
+use crate::owner::fnv1a;
 
 pub(super) use crate::attach::table::TABLE;
 

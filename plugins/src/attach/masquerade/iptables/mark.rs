@@ -4,9 +4,9 @@ use cni_conf::names::NetworkName;
 
 use super::{COMMENT_BEGINNING, POSTROUTING, rules_to};
 use crate::attach::nat_table::{Version, rules_in};
-use crate::attach::owner::fnv1a;
 use crate::host::HostError;
 use crate::host::nft::Nft;
+use crate::owner::fnv1a;
 
 /// What the names of the networks' marks begin with.
 const PREFIX: &str = "TRESTLE-NET-";

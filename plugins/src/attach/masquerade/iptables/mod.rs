@@ -39,11 +39,11 @@ pub(super) use self::remove::{gc, remove, remove_chain};
 use self::remove::remove_locked;
 use super::{Kept, Masquerade, Member};
 use crate::attach::nat_table::{Version, printable};
-use crate::attach::owner::{Owner, fnv1a};
 use crate::attach::{comment, rules_lock};
 use crate::host::HostError;
 use crate::host::iptables::{command, words};
 use crate::host::nft::Nft;
+use crate::owner::{Owner, fnv1a};
 
 /// What the names of our chains begin with.
 const PREFIX: &str = "TRESTLE-MASQ-";

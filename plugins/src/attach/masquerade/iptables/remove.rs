@@ -5,10 +5,10 @@ use cni_conf::names::NetworkName;
 use super::{Jump, POSTROUTING, beginning_of, chain_of, mark, rules_of, rules_to, until_uncrossed};
 use crate::attach::masquerade::Kept;
 use crate::attach::nat_table::{Version, declares, printable, rules_in};
-use crate::attach::owner::Owner;
 use crate::attach::rules_lock;
 use crate::host::HostError;
 use crate::host::nft::Nft;
+use crate::owner::Owner;
 
 /// Takes out what `owner` has in either nat table. Starts no process when it is clear that there is nothing.
 pub(in super::super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {

@@ -1,12 +1,30 @@
 //! Who owns a thing on the host: a network, a container and an interface name.
 //!
+//! This room alone knows how an attachment is written: as alias, in comments of nftables and iptables, in the names of
+//! chains, links and files. And it alone answers whether what was found belongs to an attachment or to a network,
+//! see [`Owners`]. Nobody else compares beginnings of comments.
+//!
+//! One rule holds for all of it: a name stands whole where it fits, otherwise its beginning with a hash of the whole (64
+//! bits; 60 in the names of chains, where iptables leaves no room), and it is compared whole.
+//!
 //! Nothing is remembered about attachments apart from what the kernel and the IPAM hold, save for what restores rules
-//! that somebody flushed ([`super::record`]). The name of the host's
+//! that somebody flushed (`attach::record`). The name of the host's
 //! veth end is derived from the owner, and its alias spells the owner out, so DEL finds it with nothing else
 //! given, GC can tell what belongs to whom, and a person reads it in `ip link`.
 
+mod comment;
+pub mod digest;
+pub mod network;
+mod owners;
+
 use cni_conf::names::{ContainerId, IfName, NetworkName};
 use cni_conf::request::{Attachment, AttachmentId, Request};
+
+pub use self::comment::printable;
+pub use self::digest::fnv1a;
+pub use self::owners::Owners;
+
+use self::digest::hash_on;
 
 /// Longest alias in bytes: one less than the kernel allows, since netlink libraries send a terminating zero along and the
 /// kernel counts it (`dev_set_alias` in net/core/dev.c).
@@ -62,7 +80,7 @@ impl Owner {
             // All of it is ASCII: network and container by their pattern, and the interface's name is cut off.
             return format!("{}~{hash:016x}", &alias[..ALIAS_MAX - 17]);
         }
-        format!("{}{hash:016x}", Self::hashed_prefix(&self.network))
+        format!("{}{hash:016x}", hashed_prefix(&self.network))
     }
 
     /// True if `alias` belongs to some attachment to some network.
@@ -72,16 +90,52 @@ impl Owner {
 
     /// True if `alias` belongs to some attachment to `network`.
     pub fn alias_is_of(network: &NetworkName, alias: &str) -> bool {
-        alias
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.strip_prefix(network.as_str()))
-            .is_some_and(|rest| rest.starts_with('/'))
-            || alias.starts_with(&Self::hashed_prefix(network))
+        alias_is_of(network, alias)
     }
 
-    /// What stands in front of the attachment's hash; `~` can't begin a network's name.
-    fn hashed_prefix(network: &NetworkName) -> String {
-        format!("{PREFIX}~{:016x}/", fnv1a(network.as_str().as_bytes()))
+    /// The comment that marks what belongs to the attachment in nftables: `NETWORK/CONTAINERID/IFNAME`, cut and hashed
+    /// where that would not fit, see `comment.rs`.
+    pub fn comment(&self) -> String {
+        comment::of(self)
+    }
+
+    /// The comment for iptables, which is the same one but for characters that mean something in the text of a rule. It
+    /// has at most 144 bytes of the 255 that iptables takes, and no space.
+    pub fn iptables_comment(&self) -> String {
+        comment::for_iptables(self)
+    }
+
+    /// The name of a chain of the attachment's in iptables: `prefix` and 15 hexadecimal digits of a hash. With 13
+    /// characters these are the 28 that it may have (`XT_EXTENSION_MAXNAMELEN`).
+    pub fn chain(&self, prefix: &str) -> String {
+        format!("{prefix}{:015x}", fnv1a(self.path().as_bytes()) >> 4)
+    }
+
+    /// The same by a hash of the comment, as `portmap` names its chains. Where that comment is cut, it is the one that
+    /// former versions wrote, so that their chains are found.
+    pub fn chain_by_comment(&self, prefix: &str) -> String {
+        let comment = comment::cut(&self.path());
+        format!("{prefix}{:015x}", fnv1a(comment.as_bytes()) >> 4)
+    }
+
+    /// The name of a file about the attachment: `WHAT:NETWORK:CONTAINERID:IFNAME`, cut and hashed as the comment is. None of
+    /// the parts has a colon.
+    pub fn file_name(&self, what: &str) -> String {
+        as_file_name(what, &self.comment())
+    }
+
+    /// The name that former versions gave the file, which differs where they cut it within the network's name.
+    pub fn former_file_name(&self, what: &str) -> String {
+        as_file_name(what, &comment::cut(&self.path()))
+    }
+
+    /// Whether a file that [`Owner::file_name`] named is of an attachment to `network`. No says nothing of a file that a
+    /// former version named.
+    pub fn file_is_of(network: &NetworkName, what: &str, name: &str) -> bool {
+        let owner = name
+            .strip_prefix(what)
+            .and_then(|rest| rest.strip_prefix(':'));
+        owner.is_some_and(|owner| comment::is_of(network, &owner.replace(':', "/")))
     }
 
     /// The name of the host's veth end: `veth` and 8 hexadecimal digits, the form that the reference uses too.
@@ -126,17 +180,26 @@ fn attempted(hash: u64, attempt: u32) -> u64 {
     hash_on(hash, format!("#{attempt}").as_bytes())
 }
 
-/// The 64-bit FNV-1a hash (RFC 9923). Names in the kernel are made with it: it must never change.
-pub fn fnv1a(bytes: &[u8]) -> u64 {
-    hash_on(0xcbf2_9ce4_8422_2325, bytes)
+fn as_file_name(what: &str, comment: &str) -> String {
+    format!("{what}:{}", comment.replace('/', ":"))
 }
 
-/// The hash of what was hashed so far and these bytes.
-fn hash_on(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+/// Whether an alias is of an attachment to `network`.
+fn alias_is_of(network: &NetworkName, alias: &str) -> bool {
+    let whole = alias
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_prefix(network.as_str()));
+    whole.is_some_and(|rest| rest.starts_with('/')) || alias.starts_with(&hashed_prefix(network))
 }
+
+/// What stands in front of the attachment's hash in an alias; `~` can't begin a network's name.
+fn hashed_prefix(network: &NetworkName) -> String {
+    format!("{PREFIX}~{:016x}/", fnv1a(network.as_str().as_bytes()))
+}
+
+#[cfg(test)]
+#[path = "spelling_tests.rs"]
+mod spelling_tests;
 
 #[cfg(test)]
 mod tests {
@@ -148,12 +211,6 @@ mod tests {
             container: container.try_into().unwrap(),
             ifname: "eth0".try_into().unwrap(),
         }
-    }
-
-    #[test]
-    fn the_hash_is_fnv1a() {
-        assert_eq!(fnv1a(b""), 0xcbf29ce484222325);
-        assert_eq!(fnv1a(b"foobar"), 0x85944171f73967e8);
     }
 
     #[test]
