@@ -6,6 +6,8 @@ use cni_conf::request::Request;
 use cni_conf::result::{CniResult, Interface};
 
 use super::container::Container;
+use super::owner::Owner;
+use super::veth;
 use crate::host::Rtnl;
 use crate::host::rtnl::Link;
 
@@ -53,14 +55,19 @@ pub fn find_link(container: &Container, ifname: &IfName) -> Result<Option<Link>,
     Ok(container.rtnl.link_by_name(ifname.as_str())?)
 }
 
-/// The host's end of the pair whose other end the container's interface is; `None` if it is no pair.
-pub fn host_end(host: &Rtnl, inside: &Link) -> Result<Option<Link>, Error> {
-    let Some(index) = inside.link else {
-        return Ok(None);
-    };
-    // Indices count within a namespace: only a link that points back is the other end.
-    let end = host.link_by_index(index)?;
-    Ok(end.filter(|end| end.kind == inside.kind && end.link == Some(inside.index)))
+/// The host's end of an attachment's pair: by the alias that our plugins give it, or else, behind another's, as the
+/// other end of the container's interface `inside`. `None` if there is none, or if it is another attachment's.
+pub fn host_end(
+    host: &Rtnl,
+    owner: &Owner,
+    container: &Container,
+    inside: &Link,
+) -> Result<Option<Link>, Error> {
+    if let Some(end) = veth::find(host, owner)? {
+        return Ok(Some(end));
+    }
+    let end = veth::other_end(host, container, inside)?;
+    Ok(end.filter(|end| !end.alias.as_deref().is_some_and(Owner::alias_is_ours)))
 }
 
 #[cfg(test)]

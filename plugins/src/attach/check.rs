@@ -4,7 +4,10 @@ use cni_conf::error::{Code, Error};
 use cni_conf::request::{Attachment, Request};
 use cni_conf::result::CniResult;
 
+use super::chained;
 use super::container::Container;
+use super::owner::Owner;
+use super::veth;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, RouteFilter};
 
@@ -62,6 +65,28 @@ pub fn interface(
     addresses(&container.rtnl, &link, expected, index)?;
     routes(&container.rtnl, &link, expected)?;
     Ok(link)
+}
+
+/// The host's end of the attachment's pair, whose other end must be the container's interface.
+pub fn host_end(
+    host: &Rtnl,
+    owner: &Owner,
+    container: &Container,
+    inside: &Link,
+) -> Result<Link, Error> {
+    let Some(end) = chained::host_end(host, owner, container, inside)? else {
+        return Err(failed(format!(
+            "interface {} has no peer on the host",
+            inside.name
+        )));
+    };
+    if !veth::are_joined(host, &end, container, inside)? {
+        return Err(failed(format!(
+            "interface {} is not the other end of {}",
+            inside.name, end.name
+        )));
+    }
+    Ok(end)
 }
 
 fn addresses(

@@ -152,16 +152,48 @@ pub fn delete_in_container(
     if link.kind.as_deref() != Some(KIND) {
         return Ok(false);
     }
-    let peer = link
-        .link
-        .map(|index| host.link_by_index(index))
-        .transpose()?
-        .flatten();
-    let of_another = peer
-        .and_then(|peer| peer.alias)
+    let of_another = other_end(host, container, &link)?
+        .and_then(|end| end.alias)
         .is_some_and(|alias| Owner::alias_is_ours(&alias) && alias != owner.alias());
     if of_another {
         return Ok(false);
     }
     Ok(container.rtnl.delete_link(link.index)?)
+}
+
+/// The host's end of the pair whose other end is the container's link `inside`, whoever made it.
+///
+/// A container chooses the indices of its links and of what they claim to be joined to. They only say where to look.
+pub fn other_end(host: &Rtnl, container: &Container, inside: &Link) -> Result<Option<Link>, Error> {
+    let end = inside
+        .link
+        .map(|index| host.link_by_index(index))
+        .transpose()?;
+    match end.flatten() {
+        Some(end) if are_joined(host, &end, container, inside)? => Ok(Some(end)),
+        _ => Ok(None),
+    }
+}
+
+/// Whether `end` on the host and `inside` in the container are the two ends of one pair. What the kernel tells of the
+/// host's end, namespace and index together, nobody inside can change.
+pub fn are_joined(
+    host: &Rtnl,
+    end: &Link,
+    container: &Container,
+    inside: &Link,
+) -> Result<bool, Error> {
+    let is_end = |link: &Link| link.kind.as_deref() == Some(KIND);
+    if !is_end(end)
+        || !is_end(inside)
+        || end.link != Some(inside.index)
+        || inside.link != Some(end.index)
+    {
+        return Ok(false);
+    }
+    Ok(match end.link_netnsid {
+        Some(id) => host.netns_id(&container.netns)? == Some(id),
+        // The other end is in the host's own namespace.
+        None => container.netns.is_current()?,
+    })
 }

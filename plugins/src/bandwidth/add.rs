@@ -23,26 +23,28 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
     let container = Container::open(attachment)?;
     let host = Rtnl::new()?;
     let inside = chained::link(&container, &attachment.ifname)?;
-    let Some(end) = chained::host_end(&host, &inside)? else {
+    let owner = Owner::of(request, attachment);
+    let Some(end) = chained::host_end(&host, &owner, &container, &inside)? else {
         return Err(Error::new(
             Code::UnsupportedField,
             format!("interface {} has no other end on the host, where it could be limited", inside.name),
         )
         .with_details("the bandwidth plugin works behind plugins that make veth pairs, such as bridge and ptp"));
     };
-    let owner = Owner::of(request, attachment);
     let made = Undo::guard(|undo| {
         if let Some(limit) = settings.ingress {
+            shape::begin(&host, &end, limit, &settings.scope)?;
+            // What was there before is gone now, and not before: a limit that was refused has changed nothing.
             undo.push(|| Ok(host.stop_shaping(end.index).map(drop)?));
-            shape::apply(&host, &end, limit, &settings.scope, Side::Source)?;
+            shape::sort(&host, &end, &settings.scope, Side::Source)?;
         }
         let Some(limit) = settings.egress else {
             return Ok(None);
         };
         undo.push(|| ifb::delete(&host, &owner).map(drop));
         let ifb = ifb::create(&host, &owner, end.mtu)?;
-        shape::apply(&host, &ifb, limit, &settings.scope, Side::Destination)?;
-        undo.push(|| Ok(host.stop_ingress_redirect(end.index).map(drop)?));
+        shape::begin(&host, &ifb, limit, &settings.scope)?;
+        shape::sort(&host, &ifb, &settings.scope, Side::Destination)?;
         host.redirect_ingress(end.index, ifb.index)?;
         Ok(Some(ifb))
     })?;

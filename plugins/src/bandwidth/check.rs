@@ -19,8 +19,9 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Er
     }
     let container = Container::open(attachment)?;
     let host = Rtnl::new()?;
+    let owner = Owner::of(request, attachment);
     let end = match chained::find_link(&container, &attachment.ifname)? {
-        Some(inside) => chained::host_end(&host, &inside)?,
+        Some(inside) => chained::host_end(&host, &owner, &container, &inside)?,
         None => None,
     };
     let Some(end) = end else {
@@ -35,7 +36,7 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Er
     let Some(limit) = settings.egress else {
         return Ok(());
     };
-    let Some(ifb) = ifb::find(&host, &Owner::of(request, attachment))? else {
+    let Some(ifb) = ifb::find(&host, &owner)? else {
         return Err(failed("the attachment's ifb device is missing"));
     };
     if !ifb.up {

@@ -35,6 +35,7 @@ pub(super) fn del(request: &Request, attachment: &Attachment) -> Result<(), Erro
 
 /// By the alias that our plugins give it, or else by the container's interface.
 fn host_end(host: &Rtnl, attachment: &Attachment, owner: &Owner) -> Result<Option<Link>, Error> {
+    // Mostly there is no need to look inside.
     if let Some(end) = veth::find(host, owner)? {
         return Ok(Some(end));
     }
@@ -42,7 +43,7 @@ fn host_end(host: &Rtnl, attachment: &Attachment, owner: &Owner) -> Result<Optio
         return Ok(None);
     };
     match chained::find_link(&container, &attachment.ifname)? {
-        Some(inside) => chained::host_end(host, &inside),
+        Some(inside) => chained::host_end(host, owner, &container, &inside),
         None => Ok(None),
     }
 }

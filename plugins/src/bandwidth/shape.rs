@@ -41,21 +41,24 @@ pub(super) fn bucket(limit: Limit, mtu: u32) -> TokenBucket {
     }
 }
 
-/// Limits what leaves a link. `side` is where such packets have the address of the other end.
-pub(super) fn apply(
-    host: &Rtnl,
-    link: &Link,
-    limit: Limit,
-    scope: &Scope,
-    side: Side,
-) -> Result<(), Error> {
+/// Limits what leaves a link, in place of whatever did. All or nothing; [`sort`] goes with it.
+pub(super) fn begin(host: &Rtnl, link: &Link, limit: Limit, scope: &Scope) -> Result<(), Error> {
     let bucket = bucket(limit, link.mtu);
-    let (default, nets, band): (_, &[IpNet], _) = match scope {
+    let default = match scope {
         Scope::Everyone => return Ok(host.set_token_bucket(link.index, &bucket)?),
-        Scope::AllBut(nets) => (Band::Shaped, nets, Band::Free),
-        Scope::Only(nets) => (Band::Free, nets, Band::Shaped),
+        Scope::AllBut(_) => Band::Shaped,
+        Scope::Only(_) => Band::Free,
     };
-    host.set_bands(link.index, default, &bucket)?;
+    Ok(host.set_bands(link.index, default, &bucket)?)
+}
+
+/// Has what leaves a link wait or not by its addresses. `side` is where such packets have that of the other end.
+pub(super) fn sort(host: &Rtnl, link: &Link, scope: &Scope, side: Side) -> Result<(), Error> {
+    let (nets, band): (&[IpNet], _) = match scope {
+        Scope::Everyone => return Ok(()),
+        Scope::AllBut(nets) => (nets, Band::Free),
+        Scope::Only(nets) => (nets, Band::Shaped),
+    };
     for net in nets {
         // The kernel wants a number of its own for each protocol.
         let number = if net.addr().is_ipv4() { 16 } else { 15 };

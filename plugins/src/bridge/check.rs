@@ -17,19 +17,21 @@ use crate::host::rtnl::{Link, PortInfo};
 pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let settings = Settings::read(request, Some(attachment))?;
     let expected = check::expected(request)?;
+    let owner = Owner::of(request, attachment);
     if let Some(name) = settings.ipam.plugin()? {
         Ipam::find(request, name)?.check(attachment)?;
     }
     if let Some(masquerade) = &settings.masquerade {
-        masquerade.check(&Owner::of(request, attachment), &expected.ips)?;
+        masquerade.check(&owner, &expected.ips)?;
     }
     let host = Rtnl::new()?;
     let bridge = bridge(&host, &settings)?;
     settings.netfilter.check(&bridge)?;
     gateway_addresses(&host, &settings, &bridge, expected)?;
     let container = Container::open(attachment)?;
-    let link = check::interface(&container, attachment, expected, !settings.container_down)?;
-    port(&host, &settings, &bridge, &link)
+    let inside = check::interface(&container, attachment, expected, !settings.container_down)?;
+    let end = check::host_end(&host, &owner, &container, &inside)?;
+    port(&settings, &bridge, &end)
 }
 
 fn bridge(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
@@ -83,18 +85,7 @@ fn gateway_addresses(
 }
 
 /// The host's end of the pair is the bridge's port, with the flags that were asked for.
-fn port(host: &Rtnl, settings: &Settings, bridge: &Link, inside: &Link) -> Result<(), Error> {
-    let end = inside
-        .link
-        .map(|index| host.link_by_index(index))
-        .transpose()?
-        .flatten();
-    let Some(end) = end else {
-        return Err(failed(format!(
-            "interface {} has no peer on the host",
-            inside.name
-        )));
-    };
+fn port(settings: &Settings, bridge: &Link, end: &Link) -> Result<(), Error> {
     if end.master != Some(bridge.index) {
         return Err(failed(format!(
             "{} is no port of the bridge {}",

@@ -1,12 +1,13 @@
 //! The `loopback` plugin: `lo` in the container, up.
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use cni_conf::addr::MacAddr;
 use cni_conf::dispatch::Plugin;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::{CniResult, Interface, IpConfig};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::attach::check::failed;
 use crate::attach::container::Container;
@@ -14,6 +15,10 @@ use crate::host::rtnl::{Link, LinkChange};
 
 /// What the kernel calls it in every namespace.
 const LO: &str = "lo";
+
+/// The addresses that the kernel gives it when it comes up.
+const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8);
+const LOOPBACK_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
 
 /// The plugin.
 pub struct Loopback;
@@ -83,7 +88,8 @@ fn result(container: &Container, lo: &Link) -> Result<CniResult, Error> {
         .addresses(lo.index)?
         .into_iter()
         .map(|address| address.net);
-    let loopback = |address: &IpAddr| address.is_loopback();
+    // Whoever is in the namespace already may have given it more.
+    let of_the_kernel = [IpNet::V4(LOOPBACK_V4), IpNet::V6(LOOPBACK_V6)];
     Ok(CniResult {
         interfaces: vec![Interface {
             name: LO.into(),
@@ -92,7 +98,7 @@ fn result(container: &Container, lo: &Link) -> Result<CniResult, Error> {
             ..Interface::default()
         }],
         ips: addresses
-            .filter(|net| loopback(&net.addr()))
+            .filter(|net| of_the_kernel.contains(net))
             .map(|address| IpConfig {
                 interface: Some(0),
                 address,

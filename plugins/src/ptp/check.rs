@@ -6,7 +6,6 @@ use cni_conf::result::CniResult;
 use ipnet::IpNet;
 
 use super::conf::Settings;
-use crate::attach::chained;
 use crate::attach::check::{self, failed};
 use crate::attach::container::Container;
 use crate::attach::ipam::Ipam;
@@ -17,19 +16,15 @@ use crate::host::rtnl::{Link, RouteFilter};
 pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let settings = Settings::read(request)?;
     let expected = check::expected(request)?;
+    let owner = Owner::of(request, attachment);
     Ipam::find(request, settings.ipam_plugin)?.check(attachment)?;
     if let Some(masquerade) = &settings.masquerade {
-        masquerade.check(&Owner::of(request, attachment), &expected.ips)?;
+        masquerade.check(&owner, &expected.ips)?;
     }
     let container = Container::open(attachment)?;
     let inside = check::interface(&container, attachment, expected, true)?;
     let host = Rtnl::new()?;
-    let Some(end) = chained::host_end(&host, &inside)? else {
-        return Err(failed(format!(
-            "interface {} has no peer on the host",
-            inside.name
-        )));
-    };
+    let end = check::host_end(&host, &owner, &container, &inside)?;
     if !end.up {
         return Err(failed(format!("the host's end {} is down", end.name)));
     }

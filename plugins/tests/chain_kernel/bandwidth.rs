@@ -22,6 +22,11 @@ pub(crate) fn add(tests: &mut Tests) {
         ("bandwidth_check_notices_what_is_missing", check),
         ("bandwidth_without_limits_changes_nothing", no_limits),
         ("bandwidth_add_that_fails_leaves_nothing", failed_add),
+        (
+            "bandwidth_add_that_fails_keeps_what_others_made",
+            failed_add_among_others,
+        ),
+        ("bandwidth_works_on_a_pair_that_others_made", foreign_pair),
         ("bandwidth_works_behind_bridge", behind_bridge),
     ] {
         tests.add(name, Needs::Shaping, test);
@@ -31,7 +36,7 @@ pub(crate) fn add(tests: &mut Tests) {
 /// Bytes in a second.
 const RATE: f64 = 1_000_000.0;
 
-fn limits(directions: &[&str]) -> Value {
+pub(crate) fn limits(directions: &[&str]) -> Value {
     let mut conf = json!({});
     for direction in directions {
         conf[format!("{direction}Rate")] = json!(8_000_000);
@@ -40,7 +45,7 @@ fn limits(directions: &[&str]) -> Value {
     conf
 }
 
-fn attached(node: &Node, name: &str) -> (Pod, CniResult) {
+pub(crate) fn attached(node: &Node, name: &str) -> (Pod, CniResult) {
     let pod = Pod::new(name);
     let conf = json!({"ipam": node.ipam()});
     let result = node.add("ptp", &conf, &pod, None).unwrap();
@@ -264,4 +269,32 @@ fn behind_bridge(node: &Node) {
     node.check("bandwidth", &conf, &a, &result).unwrap();
     node.del("bandwidth", &conf, &a).unwrap();
     assert_free(a.push(&b, addresses(&at_b)[0]));
+}
+
+fn failed_add_among_others(node: &Node) {
+    let (pod, previous) = attached(node, "a");
+    let end = node.end_of(&pod);
+    let other = node.rtnl.create_ifb("other", None, true).unwrap();
+    node.rtnl.redirect_ingress(end.index, other.index).unwrap();
+    for directions in [&["egress"][..], &["ingress", "egress"]] {
+        let conf = limits(directions);
+        node.add("bandwidth", &conf, &pod, Some(&previous))
+            .unwrap_err();
+        let redirect = node.rtnl.ingress_redirect(end.index).unwrap();
+        assert_eq!(redirect, Some(other.index), "somebody else's redirect");
+    }
+}
+
+fn foreign_pair(node: &Node) {
+    let conf = limits(&["ingress", "egress"]);
+    let (pod, previous) = attached(node, "a");
+    let end = node.end_of(&pod);
+    node.make_foreign(&end, "theirs");
+    let result = node.add("bandwidth", &conf, &pod, Some(&previous)).unwrap();
+    node.check("bandwidth", &conf, &pod, &result).unwrap();
+    assert!(node.rtnl.token_bucket(end.index).unwrap().is_some());
+    node.del("bandwidth", &conf, &pod).unwrap();
+    assert_eq!(node.rtnl.token_bucket(end.index).unwrap(), None);
+    assert_eq!(node.rtnl.ingress_redirect(end.index).unwrap(), None);
+    assert!(node.links("ifb").is_empty());
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod bandwidth;
+mod lying;
 mod ptp;
 mod support;
 mod tuning;
@@ -19,5 +20,6 @@ fn main() -> ExitCode {
     ptp::add(&mut tests);
     tuning::add(&mut tests);
     bandwidth::add(&mut tests);
+    lying::add(&mut tests);
     libtest_mimic::run(&arguments, tests.into_trials()).exit_code()
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::panic;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use cni_conf::version::SpecVersion;
 use libtest_mimic::Trial;
 use nix::sched::{CloneFlags, unshare};
 use plugins::applets;
-use plugins::host::rtnl::{Link, RouteFilter, TokenBucket};
+use plugins::host::rtnl::{Link, LinkChange, RouteFilter, TokenBucket};
 use plugins::host::{NetNs, Rtnl};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -202,11 +203,47 @@ impl Node {
         applet.plugin.status(&request)
     }
 
+    /// What somebody on the host types: `ip` and these words.
+    #[track_caller]
+    pub(crate) fn ip(&self, words: &str) {
+        ip(words);
+    }
+
+    /// The host's end of a pod's pair, which is to be true to us.
+    pub(crate) fn end_of(&self, pod: &Pod) -> Link {
+        let index = pod.eth0().link.unwrap();
+        self.rtnl.link_by_index(index).unwrap().unwrap()
+    }
+
+    /// Makes a pair look like one of another implementation: without alias, under a name of its own.
+    pub(crate) fn make_foreign(&self, end: &Link, name: &str) {
+        let down = LinkChange {
+            up: Some(false),
+            ..LinkChange::default()
+        };
+        let foreign = LinkChange {
+            name: Some(name),
+            alias: Some(""),
+            ..LinkChange::up()
+        };
+        self.rtnl.set_link(end.index, &down).unwrap();
+        self.rtnl.set_link(end.index, &foreign).unwrap();
+    }
+
     /// Names of all links of a kind.
     pub(crate) fn links(&self, kind: &str) -> Vec<String> {
         let links = self.rtnl.links_of_kind(kind).unwrap();
         links.into_iter().map(|link| link.name).collect()
     }
+}
+
+/// Runs `ip` with these words in the thread's namespace.
+#[track_caller]
+fn ip(words: &str) {
+    let run = Command::new("ip").args(words.split_whitespace()).output();
+    let output = run.expect("run ip");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {words}: {complaint}");
 }
 
 /// A container: a namespace that no thread is in, reached by a path as runtimes give it.
@@ -246,6 +283,22 @@ impl Pod {
             args: CniArgs::default(),
             netns_override: false,
         }
+    }
+
+    /// What somebody in the container types: `ip` and these words.
+    #[track_caller]
+    pub(crate) fn ip(&self, words: &str) {
+        self.netns.enter(|| ip(words)).unwrap();
+    }
+
+    /// Replaces eth0 with a pair inside the container whose indices are those of a neighbour's pair.
+    #[track_caller]
+    pub(crate) fn claim_pair_of(&self, victim: &Self) {
+        let (inside, at_host) = (victim.eth0().index, victim.eth0().link.unwrap());
+        self.ip("link del eth0");
+        self.ip(&format!(
+            "link add name eth0 index {inside} type veth peer name x index {at_host}"
+        ));
     }
 
     pub(crate) fn eth0(&self) -> Link {

@@ -76,7 +76,7 @@ const QUEUE_HANDLE: TcHandle = TcHandle { major: 2, minor: 0 };
 
 impl Rtnl {
     /// Makes the two bands in place of whatever there was, the shaped one with the token bucket. Packets that no
-    /// filter knows go into the band `default`.
+    /// filter knows go into the band `default`. Where only a part can be made, it is taken away again.
     pub fn set_bands(
         &self,
         link: u32,
@@ -108,13 +108,16 @@ impl Rtnl {
             )),
         ];
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        let failed =
+            |refusal| unknown_or(refusal, format!("make bands on {}", self.describe(link)));
         self.ask(RouteNetlinkMessage::NewQueueDiscipline(root), flags)
-            .and_then(|_| self.ask(RouteNetlinkMessage::NewTrafficClass(class), NLM_F_CREATE))
-            .and_then(|_| self.ask(RouteNetlinkMessage::NewQueueDiscipline(queue), flags))
-            .map_err(|refusal| {
-                unknown_or(refusal, format!("make bands on {}", self.describe(link)))
-            })?;
-        Ok(())
+            .map_err(failed)?;
+        let filled = self
+            .ask(RouteNetlinkMessage::NewTrafficClass(class), NLM_F_CREATE)
+            .and_then(|_| self.ask(RouteNetlinkMessage::NewQueueDiscipline(queue), flags));
+        let Err(refusal) = filled else { return Ok(()) };
+        self.stop_shaping(link)?;
+        Err(failed(refusal))
     }
 
     /// The token bucket of the shaped band, if there are bands. The burst is not told.

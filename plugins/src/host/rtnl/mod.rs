@@ -18,6 +18,7 @@ mod link;
 mod link_change;
 mod lookup;
 mod monitor;
+mod netns_id;
 mod new_route;
 mod qdisc;
 mod route;

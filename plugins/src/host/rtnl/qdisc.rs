@@ -17,7 +17,7 @@ use netlink_packet_route::tc::{
 use nix::errno::Errno;
 
 use super::super::error::HostError;
-use super::exchange::Rtnl;
+use super::exchange::{Refusal, Rtnl};
 use super::link::Link;
 
 const TBF_PARAMETERS: u16 = 1;
@@ -135,11 +135,25 @@ impl Rtnl {
         }
     }
 
-    /// Redirects all that a link receives to another one, an ifb device.
+    /// Redirects all that a link receives to another one, an ifb device. All or nothing.
     ///
     /// # Errors
     /// [`HostError::is_exists`] when its received traffic is redirected already.
     pub fn redirect_ingress(&self, link: u32, to: u32) -> Result<(), HostError> {
+        let failed = |refusal: Refusal| {
+            let operation = format!(
+                "redirect what {} receives to {}",
+                self.describe(link),
+                self.describe(to)
+            );
+            match refusal.errno() {
+                Some(Errno::ENOENT) => HostError::Unsupported {
+                    operation,
+                    remedy: NO_SHAPING,
+                },
+                _ => refusal.during_or_unsupported(operation, NO_SHAPING),
+            }
+        };
         let mut queue = tc_message(link);
         queue.header.parent = TcHandle::INGRESS;
         queue.header.handle = INGRESS_HANDLE;
@@ -147,27 +161,14 @@ impl Rtnl {
             .attributes
             .push(TcAttribute::Kind("ingress".to_owned()));
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let added = self.ask(RouteNetlinkMessage::NewQueueDiscipline(queue), flags);
-        added
-            .and_then(|_| {
-                let filter = redirect_message(link, to);
-                self.ask(RouteNetlinkMessage::NewTrafficFilter(filter), flags)
-            })
-            .map_err(|refusal| {
-                let operation = format!(
-                    "redirect what {} receives to {}",
-                    self.describe(link),
-                    self.describe(to)
-                );
-                match refusal.errno() {
-                    Some(Errno::ENOENT) => HostError::Unsupported {
-                        operation,
-                        remedy: NO_SHAPING,
-                    },
-                    _ => refusal.during_or_unsupported(operation, NO_SHAPING),
-                }
-            })?;
-        Ok(())
+        self.ask(RouteNetlinkMessage::NewQueueDiscipline(queue), flags)
+            .map_err(failed)?;
+        let filter = RouteNetlinkMessage::NewTrafficFilter(redirect_message(link, to));
+        let Err(refusal) = self.ask(filter, flags) else {
+            return Ok(());
+        };
+        self.stop_ingress_redirect(link)?;
+        Err(failed(refusal))
     }
 
     /// Shapes no longer what leaves by a link, and forgets its bands. Returns false when nothing was set.
