@@ -11,6 +11,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(dual_stack_is_usable_the_moment_add_returns).ours(),
         case!(ipv6_works_where_it_is_disabled_by_default),
         case!(ipv4_works_on_a_host_without_ipv6),
+        case!(ipv4_works_where_proc_sys_is_read_only),
+        case!(ipv6_where_proc_sys_is_read_only_names_a_key_that_exists).ours(),
         case!(a_default_route_asked_for_twice_is_one).ours(),
         case!(routes_have_their_attributes),
         case!(cve_2020_10749_router_advertisements_are_not_listened_to_on_the_host).ours(),
@@ -23,6 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(forwarding_is_switched_on_for_a_gateway_alone),
         case!(force_address_replaces_the_address),
         case!(dns_of_the_configuration_wins),
+        case!(an_empty_list_in_dns_takes_the_place_of_ipams),
         case!(enabledad_leaves_detection_on),
     ]
 }
@@ -92,6 +95,65 @@ fn ipv4_works_on_a_host_without_ipv6(lab: &Lab) {
     let pod = host.pod("pod");
     lab.plugin(&host, "bridge").add(&plain(), &Call::of(&pod));
     assert!(pod.pings(GATEWAY.into()));
+}
+
+/// The host's /proc/sys as in a container: it can be read.
+fn make_proc_sys_read_only(host: &Host) {
+    host.sh("mount -o bind,ro /proc/sys /proc/sys");
+}
+
+fn ipv4_works_where_proc_sys_is_read_only(lab: &Lab) {
+    for plugin in ["bridge", "ptp"] {
+        let host = Host::new();
+        host.set_sysctl("net.ipv4.ip_forward", "1");
+        make_proc_sys_read_only(&host);
+        let pod = host.pod("pod");
+        let network = with(plain(), json!({"type": plugin}));
+        let (plugin, call) = (lab.plugin(&host, plugin), Call::of(&pod));
+        let output = plugin.call("ADD", &network, &call).succeeded();
+        assert!(pod.pings(GATEWAY.into()), "{network}");
+        if lab.subject == Subject::Trestle {
+            let says = |what| output.stderr.contains(what);
+            assert!(
+                says("CVE-2020-10749") && says("net.ipv6.conf.default.accept_ra"),
+                "{}",
+                output.stderr
+            );
+        }
+        plugin.del(&network, &call);
+    }
+}
+
+fn ipv6_where_proc_sys_is_read_only_names_a_key_that_exists(lab: &Lab) {
+    let default = |key: &str| format!("net.ipv6.conf.default.{key}");
+    for plugin in ["bridge", "ptp"] {
+        for (forwarding, key, value, named) in [
+            ("0", "accept_ra", "1", "net.ipv6.conf.all.forwarding"),
+            ("1", "accept_ra", "2", &*default("accept_ra")),
+            ("1", "disable_ipv6", "1", &*default("disable_ipv6")),
+            // A host that forwards ignores advertisements of itself.
+            ("1", "accept_ra", "1", ""),
+            ("1", "accept_ra", "0", ""),
+        ] {
+            let host = Host::new();
+            let pod = host.pod("pod");
+            host.set_sysctl("net.ipv4.ip_forward", "1");
+            host.set_sysctl("net.ipv6.conf.all.forwarding", forwarding);
+            host.set_sysctl(&default(key), value);
+            make_proc_sys_read_only(&host);
+            let network = with(dual(), json!({"type": plugin}));
+            let (plugin, call) = (lab.plugin(&host, plugin), Call::of(&pod));
+            if named.is_empty() {
+                let result = plugin.add(&network, &call);
+                assert!(pod.pings(ip("fd00:1::1")), "{result:#}");
+                continue;
+            }
+            let error = plugin.add_error(&network, &call).to_string();
+            assert!(error.contains(named), "{key} {value}: {error}");
+            assert!(pod.link("eth0").is_none(), "nothing stays");
+            host.sysctl(named);
+        }
+    }
 }
 
 fn a_default_route_asked_for_twice_is_one(lab: &Lab) {
@@ -275,5 +337,31 @@ fn enabledad_leaves_detection_on(lab: &Lab) {
             expected,
             "{enabled}"
         );
+    }
+}
+
+/// As an empty `nameservers` says: there are none.
+fn an_empty_list_in_dns_takes_the_place_of_ipams(lab: &Lab) {
+    for plugin in ["bridge", "ptp"] {
+        for (dns, nameservers) in [
+            (json!({"nameservers": []}), json!(null)),
+            (json!({"search": []}), json!(null)),
+            (json!({"domain": "example.org"}), json!(null)),
+            (json!({"domain": ""}), json!(["192.0.2.53"])),
+            (json!({}), json!(["192.0.2.53"])),
+        ] {
+            let host = Host::new();
+            host.write("/run/resolv.conf", "nameserver 192.0.2.53\n");
+            let pod = host.pod("pod");
+            let network = with(
+                plain(),
+                json!({"type": plugin, "dns": dns, "ipam": {"resolvConf": "/run/resolv.conf"}}),
+            );
+            let result = lab.plugin(&host, plugin).add(&network, &Call::of(&pod));
+            assert_eq!(
+                result["dns"]["nameservers"], nameservers,
+                "{plugin} {dns}: {result:#}"
+            );
+        }
     }
 }

@@ -10,8 +10,9 @@ use cni_conf::request::Attachment;
 use cni_conf::result::{IpConfig, Route};
 use ipnet::IpNet;
 
-use crate::host::rtnl::{AddressOptions, Change, Link, LinkChange, NewRoute, RouteScope};
-use crate::host::{HostError, NetNs, Procfs, Rtnl, Sysctl};
+use super::ipv6;
+use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, RouteScope};
+use crate::host::{HostError, NetNs, Procfs, Rtnl};
 
 /// How long duplicate address detection may take. The kernel sends one probe a second after a random delay of up to
 /// a second (RFC 4862, section 5.4); `dad_transmits` may ask for a few more.
@@ -72,8 +73,11 @@ impl Container {
         &self,
         work: impl FnOnce(&Procfs) -> Result<T, HostError>,
     ) -> Result<T, HostError> {
-        let procfs = self.procfs.get_or_init(Procfs::private);
-        self.netns.enter(|| work(procfs))?
+        self.netns.enter(|| work(self.procfs()))?
+    }
+
+    fn procfs(&self) -> &Procfs {
+        self.procfs.get_or_init(Procfs::private)
     }
 
     /// Fails if the container has an interface of this name.
@@ -92,7 +96,8 @@ impl Container {
     /// addresses included, unless duplicate address detection was asked for: then that is waited for.
     pub fn configure(&self, link: u32, ifname: &str, layer3: &Layer3) -> Result<(), Error> {
         if layer3.has_ipv6() {
-            self.with_sysctls(|procfs| set_ipv6(procfs, ifname, layer3))?;
+            self.netns
+                .enter(|| ipv6::set_up(self.procfs(), ifname, layer3.dad))??;
         }
         let mut plan = layer3.interface(link);
         if layer3.dad && layer3.has_ipv6() {
@@ -263,33 +268,6 @@ impl Layer3 {
             .filter_map(|ip| ip.gateway)
             .find(|gateway| gateway.is_ipv4() == ipv4)
     }
-}
-
-/// IPv6 settings of the container's interface, from within its namespace, before it is up.
-fn set_ipv6(procfs: &Procfs, ifname: &str, layer3: &Layer3) -> Result<(), HostError> {
-    let setting = |key| Sysctl::ipv6_conf(ifname, key);
-    // Some runtimes switch IPv6 off in new namespaces; addresses were asked for here. To write it takes the kernel's
-    // lock of all links, so mostly it is only looked at.
-    setting("disable_ipv6").ensure_in(procfs, "0")?;
-    // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
-    setting("accept_ra").write_in(procfs, "0")?;
-    // An interface that goes down and up again keeps them.
-    if_there(setting("keep_addr_on_down").write_in(procfs, "1"))?;
-    if !layer3.dad {
-        // Nobody has to wait for its link-local address either.
-        if_there(setting("accept_dad").write_in(procfs, "0"))?;
-    }
-    Ok(())
-}
-
-/// Has a link of the host ignore router advertisements: nobody may tell the host from inside a container where its
-/// routes lead (CVE-2020-10749).
-pub fn ignore_advertisements(link: &Link) -> Result<(), HostError> {
-    // The look is free, a write takes a walk through the kernel's cache of sysctls.
-    if link.accept_ra == Some(0) {
-        return Ok(());
-    }
-    if_there(Sysctl::ipv6_conf(&link.name, "accept_ra").write("0"))
 }
 
 /// Settings that a kernel without the protocol lacks are no loss.

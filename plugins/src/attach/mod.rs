@@ -12,6 +12,7 @@ pub mod forward;
 pub mod forwarding;
 pub mod gateway;
 pub mod ipam;
+pub mod ipv6;
 pub mod list;
 pub mod liveness;
 pub mod mac;

@@ -7,6 +7,7 @@ use cni_conf::addr::{self, MacAddr};
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;
+use cni_conf::result::Dns;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -57,8 +58,60 @@ pub fn data_dir(request: &Request, default: &str) -> Result<PathBuf, Error> {
     }
 }
 
+/// `dns`: absent keys are told from empty lists.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DnsConf {
+    nameservers: Option<Vec<String>>,
+    domain: String,
+    search: Option<Vec<String>>,
+    options: Option<Vec<String>>,
+}
+
+impl DnsConf {
+    /// What takes the place of the IPAM plugin's, as a whole, if anything was said. An empty list says something: that
+    /// there are none.
+    pub fn replacement(self) -> Option<Dns> {
+        let lists = [&self.nameservers, &self.search, &self.options];
+        let is_set = lists.iter().any(|list| list.is_some()) || !self.domain.is_empty();
+        is_set.then(|| Dns {
+            nameservers: self.nameservers.unwrap_or_default(),
+            domain: self.domain,
+            search: self.search.unwrap_or_default(),
+            options: self.options.unwrap_or_default(),
+        })
+    }
+}
+
 /// A prefix, its host bits dropped. `path` says where the text comes from.
 pub fn prefix(path: &str, text: &str) -> Result<IpNet, FieldError> {
     let expected = "a CIDR like \"10.0.0.0/8\" or \"fd00::/8\" is expected";
     addr::parse_net(path, text, expected).map(|prefix| prefix.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn dns_with_any_key_replaces_that_of_ipam() {
+        let replacement = |conf: Value| {
+            let conf: DnsConf = json::from_value(&conf).unwrap();
+            conf.replacement()
+        };
+        for nothing in [
+            json!({}),
+            json!({"domain": ""}),
+            json!({"nameservers": null, "search": null}),
+        ] {
+            assert_eq!(replacement(nothing.clone()), None, "{nothing}");
+        }
+        for key in ["nameservers", "search", "options"] {
+            assert_eq!(replacement(json!({key: []})), Some(Dns::default()), "{key}");
+        }
+        let domain = replacement(json!({"domain": "example.org"})).unwrap();
+        assert_eq!(domain.domain, "example.org");
+    }
 }

@@ -3,8 +3,8 @@
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 
-use super::container::{Container, ignore_advertisements};
-use super::mac;
+use super::container::Container;
+use super::{ipv6, mac};
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange, NewVeth, VethEnd, VethPair};
 use crate::owner::Owner;
@@ -47,8 +47,8 @@ pub fn create(host: &Rtnl, pair: &Pair<'_>) -> Result<VethPair, Error> {
             pair.owner.path()
         )));
     };
-    let created = created?;
-    ignore_advertisements(&created.host)?;
+    let mut created = created?;
+    ipv6::ignore_advertisements(&mut created.host)?;
     Ok(created)
 }
 

@@ -208,11 +208,7 @@ impl Add {
         };
         let mut interfaces = vec![host_end(&bridge), host_end(&connected.pair.host), container];
         interfaces.extend(connected.vlan_gateway.as_ref().map(host_end));
-        let dns = if self.settings.dns.is_empty() {
-            leased.dns
-        } else {
-            self.settings.dns.clone()
-        };
+        let dns = self.settings.dns.clone().unwrap_or(leased.dns);
         Ok(CniResult {
             interfaces,
             ips: plan.layer3.ips,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::service::Netfilter;
 use crate::attach::ipam::IpamConf;
 use crate::attach::masq;
-use crate::attach::settings;
+use crate::attach::settings::{self, DnsConf};
 
 /// The bridge that a configuration without `bridge` means.
 const DEFAULT_BRIDGE: &str = "cni0";
@@ -37,7 +37,7 @@ struct Wire {
     macspoofchk: bool,
     enabledad: bool,
     disable_container_interface: bool,
-    dns: Dns,
+    dns: DnsConf,
     ipam: IpamConf,
     bridge_netfilter: String,
     multicast_snooping: bool,
@@ -87,7 +87,8 @@ pub(super) struct Settings {
     pub(super) dad: bool,
     /// The container's interface stays down.
     pub(super) container_down: bool,
-    pub(super) dns: Dns,
+    /// Takes the place of the IPAM plugin's.
+    pub(super) dns: Option<Dns>,
     pub(super) ipam: IpamConf,
     /// How packets between containers of the bridge meet the rules of the IP layer.
     pub(super) netfilter: Netfilter,
@@ -138,7 +139,7 @@ impl Settings {
             mac_spoof_check: wire.macspoofchk,
             dad: wire.enabledad,
             container_down: wire.disable_container_interface,
-            dns: wire.dns,
+            dns: wire.dns.replacement(),
             ipam: wire.ipam,
             netfilter: Netfilter::read(&wire.bridge_netfilter, gateway)?,
             multicast_snooping: wire.multicast_snooping,

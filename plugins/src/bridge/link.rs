@@ -11,13 +11,12 @@ use nix::errno::Errno;
 
 use super::conf::{Settings, Vlans};
 use super::plan;
-use crate::attach::container::{if_there, ignore_advertisements};
-use crate::attach::{forward, mac};
+use crate::attach::{forward, ipv6, mac};
 use crate::host::rtnl::{
     AddressOptions, BridgeChange, BridgeVlan, Change, Link, LinkChange, NewBridge, NewVeth,
     VethEnd, VlanOwner,
 };
-use crate::host::{HostError, NetNs, Rtnl, Sysctl};
+use crate::host::{HostError, NetNs, Rtnl};
 
 /// The kind of link that the kernel calls it.
 pub(super) const KIND: &str = "bridge";
@@ -31,7 +30,7 @@ pub(super) const FORWARDING_BOUND: Duration = Duration::from_secs(45);
 /// Two processes may do this at once: whoever loses the race to create it goes on with the other's bridge.
 pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     let name = settings.bridge.as_str();
-    let bridge = match host.link_by_name(name)? {
+    let mut bridge = match host.link_by_name(name)? {
         Some(link) => link,
         None => create(host, settings)?,
     };
@@ -60,7 +59,10 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     if !bridge.up || settings.gateway {
         // Before it is up: containers must not tell the host its routes (CVE-2020-10749). A bridge that others made and
         // that is no gateway may be the way by which the host itself gets its address.
-        ignore_advertisements(&bridge)?;
+        ipv6::ignore_advertisements(&mut bridge)?;
+        if !settings.gateway {
+            ipv6::judge_advertisements(&bridge, false)?;
+        }
     }
     let promisc = settings.promisc && !bridge.promisc;
     if bridge.up && !promisc {
@@ -68,7 +70,7 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     }
     if !bridge.up && !settings.dad {
         // So that its link-local address can be used at once, like the others.
-        if_there(Sysctl::ipv6_conf(name, "accept_dad").ensure("0"))?;
+        ipv6::skip_detection(name)?;
     }
     let change = LinkChange {
         up: Some(true),
@@ -110,6 +112,9 @@ pub(super) fn ensure_gateway(
     gateways: &[IpNet],
 ) -> Result<Option<Link>, Error> {
     if gateways.is_empty() {
+        if settings.gateway {
+            ipv6::judge_advertisements(bridge, false)?;
+        }
         return Ok(None);
     }
     let vlan = settings
@@ -121,8 +126,12 @@ pub(super) fn ensure_gateway(
     if gateways.iter().any(|gateway| gateway.addr().is_ipv4()) {
         forward::ensure_ipv4()?;
     }
-    if gateways.iter().any(|gateway| gateway.addr().is_ipv6()) {
+    let has_ipv6 = gateways.iter().any(|gateway| gateway.addr().is_ipv6());
+    if has_ipv6 {
         forward::ensure_ipv6(host)?;
+    }
+    for link in [Some(bridge), vlan.as_ref()].into_iter().flatten() {
+        ipv6::judge_advertisements(link, has_ipv6)?;
     }
     Ok(vlan)
 }
@@ -153,7 +162,7 @@ fn ensure_addresses(
     };
     for address in plan.add {
         if address.addr().is_ipv6() {
-            if_there(Sysctl::ipv6_conf(&link.name, "disable_ipv6").ensure("0"))?;
+            ipv6::enable(&link.name)?;
         }
         match host.add_address(link.index, address, options) {
             // Another ADD was quicker.
@@ -189,13 +198,13 @@ fn ensure_vlan_gateway(
     vid: u16,
 ) -> Result<Link, Error> {
     let name = format!("{}.{vid}", bridge.name);
-    let gateway = match host.link_by_name(&name)? {
+    let mut gateway = match host.link_by_name(&name)? {
         Some(link) => link,
         None => create_vlan_gateway(host, settings, bridge, &name)?,
     };
     // It comes up last. So one that is down is new, or was left so by an ADD that was killed, or is another ADD's just now.
     if !gateway.up
-        && let Some(port) = host.link_by_name(&port_of_vlan_gateway(&name))?
+        && let Some(mut port) = host.link_by_name(&port_of_vlan_gateway(&name))?
     {
         let vlans = Vlans {
             access: Some(vid),
@@ -203,8 +212,8 @@ fn ensure_vlan_gateway(
             ..settings.vlans
         };
         set_vlans(host, port.index, &vlans)?;
-        for link in [&port, &gateway] {
-            ignore_advertisements(link)?;
+        for link in [&mut port, &mut gateway] {
+            ipv6::ignore_advertisements(link)?;
             host.set_link(link.index, &LinkChange::up())?;
         }
     }

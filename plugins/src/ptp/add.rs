@@ -11,15 +11,15 @@ use ipnet::IpNet;
 
 use super::conf::Settings;
 use super::plan::{self, Plan};
-use crate::attach::container::{Container, if_there};
+use crate::attach::container::Container;
 use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::attach::{forward, mac, masq};
+use crate::attach::{forward, ipv6, mac, masq};
 use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, RouteFilter, VethPair};
-use crate::host::{HostError, Rtnl, Sysctl};
+use crate::host::{HostError, Rtnl};
 
 /// How long the kernel may take to notice that the host's end has a carrier. It drops what leaves there until then, and
 /// mostly needs microseconds.
@@ -106,8 +106,10 @@ impl Add {
     /// The gateway's addresses on the host's end, and the routes to the container.
     fn set_up_host(&self, plan: &Plan, pair: &VethPair) -> Result<(), Error> {
         let link = pair.host.index;
-        if plan.layer3.has_ipv6() {
-            if_there(Sysctl::ipv6_conf(&pair.host.name, "disable_ipv6").ensure("0"))?;
+        let has_ipv6 = plan.layer3.has_ipv6();
+        ipv6::judge_advertisements(&pair.host, has_ipv6)?;
+        if has_ipv6 {
+            ipv6::enable(&pair.host.name)?;
         }
         let options = AddressOptions {
             nodad: true,
@@ -183,11 +185,7 @@ impl Add {
             sandbox: self.container.netns.path().display().to_string(),
             ..Interface::default()
         };
-        let dns = if self.settings.dns.is_empty() {
-            leased.dns
-        } else {
-            self.settings.dns.clone()
-        };
+        let dns = self.settings.dns.clone().unwrap_or(leased.dns);
         CniResult {
             interfaces: vec![host, container],
             ips: plan.layer3.ips,

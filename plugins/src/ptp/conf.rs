@@ -8,14 +8,15 @@ use cni_conf::result::Dns;
 use serde::Deserialize;
 
 use crate::attach::ipam::IpamConf;
-use crate::attach::{masq, settings};
+use crate::attach::masq;
+use crate::attach::settings::{self, DnsConf};
 
 /// The JSON as it comes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Wire {
     mtu: i64,
-    dns: Dns,
+    dns: DnsConf,
     ipam: IpamConf,
 }
 
@@ -24,8 +25,8 @@ struct Wire {
 pub(super) struct Settings {
     /// In bytes; `None` for the kernel's default.
     pub(super) mtu: Option<u32>,
-    /// Wins over the IPAM plugin's, if there is anything in it.
-    pub(super) dns: Dns,
+    /// Takes the place of the IPAM plugin's.
+    pub(super) dns: Option<Dns>,
     pub(super) ipam: IpamConf,
     /// How the containers are masqueraded, if they are.
     pub(super) masquerade: Option<masq::Settings>,
@@ -42,7 +43,7 @@ impl Settings {
         };
         Ok(Self {
             mtu: settings::mtu(wire.mtu)?,
-            dns: wire.dns,
+            dns: wire.dns.replacement(),
             ipam: wire.ipam,
             masquerade: masq::Settings::read(request)?,
             ipam_plugin,
@@ -74,7 +75,7 @@ mod tests {
     #[test]
     fn everything_but_ipam_may_be_left_out() {
         let settings = read(json!({})).unwrap();
-        assert!(settings.mtu.is_none() && settings.dns.is_empty());
+        assert!(settings.mtu.is_none() && settings.dns.is_none());
         assert_eq!(settings.ipam_plugin.as_str(), "host-local");
     }
 
