@@ -10,7 +10,7 @@ use crate::version::SpecVersion;
 /// What kind of failure an [`Error`] reports, as the number in `code`.
 ///
 /// 1 to 99 are the specification's ("Error", section 2.5 of CNI 1.1.0), from 100 on they are trestle's own and
-/// listed in the README.
+/// listed in docs/errors.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// 1: the version of the configuration is not supported, or the verb does not exist in it.
