@@ -88,6 +88,10 @@ pub enum Need {
     VlanFiltering,
     /// A kernel whose bridges don't.
     NoVlanFiltering,
+    /// A kernel with links of that kind.
+    LinkKind(&'static str),
+    /// A kernel without.
+    NoLinkKind(&'static str),
 }
 
 impl Need {
@@ -102,6 +106,7 @@ impl Need {
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
             Self::Runtimes | Self::Containerd(_) | Self::Firewalld | Self::Plugin(_) => None,
             Self::VlanFiltering | Self::NoVlanFiltering => None,
+            Self::LinkKind(_) | Self::NoLinkKind(_) => None,
         }
     }
 }
@@ -178,6 +183,10 @@ impl Lab {
                 .then(|| "this kernel has no VLAN filtering in bridges".to_owned()),
             Need::NoVlanFiltering => bridges_tell_vlans_apart()
                 .then(|| "this kernel has VLAN filtering in bridges".to_owned()),
+            Need::LinkKind(kind) => {
+                (!kernel_has(kind)).then(|| format!("this kernel has no {kind}"))
+            }
+            Need::NoLinkKind(kind) => kernel_has(kind).then(|| format!("this kernel has {kind}")),
             _ => {
                 let file = need.file().filter(|file| !self.tools.join(file).exists());
                 let remedy = match need {
@@ -302,6 +311,19 @@ fn bridges_tell_vlans_apart() -> bool {
         let program = Program::new("ip").args(bridge.split(' '));
         Host::new().run(program).ok()
     })
+}
+
+/// Whether the kernel makes links of that kind, asked for as `ip` does.
+fn kernel_has(kind: &str) -> bool {
+    let host = Host::new();
+    host.ip("link add below type veth peer name other");
+    let line = match kind {
+        "vlan" => "link add link below name probe type vlan id 5".to_owned(),
+        "vrf" => "link add probe type vrf table 10".to_owned(),
+        "dummy" => "link add probe type dummy".to_owned(),
+        kind => format!("link add link below name probe type {kind}"),
+    };
+    host.run(Program::new("ip").args(line.split(' '))).ok()
 }
 
 /// The root of the source tree.

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use conformance::{Case, Host, Lab, Need, Pod, Protocol, Subject, addresses};
+use conformance::{Case, Host, Lab, Need, Pod, Protocol, Subject, addresses, case};
 use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -21,15 +21,55 @@ pub(crate) fn cases() -> Vec<Case> {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let name = name.unwrap_or_default();
+        let text = fs::read_to_string(&file).expect("read a sample");
+        let kinds = KINDS
+            .into_iter()
+            .filter(|kind| text.contains(&format!("\"{kind}\"")));
+        let kinds: Vec<_> = kinds.collect();
         // The reference fails over a default route that is asked for twice.
         let ours = name == "10-trestle.conflist";
         let case = Case::new(format!("samples::{name}_works"), move |lab| {
             works(lab, &file)
         });
+        let case = kinds
+            .into_iter()
+            .fold(case, |case, kind| case.needs(Need::LinkKind(kind)));
         let case = case.needs(Need::Cnitool);
         if ours { case.ours() } else { case }
     };
-    files.into_iter().map(case).collect()
+    let mut cases: Vec<Case> = files.into_iter().map(case).collect();
+    cases.push(case!(pages_show_what_is_shipped));
+    cases
+}
+
+/// Kinds of links that not every kernel has, called as the plugins are that make them.
+const KINDS: [&str; 5] = ["macvlan", "ipvlan", "vlan", "dummy", "vrf"];
+
+/// Pages of plugins whose configurations are shipped ones.
+const PAGES: [(&str, &str); 1] = [("macvlan", include_str!("../../docs/plugins/macvlan.md"))];
+
+/// Every configuration on a page is one of the files that are shipped.
+fn pages_show_what_is_shipped(_: &Lab) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cni-conf/net.d");
+    let entries = fs::read_dir(&dir)
+        .expect("cni-conf/net.d is there")
+        .flatten();
+    let texts = entries.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    let shipped: Vec<Value> = texts
+        .filter_map(|text| serde_json::from_str(&text).ok())
+        .collect();
+    for (page, text) in PAGES {
+        let blocks: Vec<&str> = text.split("```json").skip(1).collect();
+        assert!(!blocks.is_empty(), "{page} has an example");
+        for block in blocks {
+            let block = block.split("```").next().unwrap_or_default();
+            let example: Value = serde_json::from_str(block).expect("an example is JSON");
+            assert!(
+                shipped.contains(&example),
+                "no file is this one of {page}: {example}"
+            );
+        }
+    }
 }
 
 /// Networks whose CHECK fails with the reference although nothing is wrong: the bridge's MAC changes with its
@@ -81,6 +121,11 @@ impl Sample {
     fn has(&self, key: &str) -> bool {
         self.main[key] == true
     }
+
+    /// The interface of the host that it stands on.
+    fn master(&self) -> Option<&str> {
+        self.main["master"].as_str()
+    }
 }
 
 fn works(lab: &Lab, file: &Path) {
@@ -89,6 +134,7 @@ fn works(lab: &Lab, file: &Path) {
     let host = Host::new();
     host.configure(&file.file_name().expect("a name").to_string_lossy(), &text);
     let outside = outside(&host);
+    let _wire = sample.master().map(|name| wire(&host, name));
     let before = host.observe();
     let plain = lab.cnitool(&host);
     let ports = json!({"portMappings": PROTOCOLS.map(|(_, protocol)| {
@@ -129,6 +175,14 @@ fn outside(host: &Host) -> Host {
     host.ip(&format!("addr add {HOST}/24 dev up0"));
     outside.ip(&format!("addr add {OUTSIDE}/24 dev eth0"));
     outside
+}
+
+/// A machine on the wire of that interface of the host.
+fn wire(host: &Host, name: &str) -> Host {
+    let machine = Host::new();
+    host.cable(name, &machine, "eth0");
+    host.set_sysctl(&format!("net.ipv6.conf.{name}.disable_ipv6"), "1");
+    machine
 }
 
 /// The ports that the first container publishes answer the outside, which keeps its address.

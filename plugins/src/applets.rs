@@ -28,6 +28,10 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::ptp::Ptp,
     },
     Applet {
+        name: "macvlan",
+        plugin: &crate::macvlan::Macvlan,
+    },
+    Applet {
         name: "tuning",
         plugin: &crate::tuning::Tuning,
     },
@@ -69,6 +73,7 @@ pub fn parse_conf(
     Some(match name {
         "bridge" => crate::bridge::parse_conf(request, attachment),
         "ptp" => crate::ptp::parse_conf(request),
+        "macvlan" => crate::macvlan::parse_conf(request, attachment),
         "tuning" => crate::tuning::parse_conf(request, attachment),
         "bandwidth" => crate::bandwidth::parse_conf(request),
         "portmap" => crate::portmap::parse_conf(request),

@@ -13,6 +13,7 @@ pub mod explain;
 pub mod firewall;
 pub mod host;
 pub mod loopback;
+pub mod macvlan;
 pub mod owner;
 pub mod portmap;
 pub mod process;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::scenarios;
 
 /// The keys of each plugin by their paths, lists left out, of the network configuration and of `CNI_ARGS`.
-const KEYS: [(&str, &[&str]); 9] = [
+const KEYS: [(&str, &[&str]); 10] = [
     (
         "bridge",
         &[
@@ -53,6 +53,22 @@ const KEYS: [(&str, &[&str]); 9] = [
             "dns.search",
             "dns.options",
             "ipam.type",
+        ],
+    ),
+    (
+        "macvlan",
+        &[
+            "master",
+            "mode",
+            "mtu",
+            "mac",
+            "bcqueuelen",
+            "linkInContainer",
+            "dns.nameservers",
+            "ipam.type",
+            "args.cni.mac",
+            "runtimeConfig.mac",
+            "CNI_ARGS.MAC",
         ],
     ),
     (

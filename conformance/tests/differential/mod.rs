@@ -6,6 +6,7 @@ mod bridge;
 mod firewall;
 mod host_local;
 mod keys;
+mod macvlan;
 mod malformed;
 mod portmap;
 mod ptp;
@@ -49,6 +50,7 @@ fn scenarios() -> Vec<Scenario> {
     let plugins = [
         bridge::scenarios(),
         ptp::scenarios(),
+        macvlan::scenarios(),
         host_local::scenarios(),
         static_ipam::scenarios(),
         vec![loopback],

@@ -22,6 +22,7 @@ pub(super) struct Scenario {
     seen: Vec<&'static str>,
     needs: Vec<Need>,
     prepare: fn(&Side),
+    prepare_pod: fn(&Side, &Pod),
     meanwhile: fn(&Scene),
 }
 
@@ -44,6 +45,7 @@ impl Scenario {
             seen: Vec::new(),
             needs: vec![Need::GoPlugins],
             prepare: |_| {},
+            prepare_pod: |_, _| {},
             meanwhile: |_| {},
         }
     }
@@ -83,6 +85,12 @@ impl Scenario {
         self
     }
 
+    /// The container is prepared so before.
+    pub(super) fn prepared_pod(mut self, prepare: fn(&Side, &Pod)) -> Self {
+        self.prepare_pod = prepare;
+        self
+    }
+
     /// Done while the container is attached.
     pub(super) fn meanwhile(mut self, meanwhile: fn(&Scene)) -> Self {
         self.meanwhile = meanwhile;
@@ -101,6 +109,7 @@ impl Scenario {
             let outside = outside(side);
             let pod = side.pod("pod");
             (self.prepare)(side);
+            (self.prepare_pod)(side, &pod);
             side.start();
             let scene = Scene { side, pod, outside };
             side.life(&self.chain, &self.call(&scene.pod), |_| {

@@ -96,8 +96,9 @@ impl Container {
     /// addresses included, unless duplicate address detection was asked for: then that is waited for.
     pub fn configure(&self, link: u32, ifname: &str, layer3: &Layer3) -> Result<(), Error> {
         if layer3.has_ipv6() {
-            self.netns
-                .enter(|| ipv6::set_up(self.procfs(), ifname, layer3.dad))??;
+            self.netns.enter(|| {
+                ipv6::set_up(self.procfs(), ifname, layer3.dad, layer3.heeds_routers)
+            })??;
         }
         let mut plan = layer3.interface(link);
         if layer3.dad && layer3.has_ipv6() {
@@ -140,6 +141,9 @@ pub struct Layer3 {
     pub dad: bool,
     /// The gateway is the only neighbour: everything else in the subnets is reached through it.
     pub through_gateway: bool,
+    /// Routers of the network outside are listened to, as the kernel does where nobody says otherwise. Where the host is the
+    /// only router, their advertisements are ignored.
+    pub heeds_routers: bool,
 }
 
 impl Layer3 {

@@ -13,18 +13,20 @@ use crate::host::rtnl::Link;
 use crate::host::{HostError, Procfs, Sysctl};
 
 /// IPv6 settings of a container's interface, from within its namespace, before it is up. `dad`: duplicate addresses are
-/// looked for.
-pub fn set_up(procfs: &Procfs, ifname: &str, dad: bool) -> Result<(), Error> {
+/// looked for. `heeds_routers`: it listens to router advertisements.
+pub fn set_up(procfs: &Procfs, ifname: &str, dad: bool, heeds_routers: bool) -> Result<(), Error> {
     let setting = |key| Sysctl::ipv6_conf(ifname, key);
     // Some runtimes switch IPv6 off in new namespaces; addresses were asked for here. To write it takes the kernel's
     // lock of all links, so mostly it is only looked at.
     let enabled = setting("disable_ipv6").ensure_in(procfs, "0");
     enabled.map_err(|error| beforehand(error, "disable_ipv6", "0"))?;
-    // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
-    let accept_ra = setting("accept_ra");
-    match accept_ra.write_in(procfs, "0") {
-        Err(error) if is_forbidden(&error) && accept_ra.read_in(procfs)? == "0" => {}
-        outcome => outcome.map_err(|error| beforehand(error, "accept_ra", "0"))?,
+    if !heeds_routers {
+        // Addresses come from IPAM: a router's advertisement must not add others or move the default route.
+        let accept_ra = setting("accept_ra");
+        match accept_ra.write_in(procfs, "0") {
+            Err(error) if is_forbidden(&error) && accept_ra.read_in(procfs)? == "0" => {}
+            outcome => outcome.map_err(|error| beforehand(error, "accept_ra", "0"))?,
+        }
     }
     // An interface that goes down and up again keeps them.
     if_possible(setting("keep_addr_on_down").write_in(procfs, "1"))?;
@@ -105,7 +107,7 @@ fn beforehand(error: HostError, key: &str, value: &str) -> Error {
 }
 
 /// A setting that can be done without.
-fn if_possible<T>(outcome: Result<T, HostError>) -> Result<(), HostError> {
+pub fn if_possible<T>(outcome: Result<T, HostError>) -> Result<(), HostError> {
     match outcome {
         Err(error) if is_forbidden(&error) => Ok(()),
         outcome => if_there(outcome),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cni_conf::addr::{self, MacAddr};
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
-use cni_conf::request::Request;
+use cni_conf::request::{Attachment, Request};
 use cni_conf::result::Dns;
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -40,6 +40,43 @@ pub fn mac(source: &str, text: &str) -> Result<MacAddr, Error> {
         .with_details("the lowest bit of a MAC address's first byte must be 0"));
     }
     Ok(mac)
+}
+
+/// The MAC address that somebody asked for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` in `CNI_ARGS`, else `mac`.
+/// ADD and CHECK pass the attachment, whose arguments count too.
+pub fn requested_mac(
+    request: &Request,
+    attachment: Option<&Attachment>,
+) -> Result<Option<MacAddr>, Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Wire {
+        mac: String,
+        args: Args,
+        runtime_config: Mac,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Args {
+        cni: Mac,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Mac {
+        mac: String,
+    }
+    let wire: Wire = json::from_value(&request.conf)?;
+    let argument = attachment.and_then(|attachment| attachment.args.get("MAC"));
+    let sources = [
+        ("runtimeConfig.mac", wire.runtime_config.mac.as_str()),
+        ("args.cni.mac", wire.args.cni.mac.as_str()),
+        ("CNI_ARGS MAC", argument.unwrap_or_default()),
+        ("mac", wire.mac.as_str()),
+    ];
+    let asked = sources.into_iter().find(|(_, text)| !text.is_empty());
+    asked
+        .map(|(source, text)| self::mac(source, text))
+        .transpose()
 }
 
 /// `dataDir`: where a plugin keeps its files, `default` if the configuration does not say. Read apart, since DEL and GC

@@ -32,6 +32,7 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         routes: leased.routes.clone(),
         dad: settings.dad,
         through_gateway: false,
+        ..Layer3::default()
     };
     let mut gateways = Vec::new();
     for ip in &mut layer3.ips {

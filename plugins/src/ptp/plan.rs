@@ -29,6 +29,7 @@ pub(super) fn plan(leased: &CniResult) -> Result<Plan, Error> {
         routes: leased.routes.clone(),
         dad: false,
         through_gateway: true,
+        ..Layer3::default()
     };
     let (mut gateways, mut container) = (Vec::new(), Vec::new());
     for ip in &mut layer3.ips {

@@ -14,6 +14,7 @@ mod bridge_vlan;
 mod changes;
 mod exchange;
 mod fdb;
+mod kinds;
 mod link;
 mod link_change;
 mod lookup;
@@ -31,6 +32,7 @@ pub use bridge::{BridgeChange, BridgeInfo, NewBridge, PortChange, PortInfo, Port
 pub use bridge_vlan::{BridgeVlan, VlanOwner};
 pub use changes::Change;
 pub use exchange::Rtnl;
+pub use kinds::{IpvlanMode, Kind, MacvlanMode, NewLink};
 pub use link::{ALIAS_MAX, Link, Mac, NAME_MAX};
 pub use link_change::LinkChange;
 pub use new_route::NewRoute;
