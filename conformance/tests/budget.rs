@@ -278,6 +278,15 @@ fn assert_within(counts: &[Trace; 2], budgets: &[Budget; 2]) {
     for ((trace, budget), verb) in counts.iter().zip(budgets).zip(["ADD", "DEL"]) {
         assert_eq!(trace.children, 0, "child processes of {verb}: {trace:#?}");
         assert_eq!(trace.threads, 0, "threads of {verb}: {trace:#?}");
+        let event_loop: Vec<_> = trace
+            .calls
+            .keys()
+            .filter(|name| name.starts_with("epoll") || name.starts_with("eventfd"))
+            .collect();
+        assert!(
+            event_loop.is_empty(),
+            "{verb} runs an event loop: {event_loop:?}"
+        );
         let messages = trace.netlink_messages;
         assert!(
             messages <= budget.messages,

@@ -13,9 +13,8 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 use nix::errno::Errno;
 
 use super::error::HostError;
-use super::nft::answer::Answer;
-use super::nft::attributes::Attributes;
-use super::nft::socket::{NetfilterSocket, Outgoing};
+use super::netlink::attributes::Attributes;
+use super::netlink::netfilter::{NetfilterSocket, Object, Outgoing};
 
 // Attributes from include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -52,7 +51,7 @@ pub struct Tuple {
 pub struct Flow {
     /// The direction of the first packet, as it came in.
     pub original: Tuple,
-    /// The answers, as they come in: after a DNAT, their source is where the flow was led to.
+    /// The replies, as they come in: after a DNAT, their source is where the flow was led to.
     pub reply: Tuple,
     family: NetfilterProtoFamily,
     /// What names the entry to the kernel, as the kernel wrote it.
@@ -90,8 +89,8 @@ impl Conntrack {
         };
         let message = message(family, ConntrackMessage::Get(Vec::new()));
         self.socket
-            .dump(&message, "list tracked connections", |found, answer| {
-                found.extend(read(answer).filter(|flow| wanted(flow)));
+            .dump(&message, "list tracked connections", |found, object| {
+                found.extend(read(object).filter(|flow| wanted(flow)));
             })
     }
 
@@ -146,8 +145,8 @@ fn deletion_words(flow: &Flow) -> String {
     format!("forget a tracked connection to {destination} port {destination_port}")
 }
 
-fn read(answer: &Answer<'_>) -> Option<Flow> {
-    let attributes = answer.attributes;
+fn read(object: &Object<'_>) -> Option<Flow> {
+    let attributes = object.attributes;
     // The tuple is needed whole, and so is what tells apart entries with equal ones.
     let named = [
         (CTA_TUPLE_ORIG, CTA_TUPLE_ORIG | NLA_F_NESTED),
@@ -161,7 +160,7 @@ fn read(answer: &Answer<'_>) -> Option<Flow> {
     Some(Flow {
         original: read_tuple(attributes.nested(CTA_TUPLE_ORIG))?,
         reply: read_tuple(attributes.nested(CTA_TUPLE_REPLY))?,
-        family: answer.family,
+        family: object.family,
         handle,
     })
 }

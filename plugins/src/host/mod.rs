@@ -1,8 +1,7 @@
 //! The kernel's side: network namespaces, links, addresses, routes, sysctls and modules.
 //!
 //! Nothing here knows of CNI. Everything else in this crate talks to the kernel through this
-//! module, which offers a blocking interface and is the only place with `unsafe` code or an async
-//! runtime.
+//! module, which offers a blocking interface and is the only place with `unsafe` code.
 //!
 //! A [`netns::NetNs`] names a namespace and can be entered; an [`rtnl::Rtnl`] is a route netlink
 //! socket that belongs to the namespace it was opened in, wherever the thread goes afterwards; a
@@ -14,6 +13,7 @@ pub mod dbus;
 pub mod error;
 pub mod iptables;
 pub mod module;
+mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod procfs;

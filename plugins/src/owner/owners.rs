@@ -28,8 +28,6 @@ enum Selection {
     },
     AllBut {
         comments: BTreeSet<String>,
-        /// What iptables' rules of valid ones may have, or of others.
-        ambiguous: BTreeSet<String>,
         aliases: BTreeSet<String>,
     },
 }
@@ -49,22 +47,17 @@ impl Owners {
 
     /// The attachments to a network that are not in `valid`.
     pub fn all_but(network: &NetworkName, valid: &[AttachmentId]) -> Self {
-        let (mut comments, mut ambiguous) = (BTreeSet::new(), BTreeSet::new());
-        let mut aliases = BTreeSet::new();
+        let (mut comments, mut aliases) = (BTreeSet::new(), BTreeSet::new());
         for id in valid {
             let owner = Owner::new(network, id);
-            let spellings = Spellings::of(&owner);
-            comments.extend(spellings.certain);
-            ambiguous.insert(spellings.ambiguous);
+            let Spellings { certain, ambiguous } = Spellings::of(&owner);
+            comments.extend(certain);
+            comments.insert(ambiguous);
             aliases.insert(owner.alias());
         }
         Self {
             network: network.clone(),
-            selection: Selection::AllBut {
-                comments,
-                ambiguous,
-                aliases,
-            },
+            selection: Selection::AllBut { comments, aliases },
         }
     }
 
@@ -86,24 +79,13 @@ impl Owners {
         }
     }
 
-    /// Whether a comment of nftables is one of theirs, found where all networks have things. For one of iptables see
-    /// [`Owners::has_in_iptables`].
+    /// Whether a comment of nftables or iptables is one of theirs, found where all networks have things.
     pub fn has(&self, comment: &str) -> bool {
         self.has_among_its_own(comment)
             && (self.as_one().is_some() || comment::is_of(&self.network, comment))
     }
 
-    /// The same for a comment of iptables, without what else a rule's comment says. Former versions let two interfaces of a
-    /// container have the same one; a rule with such a comment stays as long as one of them is valid.
-    pub fn has_in_iptables(&self, comment: &str) -> bool {
-        let spared = match &self.selection {
-            Selection::One { .. } => false,
-            Selection::AllBut { ambiguous, .. } => ambiguous.contains(comment),
-        };
-        !spared && self.has(comment)
-    }
-
-    /// Whether a comment of nftables is one of theirs, found among things that are this network's by the name of a set or a chain.
+    /// Whether a comment is one of theirs, found among things that are this network's by the name of a set or a chain.
     pub fn has_among_its_own(&self, comment: &str) -> bool {
         match &self.selection {
             Selection::One { comments, .. } => comments.iter().any(|own| own == comment),

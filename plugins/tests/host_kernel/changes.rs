@@ -21,6 +21,12 @@ pub(crate) fn add(tests: &mut Tests) {
         first_refusal,
     );
     tests.add("changes_may_be_many", Needs::Root, many);
+    tests.add("changes_may_be_none", Needs::Root, none);
+    tests.add(
+        "more_refusals_than_the_receive_buffer_holds_name_the_first",
+        Needs::Root,
+        many_refusals,
+    );
     tests.add(
         "link_can_be_told_to_notify_neighbours",
         Needs::Root,
@@ -97,9 +103,9 @@ fn first_refusal(sandbox: &Sandbox) {
     assert_eq!(ipv4.count(), 2);
 }
 
-/// More than go into one message.
+/// More than acknowledgements fit into a receive buffer, and in all longer than a send buffer.
 fn many(sandbox: &Sandbox) {
-    const COUNT: u32 = 150;
+    const COUNT: u32 = 10_000;
     let link = sandbox.lone_veth("veth0", None);
     let hosts = (0..COUNT).map(|number| Ipv4Addr::from(0xc633_6400 + number));
     let routes = hosts.map(|host| route(link, IpNet::V4(Ipv4Net::from(host))));
@@ -116,6 +122,23 @@ fn many(sandbox: &Sandbox) {
     let routes = sandbox.rtnl.routes(&filter).unwrap();
     let gateway = routes.iter().filter(|route| route.gateway.is_some());
     assert_eq!(gateway.count(), COUNT as usize);
+}
+
+fn none(sandbox: &Sandbox) {
+    sandbox.rtnl.apply(&[]).unwrap();
+}
+
+fn many_refusals(sandbox: &Sandbox) {
+    let link = sandbox.lone_veth("veth0", None);
+    let mut changes = vec![address(link, "10.1.0.2/24")];
+    changes.extend(vec![up(link + 1_000); 60_000]);
+    changes.push(address(link, "10.1.0.3/24"));
+    let (place, error) = sandbox.rtnl.apply(&changes).unwrap_err();
+    assert_eq!(place, 1);
+    assert_eq!(error.errno(), Some(Errno::ENODEV), "{error}");
+    let addresses = sandbox.rtnl.addresses(link).unwrap();
+    let ipv4 = addresses.iter().filter(|found| found.net.addr().is_ipv4());
+    assert_eq!(ipv4.count(), 2);
 }
 
 fn arp_notify(sandbox: &Sandbox) {

@@ -8,7 +8,6 @@ mod elements;
 mod forwarding;
 mod iptables;
 mod masquerade;
-mod neighbours;
 mod node;
 mod scene;
 mod transactions;
@@ -32,7 +31,6 @@ fn main() -> ExitCode {
         transactions::CASES,
         conntrack::CASES,
         masquerade::CASES,
-        neighbours::CASES,
         iptables::CASES,
         bridge_netfilter::CASES,
         forwarding::CASES,

@@ -41,8 +41,7 @@ use nftables::schema::{
 use nftables::stmt::{Match, NAT, NATFlag, Operator, Return, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use crate::owner::digest::rules_comment;
-use crate::owner::{fnv1a, network};
+use crate::owner::fnv1a;
 
 pub(super) use crate::attach::table::TABLE;
 
@@ -107,12 +106,13 @@ impl Pool {
     /// The comment of the rule that masquerades. It ends in a digest of all rules, by which a later ADD
     /// sees whether they are the ones it wants.
     pub(super) fn seal(&self, network: &NetworkName, non_masquerade: &[IpNet]) -> String {
-        let network = network::text(network, 60);
+        let network: String = network.as_str().chars().take(60).collect();
         let mut text = format!("{RULES_VERSION} {}", self.name);
         for prefix in self.exempt(non_masquerade) {
             text.push_str(&format!(" {prefix}"));
         }
-        rules_comment(&format!("containers of network {network}"), &text)
+        let digest = fnv1a(text.as_bytes());
+        format!("containers of network {network}, rules {digest:016x}")
     }
 
     /// How many rules the chain has.

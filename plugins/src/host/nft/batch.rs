@@ -11,8 +11,8 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
 use super::element::Element;
-use super::socket::Outgoing;
 use super::{Family, ObjectRef, TableRef};
+use crate::host::netlink::netfilter::Outgoing;
 
 /// How many bytes of elements go into one message. The length of the attribute around them has 16 bits.
 const ELEMENT_BYTES: usize = 60_000;

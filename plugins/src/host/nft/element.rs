@@ -13,7 +13,7 @@ use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, SetElementAttribute, Verdict, VerdictAttribute,
 };
 
-use super::attributes::{Attributes, text};
+use crate::host::netlink::attributes::{Attributes, text};
 
 /// The longest comment, in bytes, that `nft` itself takes (`NFTNL_UDATA_COMMENT_MAXLEN` less the NUL).
 /// The kernel would take 253, but a saved ruleset could not be loaded again.

@@ -9,13 +9,10 @@
 //! A socket belongs to the network namespace its thread was in when it was opened, a child process to
 //! the one its thread is in when it is started.
 
-pub(crate) mod answer;
-pub(crate) mod attributes;
 pub mod batch;
 pub mod element;
 mod query;
 pub mod ruleset;
-pub(crate) mod socket;
 mod verdict;
 
 use std::fmt;

@@ -10,12 +10,12 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 use nix::errno::Errno;
 
-use super::answer::Answer;
-use super::attributes::Attributes;
 use super::element::{Element, decode_comment};
-use super::socket::NetfilterSocket;
 use super::{BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch, verdict};
 use crate::host::HostError;
+use crate::host::netlink::NetlinkError;
+use crate::host::netlink::attributes::Attributes;
+use crate::host::netlink::netfilter::{NetfilterSocket, Object};
 
 // Message types and attributes from include/uapi/linux/netfilter/nf_tables.h.
 const NEW_CHAIN: u16 = nftables_type(3);
@@ -102,18 +102,17 @@ impl Nft {
         let Some((operation, _)) = batch.blame(0, None) else {
             return Ok(());
         };
-        let outcome = self.socket.transact(batch.messages(), &operation);
-        let refusal = match outcome {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(refusal)) => refusal,
+        let refusal = match self.socket.transact(batch.messages()) {
+            Ok(()) => return Ok(()),
+            Err(NetlinkError::Refused(refusal)) => refusal,
             Err(error) => {
                 return Err(Refused {
-                    error,
+                    error: error.during(operation),
                     element: None,
                 });
             }
         };
-        let place = refusal.position;
+        let place = refusal.position.checked_sub(1);
         let blamed = place.and_then(|position| batch.blame(position, refusal.offset));
         let (operation, element) = blamed.unwrap_or((operation, None));
         Err(Refused {
@@ -168,8 +167,8 @@ impl Nft {
         let body = NfTablesMessage::GetSetElement(batch::set_elements(set, &[], false));
         let operation = format!("list nft set {set}");
         let message = batch::message(set.table, body);
-        self.socket.dump(&message, &operation, |found, answer| {
-            found.extend(read_elements(answer))
+        self.socket.dump(&message, &operation, |found, object| {
+            found.extend(read_elements(object))
         })
     }
 
@@ -177,7 +176,7 @@ impl Nft {
     fn count(&mut self, set: ObjectRef<'_>) -> Result<Option<usize>, HostError> {
         let message = batch::message(set.table, NfTablesMessage::GetSet(named_set(set)));
         let operation = format!("count the elements of nft set {set}");
-        let count = |answer: &Answer<'_>| answer.attributes.u32(NFTA_SET_COUNT);
+        let count = |object: &Object<'_>| object.attributes.u32(NFTA_SET_COUNT);
         let count = self.socket.get(message, &operation, count)?;
         Ok(count.and_then(|count| usize::try_from(count).ok()))
     }
@@ -195,12 +194,11 @@ impl Nft {
         }
         let operation = format!("look into nft set {set}");
         let body = NfTablesMessage::GetSetElement(batch::set_elements(set, &[], false));
-        let mut empty = true;
-        self.socket
-            .glance(&batch::message(set.table, body), &operation, |answer| {
-                empty &= read_elements(answer).next().is_none();
-            })?;
-        Ok(empty)
+        let message = batch::message(set.table, body);
+        let empty = self.socket.first(message, &operation, |object| {
+            read_elements(object).next().is_none()
+        })?;
+        Ok(empty.unwrap_or(true))
     }
 
     /// The element with the key of `element`, or none.
@@ -217,7 +215,7 @@ impl Nft {
         let operation = format!("look up an element of nft set {set}");
         let found = self
             .socket
-            .get(message, &operation, |answer| read_elements(answer).next());
+            .get(message, &operation, |object| read_elements(object).next());
         found.or_else(none_if_missing)
     }
 
@@ -232,8 +230,8 @@ impl Nft {
         };
         let message = batch::message(table, NfTablesMessage::GetSet(body));
         let operation = format!("list the sets of nft table {table}");
-        let listing = self.socket.dump(&message, &operation, |found, answer| {
-            found.extend(read_set_name(answer));
+        let listing = self.socket.dump(&message, &operation, |found, object| {
+            found.extend(read_set_name(object));
         });
         listing.or_else(nothing_if_missing)
     }
@@ -250,8 +248,8 @@ impl Nft {
         let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), body);
         let mut chains = self
             .socket
-            .dump(&message, "list nft chains", |found, answer| {
-                found.extend(read_chain(answer));
+            .dump(&message, "list nft chains", |found, object| {
+                found.extend(read_chain(object));
             })?;
         // The kernel filters by family alone.
         chains.retain(|chain: &Chain| table.is_none_or(|table| table.name == chain.table));
@@ -289,8 +287,8 @@ impl Nft {
         };
         let message = batch::message(chain.table, NfTablesMessage::GetRule(body));
         let operation = format!("list the rules of nft chain {chain}");
-        let listing = self.socket.dump(&message, &operation, |found, answer| {
-            found.extend(read_rule(answer));
+        let listing = self.socket.dump(&message, &operation, |found, object| {
+            found.extend(read_rule(object));
         });
         listing.or_else(nothing_if_missing)
     }
@@ -331,9 +329,9 @@ fn named_set(set: ObjectRef<'_>) -> SetMessage {
     }
 }
 
-fn read_elements<'a>(answer: &Answer<'a>) -> impl Iterator<Item = Element> + use<'a> {
-    let elements = match answer.kind {
-        NEW_SET_ELEMENT => answer.attributes.nested(NFTA_SET_ELEM_LIST_ELEMENTS),
+fn read_elements<'a>(object: &Object<'a>) -> impl Iterator<Item = Element> + use<'a> {
+    let elements = match object.kind {
+        NEW_SET_ELEMENT => object.attributes.nested(NFTA_SET_ELEM_LIST_ELEMENTS),
         _ => Attributes::new(&[]),
     };
     elements
@@ -341,14 +339,14 @@ fn read_elements<'a>(answer: &Answer<'a>) -> impl Iterator<Item = Element> + use
         .filter_map(|(_, element)| Element::decode(Attributes::new(element)))
 }
 
-fn read_set_name(answer: &Answer<'_>) -> Option<String> {
-    let flags = SetFlags::from_bits_retain(answer.attributes.u32(NFTA_SET_FLAGS).unwrap_or(0));
-    (answer.kind == NEW_SET && !flags.contains(SetFlags::Anonymous))
-        .then(|| answer.attributes.text(NFTA_SET_NAME))?
+fn read_set_name(object: &Object<'_>) -> Option<String> {
+    let flags = SetFlags::from_bits_retain(object.attributes.u32(NFTA_SET_FLAGS).unwrap_or(0));
+    (object.kind == NEW_SET && !flags.contains(SetFlags::Anonymous))
+        .then(|| object.attributes.text(NFTA_SET_NAME))?
 }
 
-fn read_chain(answer: &Answer<'_>) -> Option<Chain> {
-    let chain = answer.attributes;
+fn read_chain(object: &Object<'_>) -> Option<Chain> {
+    let chain = object.attributes;
     let base = chain.find(NFTA_CHAIN_HOOK).map(|hook| {
         let hook = Attributes::new(hook);
         BaseChain {
@@ -358,8 +356,8 @@ fn read_chain(answer: &Answer<'_>) -> Option<Chain> {
             drops: chain.u32(NFTA_CHAIN_POLICY) == Some(NF_DROP),
         }
     });
-    (answer.kind == NEW_CHAIN).then_some(Chain {
-        family: answer.family,
+    (object.kind == NEW_CHAIN).then_some(Chain {
+        family: object.family,
         table: chain.text(NFTA_CHAIN_TABLE)?,
         name: chain.text(NFTA_CHAIN_NAME)?,
         uses: chain.u32(NFTA_CHAIN_USE).unwrap_or(0),
@@ -367,15 +365,15 @@ fn read_chain(answer: &Answer<'_>) -> Option<Chain> {
     })
 }
 
-fn read_rule(answer: &Answer<'_>) -> Option<Rule> {
-    let handle = answer.attributes.u64(NFTA_RULE_HANDLE)?;
-    let comment = answer
+fn read_rule(object: &Object<'_>) -> Option<Rule> {
+    let handle = object.attributes.u64(NFTA_RULE_HANDLE)?;
+    let comment = object
         .attributes
         .find(NFTA_RULE_USERDATA)
         .and_then(decode_comment);
-    (answer.kind == NEW_RULE).then_some(Rule {
+    (object.kind == NEW_RULE).then_some(Rule {
         handle,
         comment,
-        verdict: verdict::of(answer.attributes.nested(NFTA_RULE_EXPRESSIONS)),
+        verdict: verdict::of(object.attributes.nested(NFTA_RULE_EXPRESSIONS)),
     })
 }

@@ -1,7 +1,7 @@
 //! Which rules decide about every packet, read from the expressions a rule is made of.
 
 use super::Verdict;
-use super::attributes::Attributes;
+use crate::host::netlink::attributes::Attributes;
 
 // Attributes from include/uapi/linux/netfilter/nf_tables.h, verdicts from netfilter.h beside it.
 const NFTA_LIST_ELEM: u16 = 1;

@@ -60,9 +60,7 @@ impl Rtnl {
         request.header.index = link;
         let answers = self
             .dump(&RouteNetlinkMessage::GetAddress(request))
-            .map_err(|refusal| {
-                refusal.during(format!("list addresses of {}", self.describe(link)))
-            })?;
+            .map_err(|error| error.during(format!("list addresses of {}", self.describe(link))))?;
         let mut addresses: Vec<_> = answers.into_iter().filter_map(into_address).collect();
         // Without strict checking the kernel lists those of all links.
         addresses.retain(|address| address.link == link);
@@ -87,13 +85,12 @@ impl Rtnl {
     pub fn delete_address(&self, link: u32, net: IpNet) -> Result<bool, HostError> {
         match self.ask(RouteNetlinkMessage::DelAddress(message(link, net)), 0) {
             Ok(_) => Ok(true),
-            Err(refusal) => {
-                match refusal.errno() {
-                    Some(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(false),
-                    _ => Err(refusal
-                        .during(format!("remove address {net} from {}", self.describe(link)))),
+            Err(error) => match error.errno() {
+                Some(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(false),
+                _ => {
+                    Err(error.during(format!("remove address {net} from {}", self.describe(link))))
                 }
-            }
+            },
         }
     }
 }

@@ -16,7 +16,8 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::super::error::HostError;
-use super::exchange::{Refusal, Rtnl};
+use super::super::netlink::NetlinkError;
+use super::exchange::Rtnl;
 use super::qdisc::{
     LINKLAYER_ETHERNET, NO_SHAPING, ROOT_HANDLE, TokenBucket, tc_message, unread_options,
 };
@@ -108,16 +109,15 @@ impl Rtnl {
             )),
         ];
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
-        let failed =
-            |refusal| unknown_or(refusal, format!("make bands on {}", self.describe(link)));
+        let failed = |error| unknown_or(error, format!("make bands on {}", self.describe(link)));
         self.ask(RouteNetlinkMessage::NewQueueDiscipline(root), flags)
             .map_err(failed)?;
         let filled = self
             .ask(RouteNetlinkMessage::NewTrafficClass(class), NLM_F_CREATE)
             .and_then(|_| self.ask(RouteNetlinkMessage::NewQueueDiscipline(queue), flags));
-        let Err(refusal) = filled else { return Ok(()) };
+        let Err(error) = filled else { return Ok(()) };
         self.stop_shaping(link)?;
-        Err(failed(refusal))
+        Err(failed(error))
     }
 
     /// The token bucket of the shaped band, if there are bands. The burst is not told.
@@ -170,9 +170,9 @@ impl Rtnl {
             RouteNetlinkMessage::NewTrafficFilter(message),
             NLM_F_CREATE | NLM_F_EXCL,
         )
-        .map_err(|refusal| {
+        .map_err(|error| {
             unknown_or(
-                refusal,
+                error,
                 format!("add filter {net} to {}", self.describe(link)),
             )
         })?;
@@ -181,13 +181,13 @@ impl Rtnl {
 }
 
 /// The error to report; `ENOENT` is what an unknown kind is called.
-fn unknown_or(refusal: Refusal, operation: String) -> HostError {
-    match refusal.errno() {
+fn unknown_or(error: NetlinkError, operation: String) -> HostError {
+    match error.errno() {
         Some(Errno::ENOENT) => HostError::Unsupported {
             operation,
             remedy: NO_SHAPING,
         },
-        _ => refusal.during_or_unsupported(operation, NO_SHAPING),
+        _ => error.during_or_unsupported(operation, NO_SHAPING),
     }
 }
 

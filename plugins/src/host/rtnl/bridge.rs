@@ -10,7 +10,8 @@ use netlink_packet_route::link::{
 };
 
 use super::super::error::HostError;
-use super::exchange::{Refusal, Rtnl};
+use super::super::netlink::NetlinkError;
+use super::exchange::Rtnl;
 use super::link::{Link, Mac};
 use super::link_change::LinkChange;
 
@@ -166,7 +167,7 @@ impl Rtnl {
         message.attributes.push(change.attribute());
         let link = self
             .new_link(new.name, message)
-            .map_err(|refusal| change.refused(refusal, operation()))?;
+            .map_err(|error| change.refused(error, operation()))?;
         if let Err(error) = change.verify(&link, operation) {
             self.delete_link(link.index)?;
             return Err(error);
@@ -184,7 +185,7 @@ impl Rtnl {
         message.header.index = index;
         message.attributes.push(change.attribute());
         self.ask(RouteNetlinkMessage::NewLink(message), 0)
-            .map_err(|refusal| change.refused(refusal, operation()))?;
+            .map_err(|error| change.refused(error, operation()))?;
         // A kernel without the feature takes no notice of the attribute.
         let link = self
             .link_by_index(index)?
@@ -240,14 +241,14 @@ impl BridgeChange {
     }
 
     /// The error of a refused change. The kernel has one number for all that it was built without.
-    fn refused(&self, refusal: Refusal, operation: String) -> HostError {
+    fn refused(&self, error: NetlinkError, operation: String) -> HostError {
         let asks_for_vlans = self.vlan_filtering.is_some() || self.vlan_default_pvid.is_some();
-        let remedy = if asks_for_vlans && !refusal.is_unknown_kind() {
+        let remedy = if asks_for_vlans && !error.is_unknown_kind() {
             NO_VLAN_FILTERING
         } else {
             NO_BRIDGE
         };
-        refusal.during_or_unsupported(operation, remedy)
+        error.during_or_unsupported(operation, remedy)
     }
 
     /// Whether the bridge now is as it was to become.

@@ -9,8 +9,9 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::super::error::HostError;
+use super::super::netlink::NetlinkError;
 use super::bridge::NO_VLAN_FILTERING;
-use super::exchange::{Refusal, Rtnl};
+use super::exchange::Rtnl;
 
 /// Consecutive VLANs of one port, or of the bridge itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Rtnl {
         vlans: &[BridgeVlan],
     ) -> Result<(), HostError> {
         self.ask(RouteNetlinkMessage::SetLink(owner.message(vlans)), 0)
-            .map_err(|refusal| self.vlan_error(refusal, owner, "let through", vlans))?;
+            .map_err(|error| self.vlan_error(error, owner, "let through", vlans))?;
         Ok(())
     }
 
@@ -63,13 +64,13 @@ impl Rtnl {
         };
         let vlans: Vec<_> = vids.iter().map(plain).collect();
         self.ask(RouteNetlinkMessage::DelLink(owner.message(&vlans)), 0)
-            .map_err(|refusal| self.vlan_error(refusal, owner, "take away", &vlans))?;
+            .map_err(|error| self.vlan_error(error, owner, "take away", &vlans))?;
         Ok(())
     }
 
     fn vlan_error(
         &self,
-        refusal: Refusal,
+        error: NetlinkError,
         owner: VlanOwner,
         verb: &str,
         vlans: &[BridgeVlan],
@@ -79,7 +80,7 @@ impl Rtnl {
             VlanOwner::Port(index) => format!("bridge port {}", self.describe(index)),
             VlanOwner::Bridge(index) => format!("bridge {}", self.describe(index)),
         };
-        refusal.during_or_unsupported(
+        error.during_or_unsupported(
             format!("{verb} VLAN {} on {owner}", ranges.join(", ")),
             NO_VLAN_FILTERING,
         )
@@ -98,7 +99,7 @@ impl Rtnl {
         ]));
         let answers = self
             .dump(&RouteNetlinkMessage::GetLink(request))
-            .map_err(|refusal| refusal.during(format!("list VLANs of {}", self.describe(index))))?;
+            .map_err(|error| error.during(format!("list VLANs of {}", self.describe(index))))?;
         let specs = answers.into_iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewLink(link) if link.header.index == index => Some(link),
             _ => None,

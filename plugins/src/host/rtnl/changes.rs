@@ -9,10 +9,6 @@ use super::exchange::Rtnl;
 use super::link_change::LinkChange;
 use super::new_route::NewRoute;
 
-/// How many changes go into one message. Their acknowledgements must fit into the socket's buffer together: the kernel
-/// drops those that don't (`netlink_unicast` in net/netlink/af_netlink.c).
-const AT_ONCE: usize = 64;
-
 /// One of several changes.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
@@ -45,23 +41,21 @@ impl Rtnl {
     /// # Errors
     /// That of the first change that failed, with its place among `changes`. Those after it may have been made.
     pub fn apply(&self, changes: &[Change<'_>]) -> Result<(), (usize, HostError)> {
-        for (number, chunk) in changes.chunks(AT_ONCE).enumerate() {
-            let requests = chunk.iter().map(Change::request).collect();
-            self.ask_all(requests).map_err(|(place, refusal)| {
-                let text = chunk
-                    .get(place)
-                    .map_or_else(String::new, |change| change.text(self));
-                (number * AT_ONCE + place, refusal.during(text))
-            })?;
-        }
-        Ok(())
+        let requests = changes.iter().map(Change::request).collect();
+        self.ask_all(requests).map_err(|error| {
+            let place = error.position();
+            let text = changes
+                .get(place)
+                .map_or_else(String::new, |change| change.text(self));
+            (place, error.during(text))
+        })
     }
 
     /// Makes one change.
     pub(super) fn make(&self, change: &Change<'_>) -> Result<(), HostError> {
         let (request, flags) = change.request();
         self.ask(request, flags)
-            .map_err(|refusal| refusal.during(change.text(self)))?;
+            .map_err(|error| error.during(change.text(self)))?;
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ impl Rtnl {
             RouteNetlinkMessage::NewNeighbour(message),
             NLM_F_CREATE | NLM_F_REPLACE,
         )
-        .map_err(|refusal| refusal.during(format!("bind a MAC address to bridge port {port}")))?;
+        .map_err(|error| error.during(format!("bind a MAC address to bridge port {port}")))?;
         Ok(())
     }
 }

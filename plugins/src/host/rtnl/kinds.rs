@@ -15,8 +15,9 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 
 use super::super::error::HostError;
+use super::super::netlink::NetlinkError;
 use super::super::netns::NetNs;
-use super::exchange::{Refusal, Rtnl};
+use super::exchange::Rtnl;
 use super::link::Mac;
 
 /// How the links that stand on one link reach each other.
@@ -268,11 +269,11 @@ impl Rtnl {
         let request = RouteNetlinkMessage::NewLink(new.message());
         match self.ask(request, NLM_F_CREATE | NLM_F_EXCL) {
             Ok(_) => Ok(()),
-            Err(refusal) => Err(self.creation_error(refusal, new)),
+            Err(error) => Err(self.creation_error(error, new)),
         }
     }
 
-    fn creation_error(&self, refusal: Refusal, new: &NewLink<'_>) -> HostError {
+    fn creation_error(&self, error: NetlinkError, new: &NewLink<'_>) -> HostError {
         let mut operation = format!("create {} {}", new.kind.name(), new.name);
         if let Some(parent) = new.parent {
             operation += &format!(" on {}", self.describe(parent));
@@ -280,13 +281,13 @@ impl Rtnl {
         if let Some(netns) = new.netns {
             operation += &format!(" in {}", netns.path().display());
         }
-        if refusal.is_unknown_kind() {
+        if error.is_unknown_kind() {
             return HostError::Unsupported {
                 operation,
                 remedy: new.kind.remedy(),
             };
         }
-        refusal.during(operation)
+        error.during(operation)
     }
 
     /// Fails where the kernel has no links of this kind, having tried to load the module. Nothing is made: what is asked for
@@ -301,12 +302,12 @@ impl Rtnl {
         };
         let request = RouteNetlinkMessage::NewLink(new.message());
         match self.ask(request, NLM_F_CREATE | NLM_F_EXCL) {
-            Err(refusal) if refusal.is_unknown_kind() => Err(HostError::Unsupported {
+            Err(error) if error.is_unknown_kind() => Err(HostError::Unsupported {
                 operation: format!("make links of kind {}", kind.name()),
                 remedy: kind.remedy(),
             }),
-            Err(Refusal::Refused { .. }) => Ok(()),
-            Err(refusal) => Err(refusal.during(format!("look for links of kind {}", kind.name()))),
+            Err(NetlinkError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error.during(format!("look for links of kind {}", kind.name()))),
             // It can't be.
             Ok(_) => self.delete_link_by_name(new.name).map(drop),
         }
@@ -321,8 +322,8 @@ impl Rtnl {
         request.header.index = link;
         match self.ask(RouteNetlinkMessage::GetLink(request), 0) {
             Ok(answers) => Ok(answers.into_iter().find_map(kind)),
-            Err(refusal) if refusal.errno() == Some(Errno::ENODEV) => Ok(None),
-            Err(refusal) => Err(refusal.during(format!("look at link with index {link}"))),
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(error.during(format!("look at link with index {link}"))),
         }
     }
 }

@@ -12,8 +12,9 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::super::error::HostError;
+use super::super::netlink::NetlinkError;
 use super::bridge::{BridgeInfo, PortInfo};
-use super::exchange::{Refusal, Rtnl};
+use super::exchange::Rtnl;
 
 /// A hardware address, in network order.
 pub type Mac = [u8; 6];
@@ -82,7 +83,7 @@ impl Rtnl {
             .attributes
             .push(LinkAttribute::IfName(name.to_owned()));
         self.find_link(request)
-            .map_err(|refusal| refusal.during(format!("look up link {name}")))
+            .map_err(|error| error.during(format!("look up link {name}")))
     }
 
     /// The link with this index, or none.
@@ -94,7 +95,7 @@ impl Rtnl {
         let mut request = without_statistics();
         request.header.index = index;
         self.find_link(request)
-            .map_err(|refusal| refusal.during(format!("look up link with index {index}")))
+            .map_err(|error| error.during(format!("look up link with index {index}")))
     }
 
     /// Whether there is a link of this name. Unlike the others this doesn't wait for whoever changes links just now.
@@ -130,11 +131,11 @@ impl Rtnl {
         }
     }
 
-    fn find_link(&self, request: LinkMessage) -> Result<Option<Link>, Refusal> {
-        match self.ask(RouteNetlinkMessage::GetLink(request), 0) {
-            Ok(answers) => Ok(first_link(answers)),
-            Err(refusal) if refusal.errno() == Some(Errno::ENODEV) => Ok(None),
-            Err(refusal) => Err(refusal),
+    fn find_link(&self, request: LinkMessage) -> Result<Option<Link>, NetlinkError> {
+        match self.get(RouteNetlinkMessage::GetLink(request)) {
+            Ok(answer) => Ok(into_link(answer)),
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -149,7 +150,7 @@ impl Rtnl {
     /// All links of the namespace.
     pub fn links(&self) -> Result<Vec<Link>, HostError> {
         self.list_links(without_statistics())
-            .map_err(|refusal| refusal.during("list links"))
+            .map_err(|error| error.during("list links"))
     }
 
     /// All links of one kind, such as `veth`. The kernel does the filtering.
@@ -162,7 +163,7 @@ impl Rtnl {
             )]));
         let mut links = self
             .list_links(request)
-            .map_err(|refusal| refusal.during(format!("list links of kind {kind}")))?;
+            .map_err(|error| error.during(format!("list links of kind {kind}")))?;
         // A kind that the kernel does not know (yet) filters nothing.
         links.retain(|link| link.kind.as_deref() == Some(kind));
         Ok(links)
@@ -183,14 +184,14 @@ impl Rtnl {
     pub fn bridge_ports(&self, bridge: u32) -> Result<Vec<Link>, HostError> {
         let mut request = without_statistics();
         request.attributes.push(LinkAttribute::Controller(bridge));
-        let mut links = self.list_links(request).map_err(|refusal| {
-            refusal.during(format!("list ports of {}", self.describe(bridge)))
-        })?;
+        let mut links = self
+            .list_links(request)
+            .map_err(|error| error.during(format!("list ports of {}", self.describe(bridge))))?;
         links.retain(|link| link.master == Some(bridge));
         Ok(links)
     }
 
-    fn list_links(&self, request: LinkMessage) -> Result<Vec<Link>, Refusal> {
+    fn list_links(&self, request: LinkMessage) -> Result<Vec<Link>, NetlinkError> {
         let answers = self.dump(&RouteNetlinkMessage::GetLink(request))?;
         Ok(answers.into_iter().filter_map(into_link).collect())
     }
@@ -204,7 +205,7 @@ impl Rtnl {
         let mut request = LinkMessage::default();
         request.header.index = index;
         self.remove_link(request)
-            .map_err(|refusal| refusal.during(format!("delete {}", self.describe(index))))
+            .map_err(|error| error.during(format!("delete {}", self.describe(index))))
     }
 
     /// Deletes the link of this name. Returns false when there was none.
@@ -217,14 +218,14 @@ impl Rtnl {
             .attributes
             .push(LinkAttribute::IfName(name.to_owned()));
         self.remove_link(request)
-            .map_err(|refusal| refusal.during(format!("delete link {name}")))
+            .map_err(|error| error.during(format!("delete link {name}")))
     }
 
-    fn remove_link(&self, request: LinkMessage) -> Result<bool, Refusal> {
+    fn remove_link(&self, request: LinkMessage) -> Result<bool, NetlinkError> {
         match self.ask(RouteNetlinkMessage::DelLink(request), 0) {
             Ok(_) => Ok(true),
-            Err(refusal) if refusal.errno() == Some(Errno::ENODEV) => Ok(false),
-            Err(refusal) => Err(refusal),
+            Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -232,23 +233,19 @@ impl Rtnl {
     ///
     /// Since Linux 6.2 the answer to the request itself can tell (`NLM_F_ECHO`); before that, it
     /// takes a second request. The answer is made before the link becomes a port of its master.
-    pub(super) fn new_link(&self, name: &str, request: LinkMessage) -> Result<Link, Refusal> {
+    pub(super) fn new_link(&self, name: &str, request: LinkMessage) -> Result<Link, NetlinkError> {
         let answers = self.ask(
             RouteNetlinkMessage::NewLink(request),
             NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO,
         )?;
-        if let Some(link) = first_link(answers) {
+        if let Some(link) = answers.into_iter().find_map(into_link) {
             return Ok(link);
         }
         let mut request = without_statistics();
         request
             .attributes
             .push(LinkAttribute::IfName(name.to_owned()));
-        let gone = Refusal::Refused {
-            errno: Errno::ENODEV,
-            detail: None,
-        };
-        self.find_link(request)?.ok_or(gone)
+        self.find_link(request)?.ok_or(NetlinkError::Unanswered)
     }
 }
 
@@ -273,10 +270,6 @@ fn kind_from_name(kind: &str) -> InfoKind {
         "ifb" => InfoKind::Ifb,
         other => InfoKind::Other(other.to_owned()),
     }
-}
-
-fn first_link(answers: Vec<RouteNetlinkMessage>) -> Option<Link> {
-    answers.into_iter().find_map(into_link)
 }
 
 fn into_link(message: RouteNetlinkMessage) -> Option<Link> {

@@ -26,26 +26,22 @@ impl Rtnl {
         message
             .attributes
             .push(RouteAttribute::Destination(address.into()));
-        let answers = match self.ask(RouteNetlinkMessage::GetRoute(message), 0) {
-            Ok(answers) => answers,
-            Err(refusal) => {
-                return match refusal.errno() {
+        let route = match self.get(RouteNetlinkMessage::GetRoute(message)) {
+            Ok(RouteNetlinkMessage::NewRoute(route)) => route,
+            Ok(_) => return Ok(None),
+            Err(error) => {
+                return match error.errno() {
                     Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ESRCH) => Ok(None),
-                    _ => Err(refusal.during(format!("look up the route to {address}"))),
+                    _ => Err(error.during(format!("look up the route to {address}"))),
                 };
             }
         };
-        Ok(answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(route) => {
-                route
-                    .attributes
-                    .iter()
-                    .find_map(|attribute| match attribute {
-                        RouteAttribute::Oif(link) => Some(*link),
-                        _ => None,
-                    })
-            }
-            _ => None,
-        }))
+        Ok(route
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Oif(link) => Some(*link),
+                _ => None,
+            }))
     }
 }

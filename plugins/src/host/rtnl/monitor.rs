@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::libc::{RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK};
 
@@ -80,48 +79,41 @@ impl Rtnl {
             return Ok(found);
         }
         let deadline = Instant::now() + bound;
-        let _subscription = self.subscribe(group).map_err(|source| HostError::System {
+        let failed = |source| HostError::System {
             operation: operation(),
             source,
-        })?;
+        };
+        let subscription = self.subscribe(group).map_err(failed)?;
         loop {
             match look() {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
-                // The answer was lost among notifications, and what they say with it.
-                Err(HostError::Timeout { .. }) if Instant::now() < deadline => continue,
+                // The reply was lost among notifications, and what they say with it.
+                Err(HostError::Protocol { .. }) if Instant::now() < deadline => continue,
                 Err(error) => return Err(error),
             }
-            loop {
-                let left = deadline.saturating_duration_since(Instant::now());
-                match self
-                    .next_notice(left)
-                    .map_err(|refusal| refusal.during(operation()))?
-                {
-                    Some(notice) if is_about(&notice, link) => break,
-                    Some(_) => {}
-                    None => {
-                        return Err(HostError::Timeout {
-                            operation: operation(),
-                            waited: bound,
-                        });
-                    }
-                }
+            let notified = subscription
+                .wait(deadline, |notification| is_about(notification, link))
+                .map_err(|error| error.during(operation()))?;
+            if !notified {
+                return Err(HostError::Timeout {
+                    operation: operation(),
+                    waited: bound,
+                });
             }
         }
     }
 }
 
-/// Whether a notification may mean a change of this link. Lost ones may.
-fn is_about(notice: &NetlinkPayload<RouteNetlinkMessage>, link: u32) -> bool {
-    match notice {
-        NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message),
-        ) => message.header.index == link,
-        NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message),
-        ) => message.header.index == link,
-        NetlinkPayload::Overrun(_) => true,
+/// Whether a notification may mean a change of this link.
+fn is_about(notification: &RouteNetlinkMessage, link: u32) -> bool {
+    match notification {
+        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message) => {
+            message.header.index == link
+        }
+        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
+            message.header.index == link
+        }
         _ => false,
     }
 }

@@ -30,7 +30,7 @@ impl Rtnl {
         message.attributes.push(NsidAttribute::Fd(descriptor));
         let answers = self
             .ask(RouteNetlinkMessage::GetNsId(message), 0)
-            .map_err(|refusal| refusal.during(failed()))?;
+            .map_err(|error| error.during(failed()))?;
         let ids = answers.into_iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewNsId(message) => Some(message.attributes),
             _ => None,

@@ -17,7 +17,8 @@ use netlink_packet_route::tc::{
 use nix::errno::Errno;
 
 use super::super::error::HostError;
-use super::exchange::{Refusal, Rtnl};
+use super::super::netlink::NetlinkError;
+use super::exchange::Rtnl;
 use super::link::Link;
 
 const TBF_PARAMETERS: u16 = 1;
@@ -68,8 +69,8 @@ impl Rtnl {
         message
             .attributes
             .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
-        self.new_link(name, message).map_err(|refusal| {
-            refusal.during_or_unsupported(format!("create ifb device {name}"), NO_SHAPING)
+        self.new_link(name, message).map_err(|error| {
+            error.during_or_unsupported(format!("create ifb device {name}"), NO_SHAPING)
         })
     }
 
@@ -86,20 +87,20 @@ impl Rtnl {
             RouteNetlinkMessage::NewQueueDiscipline(message),
             NLM_F_CREATE | NLM_F_REPLACE,
         )
-        .map_err(|refusal| {
+        .map_err(|error| {
             let operation = format!(
                 "shape {} to {} bytes/s, burst {}",
                 self.describe(link),
                 bucket.rate,
                 bucket.burst
             );
-            match refusal.errno() {
+            match error.errno() {
                 // What an unknown kind of queueing discipline is called.
                 Some(Errno::ENOENT) => HostError::Unsupported {
                     operation,
                     remedy: NO_SHAPING,
                 },
-                _ => refusal.during_or_unsupported(operation, NO_SHAPING),
+                _ => error.during_or_unsupported(operation, NO_SHAPING),
             }
         })?;
         Ok(())
@@ -127,10 +128,10 @@ impl Rtnl {
                 | RouteNetlinkMessage::NewTrafficClass(message) => Some(message),
                 _ => None,
             })),
-            Err(refusal) => match refusal.errno() {
+            Err(error) => match error.errno() {
                 // There is none, or one that the kernel does not tell of since it put it there itself.
                 Some(Errno::ENOENT | Errno::EINVAL) => Ok(None),
-                _ => Err(refusal.during(format!("look up how {} is shaped", self.describe(link)))),
+                _ => Err(error.during(format!("look up how {} is shaped", self.describe(link)))),
             },
         }
     }
@@ -140,18 +141,18 @@ impl Rtnl {
     /// # Errors
     /// [`HostError::is_exists`] when its received traffic is redirected already.
     pub fn redirect_ingress(&self, link: u32, to: u32) -> Result<(), HostError> {
-        let failed = |refusal: Refusal| {
+        let failed = |error: NetlinkError| {
             let operation = format!(
                 "redirect what {} receives to {}",
                 self.describe(link),
                 self.describe(to)
             );
-            match refusal.errno() {
+            match error.errno() {
                 Some(Errno::ENOENT) => HostError::Unsupported {
                     operation,
                     remedy: NO_SHAPING,
                 },
-                _ => refusal.during_or_unsupported(operation, NO_SHAPING),
+                _ => error.during_or_unsupported(operation, NO_SHAPING),
             }
         };
         let mut queue = tc_message(link);
@@ -164,11 +165,11 @@ impl Rtnl {
         self.ask(RouteNetlinkMessage::NewQueueDiscipline(queue), flags)
             .map_err(failed)?;
         let filter = RouteNetlinkMessage::NewTrafficFilter(redirect_message(link, to));
-        let Err(refusal) = self.ask(filter, flags) else {
+        let Err(error) = self.ask(filter, flags) else {
             return Ok(());
         };
         self.stop_ingress_redirect(link)?;
-        Err(failed(refusal))
+        Err(failed(error))
     }
 
     /// Shapes no longer what leaves by a link, and forgets its bands. Returns false when nothing was set.
@@ -190,10 +191,10 @@ impl Rtnl {
         message.header.parent = parent;
         match self.ask(RouteNetlinkMessage::DelQueueDiscipline(message), 0) {
             Ok(_) => Ok(true),
-            Err(refusal) => match refusal.errno() {
+            Err(error) => match error.errno() {
                 // EINVAL for what the kernel put there itself.
                 Some(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV) => Ok(false),
-                _ => Err(refusal.during(format!("{what} {}", self.describe(link)))),
+                _ => Err(error.during(format!("{what} {}", self.describe(link)))),
             },
         }
     }
@@ -205,12 +206,12 @@ impl Rtnl {
         let answers = match self.dump(&RouteNetlinkMessage::GetTrafficFilter(request)) {
             Ok(answers) => answers,
             // There is nothing to receive traffic, hence nothing to filter it.
-            Err(refusal) if matches!(refusal.errno(), Some(Errno::EINVAL | Errno::ENOENT)) => {
+            Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::ENOENT)) => {
                 return Ok(None);
             }
-            Err(refusal) => {
+            Err(error) => {
                 let operation = format!("list filters of {}", self.describe(link));
-                return Err(refusal.during(operation));
+                return Err(error.during(operation));
             }
         };
         Ok(answers.into_iter().find_map(|answer| match answer {

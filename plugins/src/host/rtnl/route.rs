@@ -117,7 +117,7 @@ impl Rtnl {
     /// one.
     pub fn replace_route(&self, new: &NewRoute) -> Result<(), HostError> {
         self.ask(new.new_message(), NLM_F_CREATE | NLM_F_REPLACE)
-            .map_err(|refusal| refusal.during(self.route_text("replace", new)))?;
+            .map_err(|error| error.during(self.route_text("replace", new)))?;
         Ok(())
     }
 
@@ -128,9 +128,9 @@ impl Rtnl {
         message.header.scope = route.scope.unwrap_or(RouteScope::NoWhere);
         match self.ask(RouteNetlinkMessage::DelRoute(message), 0) {
             Ok(_) => Ok(true),
-            Err(refusal) => match refusal.errno() {
+            Err(error) => match error.errno() {
                 Some(Errno::ESRCH | Errno::ENOENT | Errno::ENODEV) => Ok(false),
-                _ => Err(refusal.during(self.route_text("delete", route))),
+                _ => Err(error.during(self.route_text("delete", route))),
             },
         }
     }
@@ -168,8 +168,8 @@ impl Rtnl {
                 }
                 // A table that no route was ever put into does not exist, nor does a link that is
                 // gone.
-                Err(refusal) if matches!(refusal.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {}
-                Err(refusal) => return Err(refusal.during("list routes")),
+                Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {}
+                Err(error) => return Err(error.during("list routes")),
             }
         }
         Ok(routes)

@@ -14,8 +14,9 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 
 use super::super::error::HostError;
+use super::super::netlink::NetlinkError;
 use super::super::netns::NetNs;
-use super::exchange::{Refusal, Rtnl};
+use super::exchange::Rtnl;
 use super::link::{Link, Mac};
 use super::link_change::LinkChange;
 
@@ -71,7 +72,7 @@ impl Rtnl {
     pub fn create_veth(&self, new: &NewVeth<'_>) -> Result<VethPair, HostError> {
         let mut host = self
             .new_link(new.host.name, new.message())
-            .map_err(|refusal| self.veth_error(refusal, new))?;
+            .map_err(|error| self.veth_error(error, new))?;
         // The kernel's answer is from before the link became a port.
         host.master = new.master;
         if new.alias.is_some() {
@@ -103,16 +104,16 @@ impl Rtnl {
 
     /// The error of a pair that was not created. The kernel does not say which of the names is
     /// taken.
-    fn veth_error(&self, refusal: Refusal, new: &NewVeth<'_>) -> HostError {
+    fn veth_error(&self, error: NetlinkError, new: &NewVeth<'_>) -> HostError {
         let host = format!("create veth {}", new.host.name);
         let netns = new.peer_netns.path().display();
-        if refusal.errno() != Some(Errno::EEXIST) {
+        if error.errno() != Some(Errno::EEXIST) {
             let operation = format!("{host} with peer {} in {netns}", new.peer.name);
-            return refusal.during_or_unsupported(operation, NO_VETH);
+            return error.during_or_unsupported(operation, NO_VETH);
         }
         match self.link_by_name(new.host.name) {
-            Ok(Some(_)) => refusal.during(host),
-            _ => refusal.during(format!("create interface {} in {netns}", new.peer.name)),
+            Ok(Some(_)) => error.during(host),
+            _ => error.during(format!("create interface {} in {netns}", new.peer.name)),
         }
     }
 }

@@ -53,10 +53,10 @@ impl Rtnl {
             LinkInfo::Kind(InfoKind::Vlan),
             LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(new.vid)])),
         ]));
-        self.new_link(new.name, message).map_err(|refusal| {
+        self.new_link(new.name, message).map_err(|error| {
             let parent = self.describe(new.parent);
             let operation = format!("create VLAN device {} ({} on {parent})", new.name, new.vid);
-            refusal.during_or_unsupported(operation, NO_VLAN)
+            error.during_or_unsupported(operation, NO_VLAN)
         })
     }
 }

@@ -1,0 +1,203 @@
+//! A `NETLINK_NETFILTER` socket.
+//!
+//! A thread keeps its socket when it is done with it and uses it again in the same network namespace. Closing one
+//! makes the kernel finish what transactions have removed (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c), which
+//! takes an RCU grace period, ten milliseconds or more, whoever's socket it is: once in a process is enough.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkHeader};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::attributes::Attributes;
+use super::{NetlinkError, Transport};
+use crate::host::{HostError, NetNs};
+
+/// The length of a netfilter header (`struct nfgenmsg`).
+const NETFILTER_HEADER: usize = 4;
+
+/// The subsystem number that opens and closes an nftables batch (`NFNL_SUBSYS_NFTABLES`).
+const SUBSYSTEM_NFTABLES: u16 = 10;
+
+/// One message of a request.
+pub(crate) struct Outgoing {
+    /// The family, subsystem and body.
+    pub(crate) message: NetfilterMessage,
+    /// `NLM_F_*` beside `NLM_F_REQUEST` and `NLM_F_ACK`.
+    pub(crate) flags: u16,
+}
+
+/// An object in a reply.
+pub(crate) struct Object<'a> {
+    /// Subsystem in the upper, message in the lower byte.
+    pub(crate) kind: u16,
+    /// The address family.
+    pub(crate) family: NetfilterProtoFamily,
+    /// What is told of it.
+    pub(crate) attributes: Attributes<'a>,
+}
+
+impl<'a> Object<'a> {
+    fn new(header: &NetlinkHeader, payload: &'a [u8]) -> Self {
+        let family = payload.first().copied().unwrap_or_default();
+        Self {
+            kind: header.message_type,
+            family: family.into(),
+            attributes: Attributes::new(payload.get(NETFILTER_HEADER..).unwrap_or_default()),
+        }
+    }
+}
+
+/// A netfilter socket. It belongs to the network namespace the thread was in when it was opened.
+pub(crate) struct NetfilterSocket {
+    shared: Rc<Shared>,
+}
+
+/// What outlives the one who uses it.
+struct Shared {
+    transport: Transport,
+    /// The namespace that it belongs to and keeps alive; none if /proc does not tell.
+    netns: Option<(u64, u64)>,
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<Rc<Shared>>> = const { RefCell::new(None) };
+}
+
+impl Shared {
+    /// The one that the thread has kept, if it leads to the namespace that the thread is in and nobody uses it.
+    fn kept() -> Option<Rc<Self>> {
+        let kept = KEPT.with_borrow_mut(Option::take)?;
+        let here = NetNs::current_id().ok();
+        let free = Rc::strong_count(&kept) == 1 && here.is_some() && kept.netns == here;
+        free.then_some(kept)
+    }
+
+    fn open() -> Result<Self, HostError> {
+        let transport = Transport::open(NETLINK_NETFILTER).map_err(|source| HostError::System {
+            operation: "open netfilter netlink socket".into(),
+            source,
+        })?;
+        Ok(Self {
+            transport,
+            netns: NetNs::current_id().ok(),
+        })
+    }
+}
+
+impl NetfilterSocket {
+    /// A socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`HostError::System`]; `EPROTONOSUPPORT` on a kernel without nfnetlink.
+    pub(crate) fn open() -> Result<Self, HostError> {
+        let shared = match Shared::kept() {
+            Some(shared) => shared,
+            None => Rc::new(Shared::open()?),
+        };
+        KEPT.set(Some(Rc::clone(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// Sends `messages` as one nftables transaction: all of them take effect at once, or none does.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Refused`] for the first message the kernel refused. Its position counts from 1, and 0 is the
+    /// transaction as a whole.
+    pub(crate) fn transact(
+        &self,
+        messages: impl ExactSizeIterator<Item = Outgoing>,
+    ) -> Result<(), NetlinkError> {
+        let count = messages.len();
+        let mut requests = self.shared.transport.requests();
+        requests.push(batch_edge(ControlMessage::BatchBegin), 0);
+        for (number, Outgoing { message, flags }) in (1..).zip(messages) {
+            // Before Linux 6.10 the end of a batch can't be acknowledged, its last message can.
+            let ack = if number == count { NLM_F_ACK } else { 0 };
+            requests.push(message, flags | ack);
+        }
+        requests.push(batch_edge(ControlMessage::BatchEnd), 0);
+        self.shared.transport.transact(&requests, |_, _| {})
+    }
+
+    /// Sends one message and waits for the acknowledgement.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`] when the kernel refused.
+    pub(crate) fn request(&self, message: Outgoing, operation: &str) -> Result<(), HostError> {
+        let mut requests = self.shared.transport.requests();
+        requests.push(message.message, message.flags | NLM_F_ACK);
+        self.shared
+            .transport
+            .transact(&requests, |_, _| {})
+            .map_err(|error| error.during(operation))
+    }
+
+    /// Sends one message that is answered with a single object, and gives what `read` makes of it.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`] when the kernel refused, with `ENOENT` when there is no such object.
+    pub(crate) fn get<T>(
+        &self,
+        message: NetfilterMessage,
+        operation: &str,
+        read: impl FnOnce(&Object<'_>) -> Option<T>,
+    ) -> Result<Option<T>, HostError> {
+        let mut requests = self.shared.transport.requests();
+        requests.push(message, 0);
+        self.shared
+            .transport
+            .get(&requests, |header, payload| {
+                read(&Object::new(header, payload))
+            })
+            .map_err(|error| error.during(operation))
+    }
+
+    /// Lists objects: hands each one to `take`, from the start again, with nothing seen so far, when the
+    /// listing was interrupted by a change.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`] with `ENOENT` when the table, chain or set does not exist;
+    /// [`HostError::DumpInterrupted`] when changes never ceased.
+    pub(crate) fn dump<T>(
+        &self,
+        message: &NetfilterMessage,
+        operation: &str,
+        mut take: impl FnMut(&mut Vec<T>, &Object<'_>),
+    ) -> Result<Vec<T>, HostError> {
+        self.shared
+            .transport
+            .dump(message, |seen, header, payload| {
+                take(seen, &Object::new(header, payload));
+            })
+            .map_err(|error| error.during(operation))
+    }
+
+    /// Begins a listing and hands only the first object to `read`; the rest is thrown away. None when the listing is
+    /// empty. Good for telling an empty set from one with thousands of elements.
+    ///
+    /// # Errors
+    /// As [`Self::dump`], except that an inconsistent listing is none.
+    pub(crate) fn first<T>(
+        &self,
+        message: NetfilterMessage,
+        operation: &str,
+        read: impl FnOnce(&Object<'_>) -> T,
+    ) -> Result<Option<T>, HostError> {
+        let mut requests = self.shared.transport.requests();
+        requests.push(message, NLM_F_DUMP);
+        let first = self.shared.transport.first(&requests, |header, payload| {
+            read(&Object::new(header, payload))
+        });
+        first.map_err(|error| error.during(operation))
+    }
+}
+
+/// The message that opens or closes an nftables batch. Its `res_id` names the subsystem.
+fn batch_edge(edge: ControlMessage) -> NetfilterMessage {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM_NFTABLES);
+    NetfilterMessage::new(header, edge)
+}
