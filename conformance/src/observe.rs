@@ -27,11 +27,12 @@ const SYSCTLS: [&str; 6] = [
 /// Where plugins and `cnitool` keep state.
 const STATE_DIRS: [&str; 2] = ["/var/lib/cni", "/run"];
 
-/// Of what is under those, the test host's own furniture.
-const FURNITURE: [&str; 5] = [
+/// Of what is under those, the test host's own furniture, and locks, which are files that stay.
+const FURNITURE: [&str; 6] = [
     "/run/netns/",
     "/run/lock/",
     "/run/net.d/",
+    "/run/cni/trestle/",
     "/run/xtables.lock",
     "/run/strace",
 ];

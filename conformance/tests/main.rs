@@ -15,6 +15,7 @@ mod input;
 mod interoperability;
 mod layer3;
 mod lifecycle;
+mod locks;
 mod loopback;
 mod portmap;
 mod protocol;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         input::cases(),
         loopback::cases(),
         lifecycle::cases(),
+        locks::cases(),
         failure::cases(),
         faults::cases(),
         fault_walk::cases(),

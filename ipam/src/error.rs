@@ -10,8 +10,9 @@ use cni_conf::error::Code;
 use nix::errno::Errno;
 use thiserror::Error;
 
+use crate::flock::Holder;
 use crate::ranges::RangeError;
-use crate::store::{Holder, Owner};
+use crate::store::Owner;
 
 /// A failure of IPAM. The text says operation, object and cause; [`Error::remedy`] what to do.
 #[derive(Debug, Error)]

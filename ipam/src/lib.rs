@@ -1,9 +1,11 @@
 //! IP address management: which address an attachment gets, and where that is written down.
 //!
 //! [`ranges`] is arithmetic without I/O, [`store`] is the state on the disk, and the plugins put the two together.
+//! [`flock`] is how processes wait for each other.
 
 mod conf;
 mod error;
+pub mod flock;
 mod host_local;
 pub mod ranges;
 mod static_ipam;

@@ -1,22 +1,17 @@
 //! The lock of a network: flock(2) on the file `lock` in its directory, as the reference plugin takes it.
 //!
-//! The reference waits for ever. Here the wait ends with an error that names the holder, which the kernel tells
-//! in /proc/locks, so that a process that hangs does not hang everything after it.
+//! The reference waits for ever. Here the wait ends with an error that names the holder, so that a process that hangs does
+//! not hang everything after it.
 
-use std::fmt;
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
-use fs2::FileExt;
 use nix::errno::Errno;
 
 use super::dir::Dir;
 use crate::error::Error;
+use crate::flock::{self, Kind, Outcome};
 
 /// Name of the lock file.
 const NAME: &str = "lock";
@@ -25,28 +20,6 @@ const NAME: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
-}
-
-/// A process that holds a lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// Its process ID.
-    pub pid: u32,
-    /// Its name; `None` if it has ended and left the open file to a child.
-    pub name: Option<String>,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "process {} ({name})", self.pid),
-            None => write!(
-                f,
-                "process {} (ended; a child of it keeps the file open)",
-                self.pid
-            ),
-        }
-    }
 }
 
 /// Takes the lock of the network whose directory this is, waiting for at most `limit`.
@@ -58,19 +31,32 @@ pub(super) fn acquire(dir: &Dir, limit: Duration) -> Result<Option<Lock>, Error>
         let Some(file) = open(dir)? else {
             return Ok(None);
         };
-        wait(&file, begin, limit).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => Error::Locked {
-                path: dir.path_of(NAME),
-                waited: limit,
-                holder: find_holder(&file),
-            },
-            _ => dir.error("lock", NAME)(source),
-        })?;
+        let left = limit.saturating_sub(begin.elapsed());
+        match flock::lock(&file, Kind::Exclusive, left).map_err(dir.error("lock", NAME))? {
+            Outcome::Locked => {}
+            Outcome::Held(holder) => {
+                return Err(Error::Locked {
+                    path: dir.path_of(NAME),
+                    waited: limit,
+                    holder,
+                });
+            }
+        }
+        let found = file.metadata().map_err(dir.error("look at", NAME))?;
         // A lock file that was removed meanwhile guards nothing: others lock its successor.
-        let removed = file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
-        if !removed {
+        if found.nlink() > 0 {
+            keep_private(&file, found.mode());
             return Ok(Some(Lock { _file: file }));
         }
+    }
+}
+
+/// Whoever can open the file can keep everybody waiting. The reference makes it readable for a group, and people copy or
+/// restore files with other modes.
+fn keep_private(file: &File, mode: u32) {
+    if mode & 0o077 != 0 {
+        // Without it the lock is as good as before.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
     }
 }
 
@@ -84,74 +70,11 @@ fn open(dir: &Dir) -> Result<Option<File>, Error> {
     .map_err(|errno| dir.error("open", NAME)(errno.into()))
 }
 
-/// Waits in the kernel, which wakes whoever is next at once. flock(2) knows no limit, so another thread does the
-/// waiting; should that get the lock after the limit, it lets go of it again by ending.
-fn wait(file: &File, begin: Instant, limit: Duration) -> io::Result<()> {
-    match uninterrupted(|| file.try_lock_exclusive()) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        outcome => return outcome,
-    }
-    let same = file.try_clone()?;
-    let (sender, outcome) = mpsc::channel();
-    thread::Builder::new().spawn(move || {
-        // Nobody listens any more when the limit has passed.
-        let _ = sender.send(uninterrupted(|| same.lock_exclusive()));
-    })?;
-    outcome
-        .recv_timeout(limit.saturating_sub(begin.elapsed()))
-        .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()))
-}
-
-fn uninterrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match lock() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-fn find_holder(file: &File) -> Option<Holder> {
-    let inode = file.metadata().ok()?.ino();
-    let pid = parse_locks(&fs::read_to_string("/proc/locks").ok()?, inode)?;
-    let name = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).ok();
-    Some(Holder {
-        pid,
-        name: name.map(|name| name.trim_end().to_owned()),
-    })
-}
-
-/// The process that holds an flock on the file with this inode number, from the text of /proc/locks.
-///
-/// The device is not compared: what stat(2) reports differs from the lock's on btrfs and overlayfs, and the answer
-/// is only told to a person.
-fn parse_locks(locks: &str, inode: u64) -> Option<u32> {
-    locks.lines().find_map(|line| {
-        // "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"; a waiting process has "->" after the number.
-        let mut words = line.split_whitespace().skip(1);
-        if words.next()? != "FLOCK" {
-            return None;
-        }
-        let pid = words.nth(2)?.parse().ok().filter(|pid| *pid > 0)?;
-        let held = words.next()?.rsplit(':').next()?.parse::<u64>().ok()?;
-        (held == inode).then_some(pid)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    #[test]
-    fn the_holder_is_found_among_waiting_and_other_locks() {
-        let locks = "1: POSIX  ADVISORY  WRITE 11 fe:00:7 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 12 fe:00:8 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 13 fe:00:7 0 EOF\n\
-                     3: -> FLOCK  ADVISORY  WRITE 14 fe:00:7 0 EOF\n";
-        assert_eq!(parse_locks(locks, 7), Some(13));
-        assert_eq!(parse_locks(locks, 9), None);
-        assert_eq!(parse_locks("nonsense\n\n1: FLOCK", 7), None);
-    }
+    use super::*;
 
     #[test]
     fn a_lock_that_stays_held_ends_the_wait_and_names_the_holder() {
@@ -187,5 +110,16 @@ mod tests {
         let error = acquire(&dir, Duration::ZERO).unwrap_err();
         assert!(error.remedy().contains("symbolic link"), "{error}");
         assert!(!outside.exists());
+    }
+
+    #[test]
+    fn a_lock_file_that_anybody_can_open_is_made_private() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("lock");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let dir = Dir::open(temp.path()).unwrap().unwrap();
+        acquire(&dir, Duration::ZERO).unwrap().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 }

@@ -53,10 +53,10 @@ use nix::unistd::{self, AccessFlags};
 
 use self::dir::Dir;
 use crate::error::Error;
+use crate::flock;
 
 pub use self::allocate::Want;
 pub use self::liveness::{Liveness, ProcLiveness, Suspect};
-pub use self::lock::Holder;
 pub use self::reclaim::{Holding, Usage};
 pub use self::record::{Namespace, Origin, Owner};
 pub use self::session::Session;
@@ -66,9 +66,6 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 
 /// Name of our own directory in `dataDir`.
 const OWN: &str = ".trestle";
-
-/// How long a process waits for the lock of a network. Runtimes give up on a plugin after about two minutes.
-const LOCK_LIMIT: Duration = Duration::from_secs(60);
 
 /// The state of one network.
 #[derive(Clone)]
@@ -87,7 +84,7 @@ impl<'a> Store<'a> {
             data_dir: data_dir.to_owned(),
             network: network.clone(),
             reclaim: true,
-            lock_limit: LOCK_LIMIT,
+            lock_limit: flock::LIMIT,
             liveness,
         }
     }

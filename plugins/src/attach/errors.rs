@@ -13,8 +13,11 @@ impl From<HostError> for Error {
             HostError::Unsupported { .. } => Code::KernelFeature,
             HostError::ProgramMissing { .. } => Code::MissingTool,
             HostError::Invalid { .. } => Code::InvalidConfig,
-            HostError::DuplicateAddress { .. } => Code::Conflict,
-            HostError::Timeout { .. } | HostError::DumpInterrupted { .. } => Code::TryAgainLater,
+            HostError::DuplicateAddress { .. } | HostError::Foreign { .. } => Code::Conflict,
+            HostError::Timeout { .. }
+            | HostError::DumpInterrupted { .. }
+            | HostError::Locked { .. }
+            | HostError::ProgramHung { .. } => Code::TryAgainLater,
             HostError::Netlink { .. }
             | HostError::System { .. }
             | HostError::Protocol { .. }

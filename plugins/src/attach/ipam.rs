@@ -5,10 +5,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use cni_conf::dispatch::{self, Plugin};
 use cni_conf::error::{Code, Error};
@@ -22,7 +22,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::liveness::KernelLiveness;
-use crate::host::program;
+use crate::host::child::{self, End};
+
+/// How long another IPAM plugin may take: longer than runtimes wait for a container's network (the kubelet's four minutes).
+/// Those that ask a server repeat that for a while.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// The `ipam` section of a configuration, as far as the delegating plugin reads it.
 #[derive(Debug, Default, Deserialize)]
@@ -153,26 +157,28 @@ impl<'a> Ipam<'a> {
 
     /// Runs the plugin with this process's environment, but for the verb and what `trestle gc` was not given in it.
     fn execute(&self, path: &Path, call: &Call) -> Result<Option<CniResult>, Error> {
-        let run = || -> std::io::Result<Output> {
-            let mut child = Command::new(path)
-                .env("CNI_COMMAND", verb(call))
-                .envs(self.variables(call))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::inherit())
-                .spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                // A plugin that does not read its input says more with its answer than with a broken pipe.
-                let _ = stdin.write_all(self.request.conf.to_string().as_bytes());
-            }
-            program::finish(child)
-        };
-        let output = run().map_err(|error| {
+        let mut command = Command::new(path);
+        command
+            .env("CNI_COMMAND", verb(call))
+            .envs(self.variables(call))
+            .stderr(Stdio::inherit());
+        let conf = self.request.conf.to_string();
+        let end = child::run(&mut command, conf.as_bytes(), LIMIT).map_err(|error| {
             Error::new(
                 Code::Delegate,
                 format!("run IPAM plugin {}: {error}", path.display()),
             )
         })?;
+        let End::Exited { output, .. } = end else {
+            return Err(Error::new(
+                Code::TryAgainLater,
+                format!(
+                    "IPAM plugin {}: it was still running after {} s and was killed",
+                    self.name,
+                    LIMIT.as_secs()
+                ),
+            ));
+        };
         if !output.status.success() {
             return Err(self.failure(&output));
         }

@@ -156,6 +156,42 @@ pub enum HostError {
         complaint: String,
     },
 
+    /// A program that was run did not end in time; it was ended, with what it had started.
+    #[error("{operation}: {program} was still running after {} s and was killed", waited.as_secs())]
+    ProgramHung {
+        /// What it was run for.
+        operation: String,
+        /// The program's name.
+        program: &'static str,
+        /// The time it had.
+        waited: Duration,
+    },
+
+    /// Another process has held a lock for too long.
+    #[error(
+        "lock {what} ({}): {} still holds it after {} s",
+        path.display(), holder.as_deref().unwrap_or("an unknown process"), waited.as_secs()
+    )]
+    Locked {
+        /// What the lock is for.
+        what: &'static str,
+        /// The lock's file.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+        /// The process that holds it, if the kernel tells.
+        holder: Option<String>,
+    },
+
+    /// Something that only we are to have belongs to another user.
+    #[error("{operation}: it belongs to user {uid}")]
+    Foreign {
+        /// Operation and object.
+        operation: String,
+        /// The user's number.
+        uid: u32,
+    },
+
     /// A service on the system bus answered with an error.
     #[error("{operation}: {complaint}")]
     ServiceRefused {
@@ -222,6 +258,13 @@ impl HostError {
                  /proc/PID/ns/net.",
             ),
             Self::Sysctl { source, .. } => sysctl_remedy(source),
+            Self::Locked { .. } => {
+                Some("Try again; if that process hangs, end it: the lock goes with it.")
+            }
+            Self::ProgramHung { .. } => {
+                Some("Try again; run the program by hand to see what it waits for.")
+            }
+            Self::Foreign { .. } => Some("Find out who made it, and remove it."),
             // The only use that route netlink has for this number.
             Self::Netlink {
                 errno: Errno::EACCES,

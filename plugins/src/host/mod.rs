@@ -8,6 +8,7 @@
 //! [`sysctl::Sysctl`] is read and written in the namespace the calling thread is in. All failures
 //! are [`error::HostError`]s that say operation, object and cause, and often a remedy.
 
+pub mod child;
 pub mod conntrack;
 pub mod dbus;
 pub mod error;

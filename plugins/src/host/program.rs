@@ -1,19 +1,24 @@
 //! Finding and running the few programs that are used where the kernel offers no sensible interface:
 //! `nft`, `iptables` and `modprobe`.
+//!
+//! They have half a minute. One that hangs, which may hold a lock of ours or of its own, is killed, so that those who wait for
+//! the lock get it while they still wait.
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::child::{self, End};
 use super::error::HostError;
+
+/// How long a program may take: less than those wait who want a lock that is held meanwhile.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Where system programs are when `PATH` does not say so: a runtime may be started with a short one.
 const SYSTEM_DIRS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
@@ -53,9 +58,20 @@ impl Program {
     ///
     /// # Errors
     /// [`HostError::ProgramMissing`]; [`HostError::System`] when it can't be started;
-    /// [`HostError::ProgramFailed`] with what it wrote to standard error when it reports failure.
+    /// [`HostError::ProgramFailed`] with what it wrote to standard error when it reports failure;
+    /// [`HostError::ProgramHung`].
     pub fn run(
         self,
+        purpose: &str,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        input: &str,
+    ) -> Result<String, HostError> {
+        self.run_within(LIMIT, purpose, args, input)
+    }
+
+    fn run_within(
+        self,
+        limit: Duration,
         purpose: &str,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         input: &str,
@@ -64,100 +80,40 @@ impl Program {
             operation: format!("{purpose}: run {}", self.name),
             source,
         };
-        let mut child = Command::new(self.find(purpose)?)
-            .args(args)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(refused)?;
-        let written = match child.stdin.take() {
-            Some(mut stdin) => stdin.write_all(input.as_bytes()),
-            None => Ok(()),
+        let mut command = Command::new(self.find(purpose)?);
+        command.args(args).env("LC_ALL", "C").stderr(Stdio::piped());
+        let end = child::run(&mut command, input.as_bytes(), limit).map_err(refused)?;
+        let End::Exited { output, heard } = end else {
+            return Err(HostError::ProgramHung {
+                operation: purpose.to_owned(),
+                program: self.name,
+                waited: limit,
+            });
         };
-        let output = finish(child).map_err(refused)?;
+        // A child that fails and closes the pipe early says why; one that succeeded has done so with half its input.
+        if output.status.success() && !heard {
+            return Err(refused(Errno::EPIPE.into()));
+        }
         if output.status.success() {
-            // A child that fails and closes the pipe early says why; one that succeeded has done so with half its input.
-            written.map_err(refused)?;
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let complaint = String::from_utf8_lossy(&output.stderr);
         Err(HostError::ProgramFailed {
             operation: purpose.to_owned(),
             program: self.name,
-            complaint: complaint.trim().to_owned(),
+            complaint: complaint(&output),
         })
     }
 }
 
-/// Takes in what a child prints until its end, and waits for that. `Child::wait_with_output` of the standard library panics
-/// when a pipe can't be read.
-///
-/// # Errors
-/// When a pipe can't be read, or the child not be waited for.
-pub fn finish(mut child: Child) -> io::Result<Output> {
-    let pipes = [
-        child.stdout.take().map(OwnedFd::from),
-        child.stderr.take().map(OwnedFd::from),
-    ];
-    let read = read_to_ends(pipes);
-    // The pipes are closed by now: a child that prints on ends too.
-    let status = child.wait()?;
-    let [stdout, stderr] = read?;
-    Ok(Output {
-        status,
-        stdout,
-        stderr,
-    })
-}
-
-/// Everything that comes out of pipes, whichever has something first.
-fn read_to_ends<const N: usize>(pipes: [Option<OwnedFd>; N]) -> io::Result<[Vec<u8>; N]> {
-    let mut texts = [const { Vec::new() }; N];
-    let mut open: Vec<(usize, File)> = pipes
-        .into_iter()
-        .enumerate()
-        .filter_map(|(index, pipe)| Some((index, File::from(pipe?))))
-        .collect();
-    while !open.is_empty() {
-        let ready = wait_for_any(&open)?;
-        let mut still_open = Vec::new();
-        for ((index, mut pipe), ready) in open.into_iter().zip(ready) {
-            if !ready || read_some(&mut pipe, &mut texts[index])? {
-                still_open.push((index, pipe));
-            }
-        }
-        open = still_open;
-    }
-    Ok(texts)
-}
-
-/// Which of the pipes can be read from without waiting.
-fn wait_for_any(pipes: &[(usize, File)]) -> io::Result<Vec<bool>> {
-    let mut fds: Vec<PollFd<'_>> = pipes
-        .iter()
-        .map(|(_, pipe)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
-        .collect();
-    loop {
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => {}
-            outcome => break outcome,
-        }
-    }?;
-    Ok(fds.iter().map(|fd| fd.any().unwrap_or(true)).collect())
-}
-
-/// Takes in what there is. Returns false at the end.
-fn read_some(pipe: &mut File, text: &mut Vec<u8>) -> io::Result<bool> {
-    let mut buffer = [0; 8 << 10];
-    match pipe.read(&mut buffer) {
-        Ok(length) => {
-            text.extend_from_slice(&buffer[..length]);
-            Ok(length > 0)
-        }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-        Err(error) => Err(error),
+/// What a program that failed said, or else how it ended.
+fn complaint(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let text = text.trim();
+    let by_signal = output.status.signal().is_some();
+    match (text.is_empty(), by_signal) {
+        (true, _) => format!("it said nothing ({})", output.status),
+        (false, true) => format!("{text} ({})", output.status),
+        (false, false) => text.to_owned(),
     }
 }
 
@@ -170,34 +126,32 @@ fn is_executable(file: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn child(script: &str) -> Child {
-        Command::new("/bin/sh")
-            .args(["-c", script])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+    const SHELL: Program = Program {
+        name: "sh",
+        remedy: "",
+    };
+
+    fn error(script: &str, limit: Duration) -> HostError {
+        let run = SHELL.run_within(limit, "try", ["-c", script], "");
+        run.unwrap_err()
     }
 
     #[test]
-    fn everything_is_taken_in_whichever_pipe_it_comes_out_of() {
-        // More than fits a pipe, on both.
-        let output = finish(child(
-            "head -c 300000 /dev/zero >&2; head -c 200000 /dev/zero; exit 3",
-        ))
-        .unwrap();
-        assert_eq!(output.status.code(), Some(3));
+    fn a_program_that_ends_without_a_word_is_still_said_how() {
+        let said = |script| error(script, LIMIT).to_string();
+        let killed = said("kill -KILL $$");
         assert_eq!(
-            (output.stdout.len(), output.stderr.len()),
-            (200_000, 300_000)
+            killed,
+            "try: sh failed: it said nothing (signal: 9 (SIGKILL))"
         );
+        assert!(said("echo lost >&2; kill -SEGV $$").contains("lost (signal: 11 (SIGSEGV)"));
+        assert!(said("exit 3").contains("exit status: 3"));
+        assert_eq!(said("echo why >&2; exit 3"), "try: sh failed: why");
     }
 
     #[test]
-    fn a_pipe_that_cant_be_read_is_an_error() {
-        let directory = OwnedFd::from(File::open("/").unwrap());
-        let error = read_to_ends([Some(directory)]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
+    fn a_program_that_hangs_is_an_error_of_its_own() {
+        let error = error("sleep 1000", Duration::from_millis(100));
+        assert!(matches!(error, HostError::ProgramHung { .. }), "{error}");
     }
 }

@@ -6,11 +6,10 @@
 //! `eth0.10`.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 
 use super::error::HostError;
 use super::procfs::Procfs;
@@ -169,31 +168,6 @@ impl Sysctl {
             .open(&self.path_in_procfs(), OFlag::O_WRONLY)
             .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
             .map_err(self.failed("write"))
-    }
-
-    /// Keeps other processes of this program out that take the same lock, until the guard is dropped. For settings
-    /// that are switched by who comes first and who leaves last.
-    ///
-    /// The lock is on the file under /proc/sys itself, so it belongs to the namespace and goes with the process.
-    ///
-    /// # Errors
-    /// [`HostError::Sysctl`]; [`HostError::is_missing`] when the kernel has no such setting.
-    pub fn lock(&self) -> Result<Flock<fs::File>, HostError> {
-        self.flock(FlockArg::LockExclusive)
-    }
-
-    /// The same lock, held beside others who share it.
-    ///
-    /// # Errors
-    /// As [`Sysctl::lock`].
-    pub fn lock_shared(&self) -> Result<Flock<fs::File>, HostError> {
-        self.flock(FlockArg::LockShared)
-    }
-
-    fn flock(&self, kind: FlockArg) -> Result<Flock<fs::File>, HostError> {
-        self.check()?;
-        let file = fs::File::open(self.path()).map_err(self.failed("lock"))?;
-        Flock::lock(file, kind).map_err(|(_, errno)| self.failed("lock")(errno.into()))
     }
 
     /// Makes sure of the value: writes only when it is another one. Returns whether it wrote.

@@ -7,14 +7,14 @@
 //!
 //! Which containers need it by which interface is in the set `portmap/localnet`, from which the last one's DEL
 //! learns that it is the last. Where it was on before and the Go plugins, which never switch it
-//! off, map ports on this host, it is theirs and left alone. A lock on the setting's own file keeps those apart who
-//! look and those who switch.
+//! off, map ports on this host, it is theirs and left alone. A lock keeps those apart who look and those who switch.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::rules::{self, LOCALNET};
 use crate::attach::container::if_there;
+use crate::attach::rules_lock;
 use crate::attach::table::{self, TABLE};
 use crate::host::nft::{Batch, Element, Family, Nft, ObjectRef, TableRef};
 use crate::host::{HostError, Rtnl, Sysctl};
@@ -54,7 +54,7 @@ pub(super) fn ensure(address: Ipv4Addr, comment: &str) -> Result<(), HostError> 
         return Ok(());
     };
     let sysctl = route_localnet(&interface);
-    let _lock = sysctl.lock()?;
+    let _lock = rules_lock::take_localnet()?;
     let mut nft = Nft::open()?;
     let Some(interface) = to_open(&mut nft, address, &|_| false)? else {
         return Ok(());
@@ -140,12 +140,7 @@ pub(super) fn remove(condemned: &dyn Fn(&str) -> bool) -> Result<(), HostError> 
         .collect();
     for interface in interfaces {
         let sysctl = route_localnet(interface);
-        // An interface that is gone has taken its setting along.
-        let _lock = match sysctl.lock() {
-            Ok(lock) => Some(lock),
-            Err(error) if error.is_missing() => None,
-            Err(error) => return Err(error),
-        };
+        let _lock = rules_lock::take_localnet()?;
         let others = is_listed(&mut nft, interface, &|comment| !condemned(comment))?;
         // A container of the iptables backend may need it too: the last one of them switches it off.
         if !others && nft.chain(IPTABLES_SNAT)?.is_none() {

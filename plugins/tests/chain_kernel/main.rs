@@ -6,6 +6,8 @@
 
 mod bandwidth;
 mod lying;
+#[path = "../nft/private.rs"]
+mod private;
 mod ptp;
 mod support;
 mod tuning;
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
+    private::cover_run();
     let arguments = Arguments::from_args();
     let mut tests = support::Tests::default();
     ptp::add(&mut tests);

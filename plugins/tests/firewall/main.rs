@@ -6,6 +6,8 @@ mod isolation;
 #[path = "../nft/node.rs"]
 mod node;
 mod open;
+#[path = "../nft/private.rs"]
+mod private;
 mod restore;
 mod rules;
 mod scene;
@@ -25,6 +27,7 @@ pub(crate) struct Case {
 }
 
 fn main() -> ExitCode {
+    private::cover_run();
     let arguments = Arguments::from_args();
     let _scratch = scratch::make();
     let cases = [open::CASES, isolation::CASES, rules::CASES, restore::CASES].concat();

@@ -9,6 +9,7 @@ mod forwarding;
 mod iptables;
 mod masquerade;
 mod node;
+mod private;
 mod scene;
 mod transactions;
 
@@ -25,6 +26,7 @@ pub(crate) struct Case {
 }
 
 fn main() -> ExitCode {
+    private::cover_run();
     let arguments = Arguments::from_args();
     let cases = [
         elements::CASES,

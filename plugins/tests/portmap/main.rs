@@ -5,6 +5,8 @@ mod iptables;
 mod nftables;
 #[path = "../nft/node.rs"]
 mod node;
+#[path = "../nft/private.rs"]
+mod private;
 mod restore;
 mod scene;
 #[path = "../nft/scratch.rs"]
@@ -25,6 +27,7 @@ pub(crate) struct Case {
 }
 
 fn main() -> ExitCode {
+    private::cover_run();
     let arguments = Arguments::from_args();
     let _scratch = scratch::make();
     let on = |backend: Backend, cases: &[Case]| -> Vec<(Backend, Case)> {
