@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use conformance::{Call, Case, Host, Lab, Plugin, addresses, case, host_local, ipam_network, with};
+use conformance::{
+    Call, Case, Host, Lab, Plugin, Subject, addresses, case, host_local, ipam_network, with,
+};
 use serde_json::{Value, json};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -13,6 +15,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_range_set_is_filled_range_by_range),
         case!(range_limits_and_the_gateway_are_respected),
         case!(an_exhausted_pool_fails_and_takes_nothing),
+        case!(a_full_pool_is_no_reason_for_status_to_fail).ours(),
+        case!(status_does_not_wait_for_a_lock).ours(),
         case!(an_exhausted_pool_says_how_full_it_is).ours(),
         case!(a_large_ipv6_subnet_is_not_walked),
         case!(a_second_add_for_the_same_interface_fails),
@@ -161,8 +165,19 @@ fn an_exhausted_pool_says_how_full_it_is(lab: &Lab) {
     for index in 0..5 {
         add(&plugin, &network, &format!("c{index}"));
     }
-    for (verb, call) in [("ADD", call("one-more")), ("STATUS", Call::default())] {
-        let error = plugin.call(verb, &network, &call).error();
+    let asked = with(
+        network.clone(),
+        json!({"ipam": {"statusWhenFull": "notReady"}}),
+    );
+    for (verb, conf, call) in [
+        ("ADD", &network, call("one-more")),
+        ("STATUS", &asked, Call::default()),
+    ] {
+        // The reference's STATUS has no opinion.
+        if verb == "STATUS" && lab.subject == Subject::Go {
+            continue;
+        }
+        let error = plugin.call(verb, conf, &call).error();
         let said = format!("{} {}", error["msg"], error["details"]);
         assert!(
             said.contains("5/5") || said.contains("5 of 5"),
@@ -173,6 +188,35 @@ fn an_exhausted_pool_says_how_full_it_is(lab: &Lab) {
             assert_eq!(error["code"], 50, "{error}");
         }
     }
+}
+
+/// A node that is not ready starts no container again, those included that have their addresses.
+fn a_full_pool_is_no_reason_for_status_to_fail(lab: &Lab) {
+    let host = host();
+    let plugin = lab.plugin(&host, "host-local");
+    let network = network(&["10.1.0.0/30"]);
+    add(&plugin, &network, "a");
+    let output = plugin.call("STATUS", &network, &Call::default());
+    let output = output.succeeded();
+    assert!(output.stderr.contains("1 of 1"), "a warning: {output}");
+    assert!(output.stderr.contains("widen the range"), "{output}");
+}
+
+/// Neither is a lock that somebody holds, who may be at work.
+fn status_does_not_wait_for_a_lock(lab: &Lab) {
+    let host = host();
+    let plugin = lab.plugin(&host, "host-local");
+    let network = network(&["10.1.0.0/30"]);
+    add(&plugin, &network, "a");
+    let script =
+        format!("#!/bin/sh\nexec 9<{DIR}/lock\nflock -x 9\nsleep 300 <&- >&- 2>&- &\necho $!\n");
+    host.script("/run/hold", &script);
+    let holder = host.sh("/run/hold");
+    let output = plugin
+        .call("STATUS", &network, &Call::default())
+        .succeeded();
+    host.sh(&format!("kill {}", holder.trim()));
+    assert!(output.stderr.contains("lock"), "a warning: {output}");
 }
 
 fn a_large_ipv6_subnet_is_not_walked(lab: &Lab) {

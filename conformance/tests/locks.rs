@@ -36,7 +36,7 @@ fn chained(host_port: u16) -> Vec<Value> {
     );
     // nftables has the lock of route_localnet, iptables that of the rules.
     vec![
-        mappings(if host_port % 2 == 0 {
+        mappings(if host_port.is_multiple_of(2) {
             "nftables"
         } else {
             "iptables"

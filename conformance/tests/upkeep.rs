@@ -13,7 +13,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(gc_without_attachments_does_nothing).ours(),
         case!(gc_by_cnitool_collects_everything),
         case!(status_is_fine_when_there_is_room),
-        case!(status_tells_of_an_exhausted_pool).ours(),
+        case!(status_tells_of_an_exhausted_pool_where_that_is_asked_for).ours(),
         case!(status_by_cnitool).needs(Need::NewCnitool),
     ]
 }
@@ -136,8 +136,9 @@ fn status_is_fine_when_there_is_room(lab: &Lab) {
     }
 }
 
-fn status_tells_of_an_exhausted_pool(lab: &Lab) {
-    let network = bridge(host_local(&["10.1.0.0/30"]));
+fn status_tells_of_an_exhausted_pool_where_that_is_asked_for(lab: &Lab) {
+    let when_full = json!({"statusWhenFull": "notReady"});
+    let network = bridge(with(host_local(&["10.1.0.0/30"]), when_full));
     let it = Attached::new(lab, &network);
     let error = it
         .plugin(lab)

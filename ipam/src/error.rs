@@ -105,6 +105,18 @@ impl Error {
         }
     }
 
+    /// Whether it may pass without anybody's doing: a lock is held, a disk is full.
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Self::Locked { .. } => true,
+            Self::Io { source, .. } => matches!(
+                source.raw_os_error().map(Errno::from_raw),
+                Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+            ),
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {

@@ -9,10 +9,6 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, fact| fact.place == "answer" && fact.what.contains(" failed code="),
     },
     Difference {
-        name: "status-of-a-full-pool",
-        covers: |_, fact| is_answer(fact, "full", " STATUS "),
-    },
-    Difference {
         name: "alias-on-the-host-end",
         covers: |maker, fact| {
             maker == Maker::Ours && fact.what.contains("link <veth> ifalias=trestle:")

@@ -184,7 +184,7 @@ const KEYS: [(&str, &[&str]); 10] = [
 ];
 
 /// Keys that the documentation tells of and the reference has nothing to compare with.
-const OURS_ALONE: [(&str, &str); 9] = [
+const OURS_ALONE: [(&str, &str); 10] = [
     ("portmap", "dataDir"),
     ("firewall", "dataDir"),
     ("bandwidth", "shapedSubnets"),
@@ -194,6 +194,7 @@ const OURS_ALONE: [(&str, &str); 9] = [
     ("bridge", "multicastSnooping"),
     ("ptp", "nonMasqueradeCIDRs"),
     ("host-local", "reclaim"),
+    ("host-local", "statusWhenFull"),
 ];
 
 /// What the reference's `bridge` reads and writes beside configurations: the JSON of nft.

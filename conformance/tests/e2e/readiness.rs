@@ -9,7 +9,7 @@ use crate::patiently;
 use crate::runtime::{Runtime, Scenario, network, scenario};
 
 const SCENARIOS: [Scenario; 3] = [
-    scenario!(a_full_pool_is_told_and_holds_nothing_back),
+    scenario!(a_full_pool_leaves_a_node_ready_unless_told_otherwise),
     scenario!(addresses_that_nobody_gives_back_leave_a_node_ready),
     scenario!(
         a_mistake_in_the_list_is_told_before_the_first_pod,
@@ -26,11 +26,18 @@ pub(crate) fn cases() -> Vec<Case> {
         .into()
 }
 
-/// Pods can be stopped while STATUS fails, and the node is ready again by that.
-fn a_full_pool_is_told_and_holds_nothing_back(runtime: &Runtime) {
-    let node = runtime.start(&bridge(&["10.88.0.0/30"], &[]));
+/// A kubelet starts no container again on a node that is not ready. Pods can be stopped while STATUS fails, and the node is
+/// ready again by that.
+fn a_full_pool_leaves_a_node_ready_unless_told_otherwise(runtime: &Runtime) {
+    let mut chain = bridge(&["10.88.0.0/30"], &[]);
+    let node = runtime.start(&chain);
     node.network_ready().expect("ready with a free address");
     let pod = node.run_pod("only");
+    node.network_ready().expect("ready without a free address");
+    chain[0]["ipam"]["statusWhenFull"] = json!("notReady");
+    // containerd watches the directory.
+    node.configure(&network(&chain));
+    assert!(patiently(|| node.network_ready().is_err()), "not ready");
     let reason = node
         .network_ready()
         .expect_err("not ready without a free address");
@@ -53,7 +60,9 @@ fn a_full_pool_is_told_and_holds_nothing_back(runtime: &Runtime) {
 
 /// If STATUS took them for used, no pod would be sent there, and no ADD would take them back.
 fn addresses_that_nobody_gives_back_leave_a_node_ready(runtime: &Runtime) {
-    let node = runtime.start(&bridge(&["10.88.0.0/30"], &[]));
+    let mut chain = bridge(&["10.88.0.0/30"], &[]);
+    chain[0]["ipam"]["statusWhenFull"] = json!("notReady");
+    let node = runtime.start(&chain);
     let lost = node.run_pod("lost");
     node.network_ready().expect_err("not ready while it runs");
     node.forget_everything();

@@ -270,6 +270,9 @@ fn without_nft_the_error_names_the_package(lab: &Lab) {
     for program in &programs {
         node.sh(&format!("mount --bind /dev/null {program}"));
     }
+    // Nor does the next ADD, which finds the rules there.
+    let status = node.plugin().call("STATUS", &newest, &Call::default());
+    assert!(status.succeeded().stderr.contains("nft"), "a warning");
     let network = with_prev_result(&node.network, &result);
     node.plugin().del(&network, &Call::of(&pod));
     for program in &programs {

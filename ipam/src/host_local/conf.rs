@@ -25,6 +25,7 @@ struct Section {
     ranges: Vec<Vec<RangeWire>>,
     routes: Vec<Route>,
     resolv_conf: String,
+    status_when_full: String,
 }
 
 impl Section {
@@ -111,8 +112,34 @@ pub(super) struct Settings {
     pub(super) routes: Vec<Route>,
     /// The file with the resolver settings for the result.
     pub(super) resolv_conf: Option<PathBuf>,
+    /// What STATUS says while no address is free.
+    pub(super) when_full: WhenFull,
     /// Addresses of `args.cni.ips` and `runtimeConfig.ips`.
     requested: Vec<IpAddr>,
+}
+
+/// What STATUS says of a pool without a free address. A runtime that is told "not ready" tells the kubelet, which then starts
+/// no container of the node's pods again, those among them that have their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    /// All is well, with a warning.
+    Ready,
+    /// Code 50.
+    NotReady,
+}
+
+impl WhenFull {
+    fn read(text: &str) -> Result<Self, FieldError> {
+        match text {
+            "" | "ready" => Ok(Self::Ready),
+            "notReady" => Ok(Self::NotReady),
+            other => Err(FieldError::new(
+                "ipam.statusWhenFull",
+                format!("{other:?}"),
+                "the values are \"ready\" and \"notReady\"",
+            )),
+        }
+    }
 }
 
 impl Settings {
@@ -137,6 +164,7 @@ impl Settings {
             routes: section.routes.clone(),
             resolv_conf: (!section.resolv_conf.is_empty())
                 .then(|| PathBuf::from(&section.resolv_conf)),
+            when_full: WhenFull::read(&section.status_when_full)?,
             requested,
         })
     }

@@ -7,16 +7,20 @@ mod conf;
 mod resolv;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use cni_conf::dispatch::Plugin;
+use cni_conf::dispatch::{Plugin, warn};
 use cni_conf::error::{Code, Error};
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::{CniResult, Dns, IpConfig};
 use ipnet::IpNet;
 
-use self::conf::{Place, Settings};
+use self::conf::{Place, Settings, WhenFull};
 use crate::ranges::{Range, RangeSet};
 use crate::store::{Holding, Liveness, Origin, Owner, ProcLiveness, Store, Want};
+
+/// How long STATUS waits for the lock: runtimes ask for the node's condition, and somebody who works is no bad sign.
+const STATUS_LOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// The plugin `host-local`.
 #[derive(Clone, Copy)]
@@ -191,21 +195,40 @@ impl Plugin for HostLocal {
     fn status(&self, request: &Request) -> Result<(), Error> {
         let settings = Settings::read(request)?;
         let store = self.store(request, &settings.place);
-        store.check_writable().map_err(not_available)?;
-        let Some(session) = store.lock_existing()? else {
-            return Ok(());
+        let store = store.with_lock_limit(STATUS_LOCK_LIMIT);
+        match store.check_writable() {
+            Ok(()) => {}
+            Err(error) if error.passes() => {
+                warn(error);
+                return Ok(());
+            }
+            Err(error) => return Err(not_available(error)),
+        }
+        let session = match store.lock_existing() {
+            Ok(Some(session)) => session,
+            Ok(None) => return Ok(()),
+            Err(error) if error.passes() => {
+                warn(error);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
         };
         for (index, set) in settings.sets.iter().enumerate() {
             let usage = session.usage(set)?;
-            if usage.used >= usage.total {
-                return Err(not_available(crate::Error::Exhausted {
-                    set: index,
-                    ranges: set.to_string(),
-                    used: usage.used,
-                    total: usage.total,
-                    directory: store.directory(),
-                    reclaim: session.reclaims(),
-                }));
+            if usage.used < usage.total {
+                continue;
+            }
+            let full = crate::Error::Exhausted {
+                set: index,
+                ranges: set.to_string(),
+                used: usage.used,
+                total: usage.total,
+                directory: store.directory(),
+                reclaim: session.reclaims(),
+            };
+            match settings.when_full {
+                WhenFull::NotReady => return Err(not_available(full)),
+                WhenFull::Ready => warn(format_args!("{full}; {}", full.remedy())),
             }
         }
         Ok(())
@@ -222,7 +245,7 @@ fn ip_config(set: &RangeSet, address: IpAddr) -> Option<IpConfig> {
     })
 }
 
-/// An error as STATUS reports it: whatever it is, ADD can't be served.
+/// An error as STATUS reports it: no ADD can be served until somebody does something about it, or its author wants to hear of it.
 fn not_available(error: crate::Error) -> Error {
     Error {
         code: Code::NotAvailable,

@@ -305,11 +305,17 @@ fn gc_releases_everything_but_the_valid_attachments() {
 }
 
 #[test]
-fn status_tells_an_exhausted_pool_with_its_numbers() {
-    let network = Network::subnet("10.1.0.0/30");
+fn status_tells_an_exhausted_pool_only_to_those_who_ask() {
+    let mut network = Network::subnet("10.1.0.0/30");
     network.status().unwrap();
     assert!(!network.directory().exists());
     network.ips("a");
+    network.status().unwrap();
+    network.conf["ipam"]["statusWhenFull"] = json!("ready");
+    network.status().unwrap();
+    network.conf["ipam"]["statusWhenFull"] = json!("notready");
+    assert_eq!(network.status().unwrap_err().code, Code::InvalidConfig);
+    network.conf["ipam"]["statusWhenFull"] = json!("notReady");
     let error = network.status().unwrap_err();
     assert_eq!(error.code, Code::NotAvailable);
     assert!(

@@ -1,7 +1,7 @@
 //! The keys `ipMasq`, `ipMasqBackend` and `nonMasqueradeCIDRs`, which `bridge` and `ptp` have in common, and what the
 //! verbs do about them. How the rules look is [`super::masquerade`]'s business.
 
-use cni_conf::error::{Code, Error};
+use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;
 use cni_conf::result::IpConfig;
@@ -11,11 +11,11 @@ use serde::Deserialize;
 use super::check::failed;
 use super::ipam;
 use super::masquerade::{self, Backend, Masquerade, Member};
+use super::readiness;
 use super::settings;
 use super::veth;
 use crate::host::Rtnl;
 use crate::host::iptables;
-use crate::host::nft::ruleset;
 use crate::owner::Owner;
 
 /// The JSON as it comes.
@@ -81,14 +81,10 @@ impl Settings {
     /// STATUS: whether the program is there that the first ADD needs.
     pub fn status(&self) -> Result<(), Error> {
         let purpose = "masquerade";
-        let found = match self.backend {
-            Backend::Nftables => ruleset::NFT.find(purpose),
-            Backend::Iptables => iptables::command(false).find(purpose),
-        };
-        found.map(drop).map_err(|error| Error {
-            code: Code::NotAvailable,
-            ..error.into()
-        })
+        match self.backend {
+            Backend::Nftables => readiness::require_nft(purpose),
+            Backend::Iptables => readiness::require(iptables::command(false), purpose),
+        }
     }
 
     fn wanted<'a>(&'a self, owner: &'a Owner, addresses: &'a [IpNet]) -> Masquerade<'a> {

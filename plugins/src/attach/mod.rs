@@ -21,6 +21,7 @@ pub mod masq;
 pub mod masquerade;
 pub mod nat_table;
 pub mod parent;
+pub mod readiness;
 pub mod record;
 pub mod reference;
 pub mod rules_lock;

@@ -41,7 +41,7 @@ mod wanted;
 use std::net::IpAddr;
 
 use cni_conf::dispatch::{Plugin, warn};
-use cni_conf::error::{Code, Error};
+use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::CniResult;
 
@@ -51,6 +51,7 @@ use self::others::Others;
 use self::select::Backends;
 use self::wanted::Wanted;
 use crate::attach::owner::Owner;
+use crate::attach::readiness;
 use crate::attach::record::Records;
 use crate::attach::undo::Undo;
 use crate::attach::{chained, check, comment};
@@ -158,11 +159,7 @@ impl Plugin for Firewall {
 
     fn status(&self, request: &Request) -> Result<(), Error> {
         let settings = Settings::read(request)?;
-        let ready = Backends::choose(&settings).and_then(|backends| backends.ready());
-        ready.map_err(|error| Error {
-            code: Code::NotAvailable,
-            ..error
-        })
+        readiness::judge(Backends::choose(&settings).and_then(|backends| backends.ready()))
     }
 }
 

@@ -16,9 +16,10 @@ use super::conf::{Choice, Settings};
 use super::firewalld::{self, Firewalld};
 use super::guard::{self, IpTable, Seen};
 use super::warn_of_guard;
+use crate::attach::readiness;
 use crate::host::HostError;
 use crate::host::iptables::command;
-use crate::host::nft::{Nft, ruleset};
+use crate::host::nft::Nft;
 
 /// The backends to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,10 +77,10 @@ impl Backends {
     pub(super) fn ready(&self) -> Result<(), Error> {
         let purpose = "let containers' traffic through";
         if self.nftables {
-            ruleset::NFT.find(purpose)?;
+            readiness::require_nft(purpose)?;
         }
         for table in &self.iptables {
-            command(table.v6).find(purpose)?;
+            readiness::require(command(table.v6), purpose)?;
         }
         Ok(())
     }

@@ -37,10 +37,9 @@ use crate::attach::nat_table::printable;
 use crate::attach::owner::Owner;
 use crate::attach::record::{Recorded, Records};
 use crate::attach::undo::Undo;
-use crate::attach::{chained, check, comment};
+use crate::attach::{chained, check, comment, readiness};
 use crate::host::HostError;
 use crate::host::iptables::restore_command;
-use crate::host::nft::ruleset;
 
 /// What its records are called by.
 const NAME: &str = "portmap";
@@ -208,17 +207,11 @@ impl Plugin for Portmap {
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
-        let program = match Settings::read(request)?.backend {
-            Backend::Nftables => ruleset::NFT,
-            Backend::Iptables(_) => restore_command(false),
-        };
-        program.find("map ports").map(drop).map_err(|error| {
-            let error = Error::from(error);
-            Error {
-                code: Code::NotAvailable,
-                ..error
-            }
-        })
+        let purpose = "map ports";
+        match Settings::read(request)?.backend {
+            Backend::Nftables => readiness::require_nft(purpose),
+            Backend::Iptables(_) => readiness::require(restore_command(false), purpose),
+        }
     }
 }
 
