@@ -92,6 +92,26 @@ name_type!(
     check_plugin
 );
 
+impl IfName {
+    /// Refuses a name that no interface can be given: the kernel takes `e%d` for a pattern and makes `e0` of it
+    /// (`__dev_alloc_name` in net/core/dev.c), so that a result with the name that was asked for would be wrong.
+    ///
+    /// It is for names that an interface is to get. What is to be removed was perhaps made when this was not looked at.
+    ///
+    /// # Errors
+    /// Where the name has a `%`.
+    pub fn for_new(self) -> Result<Self, NameError> {
+        if !self.0.contains('%') {
+            return Ok(self);
+        }
+        Err(NameError {
+            what: "interface name",
+            value: self.0,
+            problem: "may not contain '%', which the kernel replaces with a number: give the whole name",
+        })
+    }
+}
+
 type Check = Result<(), (&'static str, &'static str)>;
 
 fn check_identifier(what: &'static str, value: &str) -> Check {
@@ -196,6 +216,22 @@ mod tests {
             "a\0",
         ] {
             assert!(IfName::try_from(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_interface_gets_a_name_that_the_kernel_takes_for_a_pattern() {
+        let name = |text| IfName::try_from(text).unwrap().for_new();
+        assert_eq!(name("e0").unwrap().as_str(), "e0");
+        for pattern in ["e%d", "%d", "e%"] {
+            let error = name(pattern).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "interface name {pattern:?} may not contain '%', which the kernel replaces with a number: give the \
+                     whole name"
+                )
+            );
         }
     }
 

@@ -343,13 +343,18 @@ fn attachment(env: &Environment, netns_required: bool) -> Result<Attachment, Err
         &["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"]
     };
     require(env, required)?;
+    let mut ifname: IfName = env
+        .name("CNI_IFNAME")?
+        .ok_or_else(|| missing_variables(required))?;
+    if netns_required {
+        let refused = |error| environment_error(format!("CNI_IFNAME: {error}"));
+        ifname = ifname.for_new().map_err(refused)?;
+    }
     Ok(Attachment {
         container: env
             .name("CNI_CONTAINERID")?
             .ok_or_else(|| missing_variables(required))?,
-        ifname: env
-            .name("CNI_IFNAME")?
-            .ok_or_else(|| missing_variables(required))?,
+        ifname,
         netns: env.get("CNI_NETNS").map(PathBuf::from),
         args: CniArgs::parse(env.text("CNI_ARGS")?.unwrap_or_default())?,
         netns_override: env

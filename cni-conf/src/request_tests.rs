@@ -85,6 +85,24 @@ fn invalid_variables_are_named_with_their_value() {
     }
 }
 
+/// The kernel takes `e%d` for a pattern; what an earlier version made of it must be removable.
+#[test]
+fn an_interface_name_with_a_percent_sign_is_refused_but_for_removal() {
+    let mut env: BTreeMap<_, _> = FULL.into_iter().collect();
+    env.insert("CNI_IFNAME", "e%d");
+    let env = env.into_iter().collect();
+    for verb in ["ADD", "CHECK"] {
+        let error = parse(verb, &env, conf(), SpecVersion::V1_1_0).unwrap_err();
+        assert_eq!(error.code, Code::InvalidEnvironment);
+        assert!(
+            error.msg.contains("CNI_IFNAME: interface name \"e%d\""),
+            "{}",
+            error.msg
+        );
+    }
+    parse("DEL", &env, conf(), SpecVersion::V1_1_0).unwrap();
+}
+
 #[test]
 fn verbs_need_the_version_that_brought_them() {
     for (verb, version, fails) in [

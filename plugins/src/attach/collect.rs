@@ -16,7 +16,7 @@ use cni_conf::request::AttachmentId;
 use super::veth::{KIND, NAMES};
 use crate::host::rtnl::Link;
 use crate::host::{HostError, Rtnl};
-use crate::owner::Owner;
+use crate::owner::{Owner, Owners};
 
 /// How long an ADD may take between the pair and its alias. In between are sysctls and the masquerading of the addresses:
 /// milliseconds, unless somebody else keeps the firewall busy.
@@ -38,13 +38,12 @@ pub fn pairs(
         Err(error) => return vec![error.into()],
     };
     let keep: Vec<Owner> = valid.iter().map(|id| Owner::new(network, id)).collect();
-    let aliases: Vec<String> = keep.iter().map(Owner::alias).collect();
+    let owners = Owners::all_but(network, valid);
     let mut errors: Vec<Error> = links
         .iter()
         .filter(|link| {
-            link.alias.as_deref().is_some_and(|alias| {
-                Owner::alias_is_of(network, alias) && !aliases.iter().any(|kept| kept == alias)
-            })
+            let alias = link.alias.as_deref();
+            alias.is_some_and(|alias| owners.has_alias(alias))
         })
         .filter_map(|link| host.delete_link(link.index).err())
         .map(Error::from)

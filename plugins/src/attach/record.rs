@@ -14,6 +14,7 @@
 //! A file that a crash cut short is no record. Nothing is synced to disk: rules don't outlive a boot either.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -30,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::liveness::KernelLiveness;
-use super::{comment, settings};
+use super::settings;
 use crate::host::NetNs;
 use crate::owner::Owner;
 
@@ -102,8 +103,11 @@ impl Records {
 
     /// Writes down what ADD was called with. Where that fails ADD can do without it, so it is a warning.
     pub fn write(&self, request: &Request, attachment: &Attachment) {
-        let path = self.path(&Owner::of(request, attachment));
+        let owner = Owner::of(request, attachment);
+        let path = self.path(&owner);
         let written = content(request, attachment).and_then(|content| save(&path, &content));
+        let former = self.paths_of(&owner).into_iter().skip(1);
+        former.for_each(|former| drop(remove(&former)));
         if let Err(error) = written {
             warn(format_args!(
                 "write {}: {error}; if the firewall is flushed, the rules of container {} come back only when it is \
@@ -119,7 +123,9 @@ impl Records {
     /// # Errors
     /// What the file system says.
     pub fn remove(&self, owner: &Owner) -> Result<(), Error> {
-        remove(&self.path(owner))
+        self.paths_of(owner)
+            .iter()
+            .try_for_each(|path| remove(path))
     }
 
     /// Removes the records of the network's attachments that are not in `valid`. Carries on after an error.
@@ -127,13 +133,12 @@ impl Records {
     /// # Errors
     /// What the file system says.
     pub fn collect(&self, network: &NetworkName, valid: &[AttachmentId]) -> Result<(), Error> {
-        let keep: Vec<PathBuf> = valid
+        let keep: BTreeSet<PathBuf> = valid
             .iter()
-            .map(|id| self.path(&Owner::new(network, id)))
+            .flat_map(|id| self.paths_of(&Owner::new(network, id)))
             .collect();
-        let readable = format!("{}:{network}:", self.plugin);
         let belongs = |path: &Path| {
-            name_of(path).starts_with(&readable)
+            Owner::file_is_of(network, self.plugin, &name_of(path))
                 || read(path).is_some_and(|wire| wire.network == *network)
         };
         let paths = self.paths()?.into_iter();
@@ -149,9 +154,10 @@ impl Records {
             warn(error);
             Vec::new()
         });
+        let own = self.paths_of(except);
         let mut found: Vec<_> = paths
             .into_iter()
-            .filter(|path| *path != self.path(except))
+            .filter(|path| !own.contains(path))
             .filter_map(|path| {
                 let written = fs::metadata(&path).ok()?;
                 let recorded = read(&path).and_then(recorded)?;
@@ -173,7 +179,8 @@ impl Records {
 
     /// Whether an attachment lives still.
     pub fn has(&self, recorded: &Recorded) -> bool {
-        self.path(&recorded.owner()).exists() && recorded.origin.is_current(&KernelLiveness)
+        let mut paths = self.paths_of(&recorded.owner()).into_iter();
+        paths.any(|path| path.exists()) && recorded.origin.is_current(&KernelLiveness)
     }
 
     fn paths(&self) -> Result<Vec<PathBuf>, Error> {
@@ -190,10 +197,15 @@ impl Records {
         }
     }
 
-    /// `PLUGIN:NETWORK:CONTAINER:IFNAME`, hashed from where it gets too long. None of them has a colon.
     fn path(&self, owner: &Owner) -> PathBuf {
-        let owner = comment::of(owner).replace('/', ":");
-        self.dir.join(format!("{}:{owner}", self.plugin))
+        self.dir.join(owner.file_name(self.plugin))
+    }
+
+    /// The path, and the one that former versions had for it where that differs.
+    fn paths_of(&self, owner: &Owner) -> Vec<PathBuf> {
+        let (path, former) = (self.path(owner), owner.former_file_name(self.plugin));
+        let former = Some(self.dir.join(former)).filter(|former| *former != path);
+        [path].into_iter().chain(former).collect()
     }
 }
 

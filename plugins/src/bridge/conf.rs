@@ -188,7 +188,9 @@ fn bridge_name(name: &str) -> Result<IfName, Error> {
     } else {
         name
     };
-    IfName::try_from(name).map_err(|error| Error::config(format!("field \"bridge\": {error}")))
+    IfName::try_from(name)
+        .and_then(IfName::for_new)
+        .map_err(|error| Error::config(format!("field \"bridge\": {error}")))
 }
 
 fn vlan_id(path: String, id: i64, lowest: i64) -> Result<u16, Error> {
@@ -359,6 +361,7 @@ mod tests {
     fn bad_values_are_named() {
         for (conf, field, value) in [
             (json!({"bridge": "a/b"}), "bridge", "a/b"),
+            (json!({"bridge": "br%d"}), "bridge", "br%d"),
             (
                 json!({"bridge": "sixteen-bytes-xx"}),
                 "bridge",

@@ -28,7 +28,7 @@ pub(super) fn network_comment(network: &NetworkName) -> String {
 
 /// Whether the owner in a comment is an attachment to `network`.
 pub(super) fn belongs_to(network: &NetworkName, comment: &str) -> bool {
-    Owners::all(network).has(comment)
+    Owners::all(network).has_in_iptables(comment)
 }
 
 /// Whether a comment that was found is that of `owner`, in either spelling.

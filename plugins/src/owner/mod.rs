@@ -35,6 +35,9 @@ const READABLE_NETWORK_MAX: usize = 200;
 
 const PREFIX: &str = "trestle:";
 
+/// Longest name of a file in bytes (`NAME_MAX` of limits.h).
+const FILE_NAME_MAX: usize = 255;
+
 /// Owner of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
@@ -178,6 +181,20 @@ impl Owner {
 /// The hash of an owner's path continued with the number of an attempt.
 fn attempted(hash: u64, attempt: u32) -> u64 {
     hash_on(hash, format!("#{attempt}").as_bytes())
+}
+
+/// The name of the file in which `tuning` keeps what an interface was like: `CONTAINERID_IFNAME.json`, as the Go plugin
+/// has it. One that is longer than a file's name may be is cut and hashed; no other can have a `#` at that place, since
+/// an interface's name is shorter than a hash.
+pub fn saved_file_name(id: &AttachmentId) -> String {
+    const EXTENSION: &str = ".json";
+    let whole = format!("{}_{}", id.container, id.ifname);
+    if whole.len() + EXTENSION.len() <= FILE_NAME_MAX {
+        return whole + EXTENSION;
+    }
+    // The container's ID is ASCII, and longer than that.
+    let readable = &whole[..FILE_NAME_MAX - EXTENSION.len() - 17];
+    format!("{readable}#{:016x}{EXTENSION}", fnv1a(whole.as_bytes()))
 }
 
 fn as_file_name(what: &str, comment: &str) -> String {

@@ -28,6 +28,8 @@ enum Selection {
     },
     AllBut {
         comments: BTreeSet<String>,
+        /// What iptables' rules of valid ones may have, or of others.
+        ambiguous: BTreeSet<String>,
         aliases: BTreeSet<String>,
     },
 }
@@ -47,17 +49,22 @@ impl Owners {
 
     /// The attachments to a network that are not in `valid`.
     pub fn all_but(network: &NetworkName, valid: &[AttachmentId]) -> Self {
-        let (mut comments, mut aliases) = (BTreeSet::new(), BTreeSet::new());
+        let (mut comments, mut ambiguous) = (BTreeSet::new(), BTreeSet::new());
+        let mut aliases = BTreeSet::new();
         for id in valid {
             let owner = Owner::new(network, id);
-            let Spellings { certain, ambiguous } = Spellings::of(&owner);
-            comments.extend(certain);
-            comments.insert(ambiguous);
+            let spellings = Spellings::of(&owner);
+            comments.extend(spellings.certain);
+            ambiguous.insert(spellings.ambiguous);
             aliases.insert(owner.alias());
         }
         Self {
             network: network.clone(),
-            selection: Selection::AllBut { comments, aliases },
+            selection: Selection::AllBut {
+                comments,
+                ambiguous,
+                aliases,
+            },
         }
     }
 
@@ -79,13 +86,24 @@ impl Owners {
         }
     }
 
-    /// Whether a comment of nftables or iptables is one of theirs, found where all networks have things.
+    /// Whether a comment of nftables is one of theirs, found where all networks have things. For one of iptables see
+    /// [`Owners::has_in_iptables`].
     pub fn has(&self, comment: &str) -> bool {
         self.has_among_its_own(comment)
             && (self.as_one().is_some() || comment::is_of(&self.network, comment))
     }
 
-    /// Whether a comment is one of theirs, found among things that are this network's by the name of a set or a chain.
+    /// The same for a comment of iptables, without what else a rule's comment says. Former versions let two interfaces of a
+    /// container have the same one; a rule with such a comment stays as long as one of them is valid.
+    pub fn has_in_iptables(&self, comment: &str) -> bool {
+        let spared = match &self.selection {
+            Selection::One { .. } => false,
+            Selection::AllBut { ambiguous, .. } => ambiguous.contains(comment),
+        };
+        !spared && self.has(comment)
+    }
+
+    /// Whether a comment of nftables is one of theirs, found among things that are this network's by the name of a set or a chain.
     pub fn has_among_its_own(&self, comment: &str) -> bool {
         match &self.selection {
             Selection::One { comments, .. } => comments.iter().any(|own| own == comment),

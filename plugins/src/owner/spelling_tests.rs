@@ -93,6 +93,11 @@ fn neighbours_have_no_spelling_in_common() {
         for (own, others) in spellings(&one).iter().zip(spellings(&other)) {
             assert_ne!(*own, others, "{} {}", one.path(), other.path());
         }
+        let same = id(&one) == id(&other);
+        assert_eq!(
+            saved_file_name(&id(&one)) == saved_file_name(&id(&other)),
+            same
+        );
     }
 }
 
@@ -106,6 +111,7 @@ fn every_spelling_fits_where_it_is_written() {
         assert!(owner.alias().len() <= 254);
         assert_eq!(owner.chain("TRESTLE-MASQ-").len(), 28);
         assert!(owner.file_name("firewall").len() <= 255);
+        assert!(saved_file_name(&id(&owner)).len() <= 255);
         assert!(network::label(&owner.network).len() <= 60);
         assert!(network::text(&owner.network, 80).len() <= 80);
     }
@@ -164,6 +170,8 @@ fn spellings_never_change() {
 fn a_removal_takes_the_own_and_leaves_the_neighbours() {
     for [one, other] in neighbours() {
         let removed = Owners::one(&one);
+        assert!(removed.has_in_iptables(&one.iptables_comment()));
+        assert!(!removed.has_in_iptables(&other.iptables_comment()));
         for spelling in [one.comment(), one.iptables_comment()] {
             assert!(removed.has(&spelling) && removed.has_among_its_own(&spelling));
         }
@@ -189,10 +197,11 @@ fn a_collection_takes_the_networks_own_but_for_the_valid() {
             "{}",
             other.path()
         );
+        assert!(of(&other).iter().all(|it| rest.has(it) == same));
         // A former version may have given the valid one's rule of iptables the neighbour's comment.
-        let shared = printable(&one.path());
-        let taken = |it: &String| rest.has(it) == (same && *it != shared);
-        assert!(of(&other).iter().all(taken), "{}", other.path());
+        let comment = other.iptables_comment();
+        let spared = comment == printable(&one.path());
+        assert_eq!(rest.has_in_iptables(&comment), same && !spared);
         assert!(all.has_alias(&one.alias()) && !rest.has_alias(&one.alias()));
         assert_eq!(rest.has_alias(&other.alias()), same);
         let file = other.file_name("firewall");
@@ -233,10 +242,14 @@ fn two_interfaces_that_iptables_could_not_tell_apart_are_not_taken_for_each_othe
     let (odd, plain) = (owner("net", "c", "e$"), owner("net", "c", "e_"));
     // Both were written so.
     let shared = "net/c/e_";
-    assert!(!Owners::one(&odd).has(shared) && Owners::one(&plain).has(shared));
+    let one = |owner| Owners::one(owner).has_in_iptables(shared);
+    assert!(!one(&odd) && one(&plain));
     // As long as one of them lives it may be its.
     let (network, ids) = (&odd.network, [id(&odd)]);
-    assert!(!Owners::all_but(network, &ids).has(shared) && Owners::all(network).has(shared));
+    assert!(!Owners::all_but(network, &ids).has_in_iptables(shared));
+    assert!(Owners::all(network).has_in_iptables(shared));
+    // nftables could tell them apart.
+    assert!(Owners::all_but(network, &ids).has(shared));
 }
 
 #[test]

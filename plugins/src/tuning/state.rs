@@ -1,7 +1,7 @@
 //! What interfaces were like before they were tuned, in files.
 //!
 //! One file per attachment, `<containerID>_<ifname>.json` in `dataDir`, as the reference has it: either implementation
-//! can restore what the other saved. Three keys are added that the reference ignores: the network, by which GC knows
+//! can restore what the other saved. Only a name that no file can have, which the reference refuses, is hashed. Three keys are added that the reference ignores: the network, by which GC knows
 //! what is this network's to remove, and the namespace's cookie and the interface's index, by which a file that a
 //! missed DEL left behind is told from the file of an earlier tuning plugin of the same list. A file without a network
 //! was saved by the reference; nobody can say whose it is, so GC leaves it to DEL.
@@ -21,7 +21,7 @@ use super::attributes::Attributes;
 use super::saved::Saved;
 use crate::attach::chained;
 use crate::attach::container::Container;
-use crate::attach::owner::fnv1a;
+use crate::owner::{fnv1a, saved_file_name};
 
 /// The files of one network in a directory that networks share.
 pub(super) struct Store<'a> {
@@ -149,12 +149,12 @@ impl<'a> Store<'a> {
     }
 
     fn path(&self, id: &AttachmentId) -> PathBuf {
-        self.dir.join(file_name(id))
+        self.dir.join(saved_file_name(id))
     }
 
     /// Every attachment has its own, so a crash leaves at most one, which the next ADD overwrites.
     fn temporary(&self, id: &AttachmentId) -> PathBuf {
-        let attachment = fnv1a(file_name(id).as_bytes());
+        let attachment = fnv1a(saved_file_name(id).as_bytes());
         self.dir
             .join(format!("{}{attachment:016x}", self.temporary_prefix()))
     }
@@ -162,10 +162,6 @@ impl<'a> Store<'a> {
     fn temporary_prefix(&self) -> String {
         format!(".trestle-{:016x}-", fnv1a(self.network.as_str().as_bytes()))
     }
-}
-
-fn file_name(id: &AttachmentId) -> String {
-    format!("{}_{}.json", id.container, id.ifname)
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
@@ -280,6 +276,35 @@ mod tests {
             assert_eq!(store.read(&id("c1")).unwrap(), None, "{text:?}");
         }
         assert_eq!(store.read(&id(&"x".repeat(240))).unwrap(), None);
+    }
+
+    #[test]
+    fn the_longest_container_ids_have_files_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let request = request("net");
+        let store = Store::new(dir.path().into(), &request);
+        let ids = ["x", "y"].map(|last| AttachmentId {
+            container: format!("{}{last}", "c".repeat(239)).try_into().unwrap(),
+            ifname: "fifteen-bytes-x".try_into().unwrap(),
+        });
+        for (id, mtu) in ids.iter().zip([1400, 1300]) {
+            store
+                .write(
+                    id,
+                    &Saved {
+                        mtu,
+                        ..saved("net")
+                    },
+                )
+                .unwrap();
+        }
+        for (id, mtu) in ids.iter().zip([1400, 1300]) {
+            assert_eq!(store.read(id).unwrap().unwrap().mtu, mtu);
+        }
+        store.collect(&ids[..1]).unwrap();
+        assert!(store.read(&ids[0]).unwrap().is_some() && store.read(&ids[1]).unwrap().is_none());
+        store.remove(&ids[0]).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

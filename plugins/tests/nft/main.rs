@@ -8,6 +8,7 @@ mod elements;
 mod forwarding;
 mod iptables;
 mod masquerade;
+mod neighbours;
 mod node;
 mod private;
 mod scene;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         transactions::CASES,
         conntrack::CASES,
         masquerade::CASES,
+        neighbours::CASES,
         iptables::CASES,
         bridge_netfilter::CASES,
         forwarding::CASES,

@@ -24,10 +24,9 @@ use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
 
-use crate::attach::comment;
 use crate::host::HostError;
 use crate::host::nft::Nft;
-use crate::owner::Owner;
+use crate::owner::{Owner, Owners};
 
 /// Who carries the rules out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,7 +83,7 @@ impl Masquerade<'_> {
 /// Something that masquerade keeps for an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Whose it is: `network/containerID/ifname`, hashed from where it gets too long.
+    /// Whose it is, as [`Owner::comment`] or [`Owner::iptables_comment`] spells it.
     pub owner: String,
     /// What it is, in words: `nft element 10.1.0.5 in inet trestle masq/podnet/10.1.0.0-24`.
     pub what: String,
@@ -112,7 +111,6 @@ pub fn ensure(wanted: &Masquerade<'_>, living: &dyn Fn() -> Vec<Member>) -> Resu
 #[must_use = "chains, and elements that a concurrent ADD restored, stay behind without finish()"]
 pub struct Removal {
     owner: Owner,
-    comment: String,
     nft: Nft,
     taken: nftables::Taken,
 }
@@ -129,11 +127,9 @@ pub struct Removal {
 /// What the kernel or the program says.
 pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
     let mut nft = Nft::open()?;
-    let comment = comment::of(owner);
-    let taken = nftables::remove(&mut nft, &owner.network, &|found| found == comment)?;
+    let taken = nftables::remove(&mut nft, &Owners::one(owner))?;
     Ok(Removal {
         owner: owner.clone(),
-        comment,
         nft,
         taken,
     })
@@ -154,8 +150,7 @@ impl Removal {
 
     fn take_out_again(&mut self) -> Result<(), HostError> {
         if self.taken.is_empty() || nftables::is_back(&mut self.nft, &self.taken)? {
-            let network = &self.owner.network;
-            nftables::remove(&mut self.nft, network, &|found| found == self.comment)?;
+            nftables::remove(&mut self.nft, &Owners::one(&self.owner))?;
         }
         Ok(())
     }
@@ -177,11 +172,6 @@ pub fn remove_of_the_reference(owner: &Owner) -> Result<(), HostError> {
     reference::remove(&mut Nft::open()?, owner)
 }
 
-/// How [`Kept::owner`] spells an owner.
-pub fn owner_text(owner: &Owner) -> String {
-    comment::of(owner)
-}
-
 /// What masquerade keeps for the attachments of `network`.
 ///
 /// # Errors
@@ -198,18 +188,13 @@ pub fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
 /// # Errors
 /// What the kernel or the program says.
 pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, HostError> {
-    let valid: Vec<String> = valid
-        .iter()
-        .map(|id| comment::of(&Owner::new(network, id)))
-        .collect();
-    let doomed = |comment: &str| !valid.iter().any(|owner| owner == comment);
     let mut nft = Nft::open()?;
-    let taken = nftables::remove(&mut nft, network, &doomed)?;
+    let taken = nftables::remove(&mut nft, &Owners::all_but(network, valid))?;
     let mut removed: Vec<Kept> = taken
         .iter()
         .map(|(pool, element)| nftables::kept(pool, element))
         .collect();
-    removed.extend(iptables::gc(&mut nft, network, &valid)?);
+    removed.extend(iptables::gc(&mut nft, network, valid)?);
     Ok(removed)
 }
 

@@ -9,10 +9,10 @@ use nix::errno::Errno;
 
 use super::rules::{self, Entry, Pool, TABLE};
 use super::{Kept, Masquerade, Member};
-use crate::attach::{comment, table};
+use crate::attach::table;
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, ruleset};
-use crate::owner::Owner;
+use crate::owner::{Owner, Owners};
 
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 10;
@@ -69,7 +69,7 @@ fn missing_rules(wanted: &Masquerade<'_>) -> HostError {
 fn by_pool(owner: &Owner, addresses: &[IpNet]) -> Wanted {
     let mut wanted = Wanted::new();
     for address in addresses {
-        let element = Element::address(address.addr(), comment::of(owner));
+        let element = Element::address(address.addr(), owner.comment());
         let elements = wanted
             .entry(Pool::of(&owner.network, *address))
             .or_default();
@@ -191,7 +191,7 @@ fn entries(owner: &Owner, addresses: &[IpNet]) -> Vec<Entry> {
     let entry = |address: &IpNet| Entry {
         pool: Pool::of(&owner.network, *address),
         address: address.addr(),
-        comment: comment::of(owner),
+        comment: owner.comment(),
     };
     let mut entries: Vec<Entry> = Vec::new();
     for address in addresses {
@@ -234,16 +234,11 @@ fn pools(nft: &mut Nft, network: &NetworkName) -> Result<Vec<Pool>, HostError> {
 /// Elements that were taken out, each with its pool.
 pub(super) type Taken = Vec<(Pool, Element)>;
 
-/// Takes out the elements of `network` whose comment `condemned` says so of, and the rules of each pool
-/// that has none left. Gives what was taken out.
-pub(super) fn remove(
-    nft: &mut Nft,
-    network: &NetworkName,
-    condemned: &dyn Fn(&str) -> bool,
-) -> Result<Taken, HostError> {
+/// Takes out the elements of `owners`, and the rules of each pool that has none left. Gives what was taken out.
+pub(super) fn remove(nft: &mut Nft, owners: &Owners) -> Result<Taken, HostError> {
     let mut taken = Taken::new();
-    for pool in pools(nft, network)? {
-        let elements = remove_from(nft, &pool, condemned)?;
+    for pool in pools(nft, owners.network())? {
+        let elements = remove_from(nft, &pool, owners)?;
         taken.extend(elements.into_iter().map(|element| (pool.clone(), element)));
     }
     Ok(taken)
@@ -259,17 +254,15 @@ pub(super) fn is_back(nft: &mut Nft, taken: &Taken) -> Result<bool, HostError> {
     Ok(false)
 }
 
-fn remove_from(
-    nft: &mut Nft,
-    pool: &Pool,
-    condemned: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Element>, HostError> {
+fn remove_from(nft: &mut Nft, pool: &Pool, owners: &Owners) -> Result<Vec<Element>, HostError> {
     let (mut removed, mut attempt) = (Vec::new(), 0);
     let was_empty = loop {
         attempt += 1;
         let mut elements = table::elements(nft, &pool.name)?;
         let was_empty = elements.is_empty();
-        elements.retain(|element| condemned(element.comment.as_deref().unwrap_or_default()));
+        elements.retain(|element| {
+            owners.has_among_its_own(element.comment.as_deref().unwrap_or_default())
+        });
         match take_out_all(nft, pool, elements, &mut removed) {
             Ok(()) => break was_empty,
             // Another process took one of them out; look again which are left.
@@ -340,6 +333,8 @@ pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
 pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
     let mut nft = Nft::open()?;
     let mut differences = Vec::new();
+    let own = Owners::one(wanted.owner);
+    let is_own = |present: &Element| own.has(present.comment.as_deref().unwrap_or_default());
     for (pool, elements) in by_pool(wanted.owner, wanted.addresses) {
         let set = TABLE.object(&pool.name);
         if !has_rules(&mut nft, wanted, &pool)? {
@@ -353,7 +348,7 @@ pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
                 .as_address()
                 .map_or_else(String::new, |ip: IpAddr| ip.to_string());
             match nft.element(set, &element)? {
-                Some(present) if present == element => {}
+                Some(present) if is_own(&present) => {}
                 Some(present) => differences.push(format!(
                     "{address} is masqueraded for {} (nft set {set})",
                     present

@@ -41,7 +41,8 @@ use nftables::schema::{
 use nftables::stmt::{Match, NAT, NATFlag, Operator, Return, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use crate::owner::fnv1a;
+use crate::owner::digest::rules_comment;
+use crate::owner::{fnv1a, network};
 
 pub(super) use crate::attach::table::TABLE;
 
@@ -106,13 +107,12 @@ impl Pool {
     /// The comment of the rule that masquerades. It ends in a digest of all rules, by which a later ADD
     /// sees whether they are the ones it wants.
     pub(super) fn seal(&self, network: &NetworkName, non_masquerade: &[IpNet]) -> String {
-        let network: String = network.as_str().chars().take(60).collect();
+        let network = network::text(network, 60);
         let mut text = format!("{RULES_VERSION} {}", self.name);
         for prefix in self.exempt(non_masquerade) {
             text.push_str(&format!(" {prefix}"));
         }
-        let digest = fnv1a(text.as_bytes());
-        format!("containers of network {network}, rules {digest:016x}")
+        rules_comment(&format!("containers of network {network}"), &text)
     }
 
     /// How many rules the chain has.

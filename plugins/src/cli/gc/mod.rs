@@ -22,11 +22,11 @@ use cni_conf::request::{Attachment, AttachmentId, Call, CniArgs, Request};
 
 use super::{CliError, GcArgs, file};
 use crate::attach::masquerade;
-use crate::attach::owner::Owner;
 use crate::attach::{ipam, veth};
 use crate::explain::cache::{self, Cached};
 use crate::explain::list::Network;
 use crate::host::{HostError, NetNs, Rtnl};
+use crate::owner::{Owner, Owners};
 use crate::{firewall, portmap};
 
 /// What is known of one attachment.
@@ -199,7 +199,7 @@ impl Survey {
     fn take_in_rule(&mut self, network: &Network, text: &str, what: String) {
         let is_whose = |id: &AttachmentId| {
             let owner = Owner::new(&network.name, id);
-            owner.path() == text || masquerade::owner_text(&owner) == text
+            owner.path() == text || Owners::one(&owner).has(text)
         };
         let known = self.attachments.iter_mut().find(|(id, _)| is_whose(id));
         if let Some((_, evidence)) = known {

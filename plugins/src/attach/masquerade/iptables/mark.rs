@@ -2,18 +2,18 @@
 
 use cni_conf::names::NetworkName;
 
-use super::{COMMENT_BEGINNING, POSTROUTING, rules_to};
+use super::{POSTROUTING, rules_to};
 use crate::attach::nat_table::{Version, rules_in};
 use crate::host::HostError;
 use crate::host::nft::Nft;
-use crate::owner::fnv1a;
+use crate::owner::network;
 
 /// What the names of the networks' marks begin with.
 const PREFIX: &str = "TRESTLE-NET-";
 
 /// The chain whose rule in POSTROUTING tells that nobody has flushed it.
 pub(super) fn chain_of(network: &NetworkName) -> String {
-    format!("{PREFIX}{:015x}", fnv1a(network.as_str().as_bytes()) >> 4)
+    network::chain(PREFIX, network)
 }
 
 /// Whether the rule is there that leads to the network's mark.
@@ -44,8 +44,10 @@ pub(super) fn creation(network: &NetworkName) -> [String; 2] {
     ]
 }
 
-/// The comment of the rule that leads to a network's mark. It is for people; that of a very long name is cut.
+/// How much of the comment a network's name may be.
+const NETWORK_MAX: usize = 100;
+
+/// The comment of the rule that leads to a network's mark. It is for people.
 fn comment_of(network: &NetworkName) -> String {
-    let name = network.as_str().chars().take(COMMENT_BEGINNING);
-    format!("network {}", name.collect::<String>())
+    format!("network {}", network::text(network, NETWORK_MAX))
 }

@@ -38,18 +38,15 @@ pub(super) use self::remove::{gc, remove, remove_chain};
 
 use self::remove::remove_locked;
 use super::{Kept, Masquerade, Member};
-use crate::attach::nat_table::{Version, printable};
-use crate::attach::{comment, rules_lock};
+use crate::attach::nat_table::Version;
+use crate::attach::rules_lock;
 use crate::host::HostError;
 use crate::host::iptables::{command, words};
 use crate::host::nft::Nft;
-use crate::owner::{Owner, fnv1a};
+use crate::owner::{Owner, Owners};
 
 /// What the names of our chains begin with.
 const PREFIX: &str = "TRESTLE-MASQ-";
-
-/// How many characters of a comment are sure not to be cut.
-const COMMENT_BEGINNING: usize = 100;
 
 /// The chain that leads to them.
 const POSTROUTING: &str = "POSTROUTING";
@@ -227,7 +224,7 @@ fn plan(version: Version, wanted: &Masquerade<'_>) -> Vec<String> {
         keep(prefix.trunc().to_string());
     }
     commands.push(format!("-A {chain} -j MASQUERADE --random-fully"));
-    let comment = printable(&comment::of(wanted.owner));
+    let comment = wanted.owner.iptables_comment();
     for address in mine {
         let address = address.addr();
         let command =
@@ -240,8 +237,7 @@ fn plan(version: Version, wanted: &Masquerade<'_>) -> Vec<String> {
 }
 
 fn chain_of(owner: &Owner) -> String {
-    // 13 and 15 are the 28 characters that a chain's name may have (XT_EXTENSION_MAXNAMELEN).
-    format!("{PREFIX}{:015x}", fnv1a(owner.path().as_bytes()) >> 4)
+    owner.chain(PREFIX)
 }
 
 /// The attachments of `network` that have something, by the comments of their rules.
@@ -283,14 +279,8 @@ impl Jump {
     }
 }
 
-/// What the comments of a network's containers begin with. One that was cut may end within a very long network's name.
-fn beginning_of(network: &NetworkName) -> String {
-    let whole = format!("{network}/");
-    whole.chars().take(COMMENT_BEGINNING).collect()
-}
-
 fn rules_of(nft: &mut Nft, network: &NetworkName) -> Result<Vec<(Version, Jump)>, HostError> {
-    let beginning = beginning_of(network);
+    let all = Owners::all(network);
     let mut found = Vec::new();
     for version in Version::ALL {
         let chains = nft.chains(Some(version.nat()))?;
@@ -302,7 +292,7 @@ fn rules_of(nft: &mut Nft, network: &NetworkName) -> Result<Vec<(Version, Jump)>
         let jumps = rules.iter().flatten().filter_map(|rule| Jump::parse(rule));
         found.extend(
             jumps
-                .filter(|jump| jump.comment.starts_with(&beginning))
+                .filter(|jump| all.has_in_iptables(&jump.comment))
                 .map(|jump| (version, jump)),
         );
     }

@@ -1,14 +1,17 @@
 //! Taking out what belongs to owners, and the network's mark along with the last of them.
 
-use cni_conf::names::NetworkName;
+use std::collections::BTreeSet;
 
-use super::{Jump, POSTROUTING, beginning_of, chain_of, mark, rules_of, rules_to, until_uncrossed};
+use cni_conf::names::NetworkName;
+use cni_conf::request::AttachmentId;
+
+use super::{Jump, POSTROUTING, chain_of, mark, rules_of, rules_to, until_uncrossed};
 use crate::attach::masquerade::Kept;
-use crate::attach::nat_table::{Version, declares, printable, rules_in};
+use crate::attach::nat_table::{Version, declares, rules_in};
 use crate::attach::rules_lock;
 use crate::host::HostError;
 use crate::host::nft::Nft;
-use crate::owner::Owner;
+use crate::owner::{Owner, Owners};
 
 /// Takes out what `owner` has in either nat table. Starts no process when it is clear that there is nothing.
 pub(in super::super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
@@ -68,10 +71,10 @@ fn try_to_remove_chain(
     };
     let mut commands = deletion(&present, chain, there);
     if let (Some(network), true) = (mark, marked && !commands.is_empty()) {
-        let beginning = beginning_of(network);
+        let all = Owners::all(network);
         let jumps = present.iter().filter_map(|rule| Jump::parse(rule));
         let mut others = jumps.filter(|jump| jump.chain != chain);
-        if !others.any(|jump| jump.comment.starts_with(&beginning)) {
+        if !others.any(|jump| all.has_in_iptables(&jump.comment)) {
             commands.extend(deletion(&present, &mark::chain_of(network), true));
         }
     }
@@ -93,17 +96,20 @@ fn deletion(postrouting: &[String], chain: &str, there: bool) -> Vec<String> {
     commands
 }
 
-/// Takes out the chains of `network` whose owner's comment is none of `valid`.
+/// Takes out the chains of `network` that are none of `valid`. The chain tells its owner; the comment tells the network.
 pub(in super::super) fn gc(
     nft: &mut Nft,
     network: &NetworkName,
-    valid: &[String],
+    valid: &[AttachmentId],
 ) -> Result<Vec<Kept>, HostError> {
-    let valid: Vec<String> = valid.iter().map(|comment| printable(comment)).collect();
+    let valid: BTreeSet<String> = valid
+        .iter()
+        .map(|id| chain_of(&Owner::new(network, id)))
+        .collect();
     let mut removed = Vec::new();
     let _lock = rules_lock::take()?;
     for (version, rule) in rules_of(nft, network)? {
-        if !valid.contains(&rule.comment) {
+        if !valid.contains(&rule.chain) {
             remove_chain(nft, version, &rule.chain, Some(network))?;
             removed.push(rule.kept(version));
         }
