@@ -4,10 +4,10 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test e2e reference demo faults fuzz bench tools runtimes packages clean
+.PHONY: help build check test e2e reference demo faults fuzz bench dist deb dist-test coverage mutants tools runtimes packages clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## the static release binary
 	cargo build --release --package plugins --bin trestle
@@ -41,11 +41,32 @@ demo: packages tools build ## two containers on a bridge, step by step
 bench: packages tools build ## measure trestle, the Go plugins and the kernel's floor; BENCH=--publish refreshes docs/bench.svg
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no cargo bench --package conformance --bench cni -- $(BENCH)
 
+dist: dist-packages ## the files of a release for x86_64 and aarch64, under target/dist; ARCHS="x86_64" for one
+	dist/obtain.sh
+	dist/release.sh
+
+deb: dist ## the Debian package of that release
+	dist/deb.sh
+
+dist-test: deb ## the release is reproducible, its units run, its package installs, upgrades and purges
+	dist/test-aarch64.sh
+	dist/test-package.sh
+	dist/reproducible.sh
+
+coverage: packages tools ## which lines the tests reach; needs cargo-llvm-cov
+	conformance/tools/coverage.sh
+
+mutants: ## which small changes of cni-conf, ipam and the pure parts of plugins no test notices; needs cargo-mutants
+	conformance/tools/mutants.sh
+
 tools: ## fetch cnitool and the reference plugins (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
 
 runtimes: ## fetch containerd, podman and firewalld (unpacked under target, not installed)
 	-@conformance/e2e/obtain.sh
+
+dist-packages:
+	@conformance/tools/install-packages.sh dist
 
 packages: ## install the Debian packages that tests need, if any is missing
 	@conformance/tools/install-packages.sh

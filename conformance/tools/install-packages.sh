@@ -1,5 +1,6 @@
 #!/bin/sh
-# install-packages.sh - install what building and testing runs, and only what is missing of it.
+# install-packages.sh [dist] - install what building and testing runs, and only what is missing of it; with "dist", what
+# making a release runs, too.
 set -eu
 
 # Each line: a file or command that must be there, and the Debian package that brings it.
@@ -22,6 +23,16 @@ mount mount
 /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 '
+
+for_dist='
+aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+/usr/aarch64-linux-gnu/include/stdio.h libc6-dev-arm64-cross
+qemu-aarch64-static qemu-user-static
+dh debhelper
+lintian lintian
+git git
+'
+[ "${1:-}" != dist ] || needed=$needed$for_dist
 
 PATH=$PATH:/usr/sbin:/sbin
 

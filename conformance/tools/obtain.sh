@@ -52,6 +52,9 @@ configured_mirrors() {
         grep -E '/debian$|/archive/debian/|debian\.list$' | grep -v security | awk '!seen[$0]++' || true
 }
 
+# Architectures that apt knows, as apt.conf spells them; empty for the machine's own. For a script that reads this one.
+architectures=
+
 # apt SUITE COMMAND…: apt-get with a state of its own for that suite.
 apt() {
     local suite=$1; shift
@@ -69,6 +72,7 @@ apt_state() {
 #clear APT::Update::Post-Invoke-Success;
 #clear DPkg::Post-Invoke;
 #clear Acquire::IndexTargets::deb::DEP-11;
+${architectures:+APT::Architectures { $architectures \};}
 Dir::Etc::sourcelist "$dir/sources.list";
 Dir::Etc::sourceparts "$dir/parts";
 Dir::State::lists "$dir/lists";

@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# release.sh [OUT] - make the files of a release in OUT (target/dist unless given), for each architecture of $ARCHS (x86_64 and
+# aarch64 unless set):
+#
+#   trestle-linux-ARCH-vX.Y.Z.tgz           the plugins as the reference's archives have them: flat, root:root, one binary
+#                                           under every plugin's name (hard links), licences
+#   trestle-linux-ARCH-vX.Y.Z.cdx.json      what is inside (CycloneDX)
+#   trestle-vX.Y.Z-doc.tgz                  man pages, completions, the files of dist/
+#   sha256sums, sha512sums                  of all those
+#
+# The same commit and the same compiler give the same bytes, wherever the checkout lies: paths are mapped away, times are that of the
+# commit ($SOURCE_DATE_EPOCH, if it is set).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+top=$PWD
+out=${1:-$top/target/dist}
+archs=${ARCHS:-x86_64 aarch64}
+tools=$(realpath -m "${TRESTLE_TOOLS:-target/conformance-tools}")
+host=$(rustc -vV | sed -n 's/^host: //p')
+version=$(cargo metadata --format-version 1 --no-deps --offline | jq -r '.packages[] | select(.name == "plugins").version')
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH CARGO_TERM_COLOR=never
+# Directories and files of the archives are for everybody to read, whatever this shell's umask is.
+umask 022
+
+say() { echo "release: $*" >&2; }
+
+# build ARCH: the static binary; sets $binary.
+binary=
+build() {
+    local tuple=$1-unknown-linux-gnu environment=()
+    if [ "$tuple" != "$host" ]; then
+        environment+=("CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$tuple")_LINKER=$1-linux-gnu-gcc")
+        # Where rustup has no libraries for it, Debian's compiler has.
+        [ -e "$(rustc --print sysroot)/lib/rustlib/$tuple/lib" ] || environment+=("RUSTC=$tools/cross/rustc")
+    fi
+    # Flags of the environment replace those of .cargo/config.toml, hence the static one again.
+    environment+=("RUSTFLAGS=-C target-feature=+crt-static --remap-path-prefix=$top=/trestle \
+--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo")
+    say "building for $1"
+    env "${environment[@]}" cargo build --release --locked --package plugins --bin trestle --target "$tuple" \
+        --target-dir "$top/target/release-build" >&2
+    binary=$top/target/release-build/$tuple/release/trestle
+}
+
+# archive FILE DIRECTORY: a tar archive that depends on nothing but names and contents.
+archive() {
+    tar --sort=name --owner=root:0 --group=root:0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --format=gnu \
+        -C "$2" -cf - . | gzip -9n >"$1"
+}
+
+# The names that the binary serves, by the table that it was built from.
+plugin_names() {
+    "$top/target/release-build/$host/release/trestle" version | sed -n 's/^plugins: //p' | tr -d ','
+}
+
+# Licences of what is compiled in: name, version, licence, and the text that its authors ship.
+licences() {
+    local tuple=$1-unknown-linux-gnu name version root file
+    echo "trestle is made with the following crates. Each is followed by the texts that it ships."
+    cargo tree --offline --package plugins --edges normal --target "$tuple" --prefix none --format '{p}' |
+        awk '!/\(\// { print $1, substr($2, 2) }' | sort -u | while read -r name version; do
+        root=$(jq -r --arg n "$name" --arg v "$version" \
+            '.packages[] | select(.name == $n and .version == $v) | .manifest_path | rtrimstr("/Cargo.toml")' "$metadata")
+        printf '\n=== %s %s (%s)\n' "$name" "$version" \
+            "$(jq -r --arg n "$name" --arg v "$version" '.packages[] | select(.name == $n and .version == $v).license' "$metadata")"
+        for file in "$root"/LICEN[SC]E* "$root"/COPYING*; do
+            [ ! -f "$file" ] || { printf '\n--- %s\n' "${file##*/}"; cat "$file"; }
+        done
+    done
+}
+
+# sbom ARCH FILE: CycloneDX, without a path of this machine.
+sbom() {
+    "$tools/cross/cargo-cyclonedx" cyclonedx --manifest-path plugins/Cargo.toml --format json --spec-version 1.5 \
+        --no-build-deps --target "$1-unknown-linux-gnu" --override-filename sbom-of-release -qq
+    # It leaves such a file beside every manifest of the workspace; the crate is called otherwise than the program.
+    jq --sort-keys 'del(.serialNumber) | .metadata.component.name = "trestle"' plugins/sbom-of-release.json | sed "s,$top,/trestle,g" >"$2"
+    rm -f ./*/sbom-of-release.json
+}
+
+stage=$(mktemp -d)
+metadata=$stage/metadata.json
+trap 'rm -rf "$stage"' EXIT
+rm -rf "$out"
+mkdir -p "$out"
+cargo fetch --locked --quiet
+cargo metadata --format-version 1 --offline --locked >"$metadata"
+build "${host%%-*}"
+for arch in $archs; do
+    build "$arch"
+    root=$stage/$arch
+    mkdir "$root"
+    install -m 0755 "$binary" "$root/trestle"
+    for name in $(plugin_names); do ln "$root/trestle" "$root/$name"; done
+    install -m 0644 LICENSE "$root/LICENSE"
+    licences "$arch" >"$root/LICENSES-of-crates.txt"
+    archive "$out/trestle-linux-$arch-v$version.tgz" "$root"
+    sbom "$arch" "$out/trestle-linux-$arch-v$version.cdx.json"
+done
+(cd "$out" && sha256sum -- trestle-* >sha256sums && sha512sum -- trestle-* >sha512sums)
+say "made in $out:"
+ls -l "$out" >&2
