@@ -9,6 +9,7 @@ mod failure;
 mod fault_walk;
 mod faults;
 mod garbage_collection;
+mod gateways;
 mod host_local;
 mod host_local_state;
 mod input;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         input::cases(),
         loopback::cases(),
         lifecycle::cases(),
+        gateways::cases(),
         locks::cases(),
         failure::cases(),
         faults::cases(),

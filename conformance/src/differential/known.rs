@@ -11,7 +11,9 @@ pub const KNOWN: &[Difference] = &[
     Difference {
         name: "alias-on-the-host-end",
         covers: |maker, fact| {
-            maker == Maker::Ours && fact.what.contains("link <veth> ifalias=trestle:")
+            maker == Maker::Ours
+                && (fact.what.contains("link <veth> ifalias=trestle:")
+                    || fact.what.ends_with(" ifalias=trestle: bridge"))
         },
     },
     Difference {

@@ -208,12 +208,13 @@ impl Layer3 {
         of_subnets.chain(others).collect()
     }
 
-    /// The routes that stand in for those that the kernel would make of the addresses: the gateway itself is on the
-    /// link, its subnet behind it.
+    /// Routes that make no use of another one. Where the gateway is the only neighbour they stand in for those that the
+    /// kernel would make of the addresses: the gateway itself is on the link, its subnet behind it. Otherwise a gateway
+    /// outside its subnet is on the link all the same.
     pub fn routes_of_subnets(&self) -> Vec<NewRoute> {
         let mut routes: Vec<NewRoute> = Vec::new();
-        let gateways = self.ips.iter().filter(|_| self.through_gateway);
-        for (ip, gateway) in gateways.filter_map(|ip| Some((ip, ip.gateway?))) {
+        let gateways = self.ips.iter().filter_map(|ip| Some((ip, ip.gateway?)));
+        for (ip, gateway) in gateways.filter(|(ip, _)| self.through_gateway || self.is_apart(ip)) {
             let on_link = NewRoute {
                 src: Some(ip.address.addr()),
                 ..NewRoute::to(IpNet::from(gateway))
@@ -223,7 +224,8 @@ impl Layer3 {
                 ..on_link
             };
             let subnet = ip.address.trunc();
-            let behind = (subnet.prefix_len() < subnet.max_prefix_len()).then_some(NewRoute {
+            let has_others = self.through_gateway && subnet.prefix_len() < subnet.max_prefix_len();
+            let behind = has_others.then_some(NewRoute {
                 dst: subnet,
                 ..behind
             });
@@ -235,6 +237,17 @@ impl Layer3 {
             }
         }
         routes
+    }
+
+    /// True if no subnet of the interface has the gateway of this address in it.
+    fn is_apart(&self, ip: &IpConfig) -> bool {
+        let link_local = |gateway: IpAddr| match gateway {
+            IpAddr::V6(gateway) => gateway.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        };
+        ip.gateway.is_some_and(|gateway| {
+            !link_local(gateway) && !self.ips.iter().any(|ip| ip.address.contains(&gateway))
+        })
     }
 
     /// A route that is asked for twice is one route.
@@ -372,6 +385,7 @@ mod tests {
             ]
         );
         layer3.through_gateway = false;
-        assert!(layer3.routes_of_subnets().is_empty());
+        let routes: Vec<_> = layer3.routes_of_subnets().iter().map(text).collect();
+        assert_eq!(routes, ["169.254.1.1/32 on link"]);
     }
 }

@@ -40,6 +40,12 @@ pub fn of(ip: &IpConfig) -> Result<IpAddr, Error> {
     Ok(gateway)
 }
 
+/// True if the gateway lies outside the subnet of the address that it serves.
+pub fn is_outside(ip: &IpConfig) -> bool {
+    ip.gateway
+        .is_some_and(|gateway| !ip.address.contains(&gateway))
+}
+
 /// The first address behind the subnet's own.
 pub fn first_address(subnet: &IpNet) -> IpAddr {
     match subnet.network() {

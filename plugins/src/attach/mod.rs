@@ -11,6 +11,7 @@ pub mod errors;
 pub mod forward;
 pub mod forwarding;
 pub mod gateway;
+pub mod host_route;
 pub mod interface;
 pub mod ipam;
 pub mod ipv6;

@@ -2,11 +2,12 @@
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
+use nix::errno::Errno;
 
 use super::container::Container;
 use super::{ipv6, mac};
-use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange, NewVeth, VethEnd, VethPair};
+use crate::host::{HostError, Rtnl};
 use crate::owner::Owner;
 
 /// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
@@ -15,6 +16,9 @@ pub(super) const NAMES: u32 = 3;
 
 /// The kind of link that the kernel calls it.
 pub(super) const KIND: &str = "veth";
+
+/// How many ports the kernel lets a bridge have: `BR_MAX_PORTS` of net/bridge/br_private.h, without the number 0.
+const PORTS_MAX: usize = 1023;
 
 /// A pair to create.
 pub struct Pair<'a> {
@@ -79,6 +83,9 @@ fn create_as(
         Ok(created) => return Ok(Some(created)),
         Err(error) => error,
     };
+    if let (Some(Errno::EXFULL), Some(bridge)) = (error.errno(), pair.master) {
+        return Err(explain_full(host, bridge, error));
+    }
     if !error.is_exists() {
         return Err(error.into());
     }
@@ -96,6 +103,24 @@ fn create_as(
         }
         Some(_) => Ok(None),
     }
+}
+
+/// The error of a port that a bridge has no room for. Only the kernel counts ports; a listing in each ADD would cost more
+/// than an address that is given back.
+fn explain_full(host: &Rtnl, bridge: u32, error: HostError) -> Error {
+    let (Ok(Some(bridge)), Ok(ports)) = (host.link_by_index(bridge), host.bridge_ports(bridge))
+    else {
+        return error.into();
+    };
+    let (name, ports) = (bridge.name, ports.len());
+    Error::new(
+        Code::Kernel,
+        format!("the bridge {name} is full: it has {ports} ports, and the kernel allows {PORTS_MAX}"),
+    )
+    .with_details(format!(
+        "divide the containers among networks with a \"bridge\" each, or use the plugin ptp, which needs none; `ip link \
+         show master {name}` lists the ports"
+    ))
 }
 
 /// What gives the host's end the alias that tells whose it is, while it is still down; the kernel takes none when a link

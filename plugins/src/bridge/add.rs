@@ -6,15 +6,15 @@ use cni_conf::request::{Attachment, Request};
 use cni_conf::result::{CniResult, Interface};
 
 use super::conf::Settings;
-use super::link;
 use super::plan::{self, Plan};
+use super::{gateway, link};
 use crate::attach::container::Container;
 use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::attach::{mac, masq};
+use crate::attach::{host_route, mac, masq};
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange, PortChange, VethPair};
 
@@ -52,13 +52,14 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             // As in DEL, rules go when nothing of the container stands any more that another ADD would restore them for.
             undo.push(|| masq::remove(&add.owner));
         }
-        let connected = add.connect(bridge, &plan, undo)?;
+        let connected = add.connect(request, bridge, &plan, undo)?;
         add.settings
             .netfilter
             .ensure(&add.host, &connected.bridge)?;
         if let Some(masquerade) = &add.settings.masquerade {
             masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
         }
+        add.route_to(&plan, &connected, undo)?;
         add.bring_up(&plan, &connected)?;
         if add.settings.gateway {
             let behind = Behind::Link(add.settings.bridge.as_str());
@@ -89,6 +90,7 @@ impl Add {
     /// Makes the bridge a gateway and plugs the pair in.
     fn connect<'a>(
         &'a self,
+        request: &Request,
         mut bridge: Link,
         plan: &Plan,
         undo: &mut Undo<'a>,
@@ -100,7 +102,7 @@ impl Add {
         undo.push(|| veth::delete_anew(&self.owner));
         let mut attempt = 1;
         loop {
-            match self.plug_in(&bridge, plan, mac) {
+            match self.plug_in(request, &bridge, plan, mac) {
                 Ok((vlan_gateway, pair)) => {
                     return Ok(Connected {
                         bridge,
@@ -123,12 +125,14 @@ impl Add {
 
     fn plug_in(
         &self,
+        request: &Request,
         bridge: &Link,
         plan: &Plan,
         mac: MacAddr,
     ) -> Result<(Option<Link>, VethPair), Error> {
+        let (host, settings) = (&self.host, &self.settings);
         let vlan_gateway =
-            link::ensure_gateway(&self.host, &self.settings, bridge, &plan.gateways)?;
+            gateway::ensure_gateway(host, settings, request, bridge, &plan.gateways)?;
         let pair = veth::create(
             &self.host,
             &Pair {
@@ -140,6 +144,22 @@ impl Add {
             },
         )?;
         Ok((vlan_gateway, pair))
+    }
+
+    /// The host's routes to addresses that are in no subnet of the bridge.
+    fn route_to<'a>(
+        &'a self,
+        plan: &Plan,
+        connected: &Connected,
+        undo: &mut Undo<'a>,
+    ) -> Result<(), Error> {
+        let gateway = connected.vlan_gateway.as_ref().unwrap_or(&connected.bridge);
+        let link = gateway.index;
+        for address in plan.outside.iter().copied() {
+            host_route::ensure(&self.host, link, address)?;
+            undo.push(move || Ok(host_route::remove(&self.host, link, address).map(drop)?));
+        }
+        Ok(())
     }
 
     /// The port's settings, both ends up, addresses and routes. When this returns, the bridge forwards.

@@ -73,7 +73,7 @@ fn gateway_addresses(
         .collect();
     for ip in &expected.ips {
         if let Some(gateway) = ip.gateway
-            && !super::link::is_gateway_address(gateway, &has)
+            && !super::gateway::is_gateway_address(gateway, &has)
         {
             return Err(failed(format!(
                 "{} does not have the gateway address {gateway}",

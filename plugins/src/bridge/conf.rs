@@ -182,6 +182,18 @@ pub(super) fn bridge_of(request: &Request) -> Option<IfName> {
     bridge_name(&wire.bridge).ok()
 }
 
+/// The interface that has the gateways' addresses, of a configuration that need not be valid otherwise; none if the bridge
+/// is no gateway.
+pub(super) fn gateway_of(request: &Request) -> Option<String> {
+    let wire: Wire = json::from_value(&request.conf).ok()?;
+    let bridge = bridge_name(&wire.bridge).ok()?;
+    match wire.vlan {
+        _ if !wire.is_gateway && !wire.is_default_gateway => None,
+        0 => Some(bridge.to_string()),
+        vid => Some(format!("{bridge}.{vid}")),
+    }
+}
+
 fn bridge_name(name: &str) -> Result<IfName, Error> {
     let name = if name.is_empty() {
         DEFAULT_BRIDGE

@@ -1,25 +1,22 @@
-//! The bridge itself, and the addresses that make it a gateway. Both are shared by all containers of the network, and
-//! perhaps by several networks: they are made sure of, and never undone by one container.
+//! The bridge itself and its ports. It is shared by all containers of the network, and perhaps by several networks: it is
+//! made sure of, and never undone by one container.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
-use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::conf::{Settings, Vlans};
-use super::plan;
-use crate::attach::{forward, ipv6, mac};
-use crate::host::rtnl::{
-    AddressOptions, BridgeChange, BridgeVlan, Change, Link, LinkChange, NewBridge, NewVeth,
-    VethEnd, VlanOwner,
-};
-use crate::host::{HostError, NetNs, Rtnl};
+use crate::attach::{ipv6, mac};
+use crate::host::rtnl::{BridgeChange, BridgeVlan, Change, Link, LinkChange, NewBridge, VlanOwner};
+use crate::host::{HostError, Rtnl, sysfs};
 
 /// The kind of link that the kernel calls it.
 pub(super) const KIND: &str = "bridge";
+
+/// What a bridge that was made here is labelled with: its address was given to it, and need not be asked for.
+const ALIAS: &str = "trestle: bridge";
 
 /// How long a new port may take until it forwards. Without spanning tree this is a matter of microseconds after
 /// both ends are up; with it, of twice the forward delay (30 s by default).
@@ -30,9 +27,9 @@ pub(super) const FORWARDING_BOUND: Duration = Duration::from_secs(45);
 /// Two processes may do this at once: whoever loses the race to create it goes on with the other's bridge.
 pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     let name = settings.bridge.as_str();
-    let mut bridge = match host.link_by_name(name)? {
-        Some(link) => link,
-        None => create(host, settings)?,
+    let (mut bridge, is_new) = match host.link_by_name(name)? {
+        Some(link) => (link, false),
+        None => (create(host, settings)?, true),
     };
     if bridge.kind.as_deref() != Some(KIND) {
         let kind = bridge.kind.as_deref().unwrap_or("hardware");
@@ -64,6 +61,9 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
             ipv6::judge_advertisements(&bridge, false)?;
         }
     }
+    if settings.gateway && !is_new && bridge.alias.as_deref() != Some(ALIAS) {
+        pin_mac(host, &mut bridge)?;
+    }
     let promisc = settings.promisc && !bridge.promisc;
     if bridge.up && !promisc {
         return Ok(bridge);
@@ -77,6 +77,7 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
         promisc: promisc.then_some(true),
         // One that is given at creation is lost when the first port joins (net/bridge/br_if.c, br_mtu_auto_adjust).
         mtu: if bridge.up { None } else { settings.mtu },
+        alias: is_new.then_some(ALIAS),
         ..LinkChange::default()
     };
     host.set_link(bridge.index, &change)?;
@@ -85,6 +86,26 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
         promisc: promisc || bridge.promisc,
         ..bridge
     })
+}
+
+/// Fixes the address of a gateway that somebody else made. Otherwise it changes as containers come and go, and those that
+/// stay send to the one before.
+///
+/// One without ports gets another address: nobody has learned the one that it has, and the kernel takes an address that
+/// is set once more for no news, so that the bridge would be left without its identifier, and with that without a carrier
+/// (`br_set_mac_address` in net/bridge/br_device.c).
+fn pin_mac(host: &Rtnl, bridge: &mut Link) -> Result<(), Error> {
+    if sysfs::has_own_mac(&bridge.name) != Some(false) {
+        return Ok(());
+    }
+    if host.bridge_ports(bridge.index)?.is_empty() {
+        bridge.mac = Some(mac::random()?.bytes());
+    }
+    let change = LinkChange {
+        mac: bridge.mac,
+        ..LinkChange::default()
+    };
+    Ok(host.set_link(bridge.index, &change)?)
 }
 
 fn create(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
@@ -101,166 +122,6 @@ fn create(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
         Err(error) if error.is_exists() => host.link_by_name(name)?.ok_or_else(|| error.into()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Gives the gateway's interface its addresses and makes the host forward. Returns the interface if it is another one
-/// than the bridge.
-pub(super) fn ensure_gateway(
-    host: &Rtnl,
-    settings: &Settings,
-    bridge: &Link,
-    gateways: &[IpNet],
-) -> Result<Option<Link>, Error> {
-    if gateways.is_empty() {
-        if settings.gateway {
-            ipv6::judge_advertisements(bridge, false)?;
-        }
-        return Ok(None);
-    }
-    let vlan = settings
-        .vlans
-        .access
-        .map(|vid| ensure_vlan_gateway(host, settings, bridge, vid))
-        .transpose()?;
-    ensure_addresses(host, settings, vlan.as_ref().unwrap_or(bridge), gateways)?;
-    if gateways.iter().any(|gateway| gateway.addr().is_ipv4()) {
-        forward::ensure_ipv4()?;
-    }
-    let has_ipv6 = gateways.iter().any(|gateway| gateway.addr().is_ipv6());
-    if has_ipv6 {
-        forward::ensure_ipv6(host)?;
-    }
-    for link in [Some(bridge), vlan.as_ref()].into_iter().flatten() {
-        ipv6::judge_advertisements(link, has_ipv6)?;
-    }
-    Ok(vlan)
-}
-
-fn ensure_addresses(
-    host: &Rtnl,
-    settings: &Settings,
-    link: &Link,
-    gateways: &[IpNet],
-) -> Result<(), Error> {
-    let has: Vec<IpNet> = host
-        .addresses(link.index)?
-        .into_iter()
-        .map(|address| address.net)
-        .collect();
-    let plan = plan::plan_addresses(&has, gateways);
-    if let Some((old, new)) = plan.conflicts.first() {
-        if !settings.force_address {
-            return Err(conflict(host, link, old, new)?);
-        }
-        for (old, _) in &plan.conflicts {
-            host.delete_address(link.index, *old)?;
-        }
-    }
-    let options = AddressOptions {
-        nodad: !settings.dad,
-        ..AddressOptions::default()
-    };
-    for address in plan.add {
-        if address.addr().is_ipv6() {
-            ipv6::enable(&link.name)?;
-        }
-        match host.add_address(link.index, address, options) {
-            // Another ADD was quicker.
-            Err(error) if error.is_exists() => {}
-            outcome => outcome?,
-        }
-    }
-    Ok(())
-}
-
-fn conflict(host: &Rtnl, link: &Link, old: &IpNet, new: &IpNet) -> Result<Error, Error> {
-    let (name, ports) = (&link.name, host.bridge_ports(link.index)?.len());
-    let ports = match ports {
-        1 => "1 port".to_owned(),
-        ports => format!("{ports} ports"),
-    };
-    Ok(Error::new(
-        Code::Conflict,
-        format!("{name} already has the address {old}, but this network needs {new} there; the bridge has {ports}"),
-    )
-    .with_details(format!(
-        "another network uses this bridge, or the subnet was changed: give this network a \"bridge\" of its own, or \
-         remove the old address with `ip address delete {old} dev {name}`, or let ADD replace it with \
-         \"forceAddress\": true"
-    )))
-}
-
-/// The gateway of a VLAN: `BRIDGE.VID`, one end of a veth pair whose other end is a port in that VLAN.
-fn ensure_vlan_gateway(
-    host: &Rtnl,
-    settings: &Settings,
-    bridge: &Link,
-    vid: u16,
-) -> Result<Link, Error> {
-    let name = format!("{}.{vid}", bridge.name);
-    let mut gateway = match host.link_by_name(&name)? {
-        Some(link) => link,
-        None => create_vlan_gateway(host, settings, bridge, &name)?,
-    };
-    // It comes up last. So one that is down is new, or was left so by an ADD that was killed, or is another ADD's just now.
-    if !gateway.up
-        && let Some(mut port) = host.link_by_name(&port_of_vlan_gateway(&name))?
-    {
-        let vlans = Vlans {
-            access: Some(vid),
-            trunk: Vec::new(),
-            ..settings.vlans
-        };
-        set_vlans(host, port.index, &vlans)?;
-        for link in [&mut port, &mut gateway] {
-            ipv6::ignore_advertisements(link)?;
-            host.set_link(link.index, &LinkChange::up())?;
-        }
-    }
-    Ok(gateway)
-}
-
-fn create_vlan_gateway(
-    host: &Rtnl,
-    settings: &Settings,
-    bridge: &Link,
-    name: &str,
-) -> Result<Link, Error> {
-    let here = NetNs::current()?;
-    let new = NewVeth {
-        host: VethEnd {
-            name: &port_of_vlan_gateway(name),
-            mac: Some(mac::random()?.bytes()),
-            mtu: settings.mtu,
-        },
-        alias: Some("trestle: VLAN gateway port"),
-        master: Some(bridge.index),
-        up: false,
-        peer: VethEnd {
-            name,
-            mac: Some(mac::random()?.bytes()),
-            mtu: settings.mtu,
-        },
-        peer_netns: &here,
-    };
-    match host.create_veth(&new) {
-        Ok(_) => {}
-        // Another ADD was quicker.
-        Err(error) if error.is_exists() => {}
-        Err(error) => return Err(error.into()),
-    }
-    host.link_by_name(name)?.ok_or_else(|| {
-        Error::new(
-            Code::Conflict,
-            format!("{name} vanished while it was being made"),
-        )
-    })
-}
-
-/// A name for the bridge's port, derived from that of the gateway.
-fn port_of_vlan_gateway(gateway: &str) -> String {
-    let hash = crate::attach::owner::fnv1a(gateway.as_bytes());
-    format!("veth{:08x}", hash & 0xffff_ffff)
 }
 
 /// Makes a port's settings and brings it up. It needs no link-local address of its own: everything it receives is the
@@ -329,9 +190,4 @@ pub(super) fn mac_text(link: &Link) -> String {
     link.mac
         .map(|mac| MacAddr::new(mac).to_string())
         .unwrap_or_default()
-}
-
-/// True if the address is one that a gateway has, whatever the prefix length.
-pub(super) fn is_gateway_address(address: IpAddr, gateways: &[IpNet]) -> bool {
-    gateways.iter().any(|gateway| gateway.addr() == address)
 }

@@ -7,7 +7,9 @@
 mod add;
 mod check;
 mod conf;
+mod gateway;
 mod link;
+mod outside;
 mod plan;
 mod service;
 
@@ -33,7 +35,8 @@ impl Plugin for Bridge {
     }
 
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
-        detach::del(request, attachment)
+        let routes = outside::del(request, attachment);
+        both(routes, detach::del(request, attachment))
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
@@ -42,7 +45,8 @@ impl Plugin for Bridge {
 
     fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
         let bridge = conf::bridge_of(request);
-        detach::gc(request, valid, bridge.as_ref().map(IfName::as_str))
+        let pairs = detach::gc(request, valid, bridge.as_ref().map(IfName::as_str));
+        both(pairs, outside::gc(request))
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
@@ -50,4 +54,8 @@ impl Plugin for Bridge {
         service::status(request, &settings)?;
         ipam::forward(request, &settings.ipam, Call::Status)
     }
+}
+
+fn both(one: Result<(), Error>, other: Result<(), Error>) -> Result<(), Error> {
+    Error::join([one, other].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
 }

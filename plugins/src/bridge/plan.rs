@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) layer3: Layer3,
     /// Addresses that the bridge must have, each once.
     pub(super) gateways: Vec<IpNet>,
+    /// Addresses of the container that no subnet of the bridge has in it: the host has a route to each.
+    pub(super) outside: Vec<IpAddr>,
     /// The neighbours are to be told at once where the container's IPv4 addresses are.
     pub(super) announce: bool,
 }
@@ -34,7 +36,7 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         through_gateway: false,
         ..Layer3::default()
     };
-    let mut gateways = Vec::new();
+    let (mut gateways, mut outside) = (Vec::new(), Vec::new());
     for ip in &mut layer3.ips {
         ip.interface = Some(CONTAINER_INTERFACE);
         if !settings.gateway {
@@ -42,8 +44,12 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         }
         let gateway = gateway::of(ip)?;
         ip.gateway = Some(gateway);
-        let on_bridge =
-            IpNet::new(gateway, ip.address.prefix_len()).unwrap_or_else(|_| IpNet::from(gateway));
+        let on_bridge = if gateway::is_outside(ip) {
+            outside.push(ip.address.addr());
+            IpNet::from(gateway)
+        } else {
+            IpNet::new(gateway, ip.address.prefix_len()).unwrap_or_else(|_| IpNet::from(gateway))
+        };
         if !gateways.contains(&on_bridge) {
             gateways.push(on_bridge);
         }
@@ -58,6 +64,7 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
     Ok(Plan {
         layer3,
         gateways,
+        outside,
         announce,
     })
 }
@@ -172,6 +179,34 @@ mod tests {
         assert_eq!(plan.layer3.ips[0].gateway, None);
         assert_eq!(plan.layer3.ips[0].interface, Some(2));
         assert_eq!(plan.layer3.routes, leased.routes);
+    }
+
+    #[test]
+    fn a_gateway_outside_the_subnet_is_by_itself_on_the_bridge() {
+        let leased = leased(
+            &[
+                ("203.0.113.7/32", Some("169.254.1.1")),
+                ("10.1.5.7/24", Some("10.1.0.1")),
+                ("10.2.0.7/24", None),
+                ("2001:db8::7/128", Some("fe80::1")),
+            ],
+            &[],
+        );
+        let plan = plan(&settings(json!({"isGateway": true})), &leased).unwrap();
+        let nets = |texts: &[&str]| -> Vec<IpNet> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        assert_eq!(
+            plan.gateways,
+            nets(&[
+                "169.254.1.1/32",
+                "10.1.0.1/32",
+                "10.2.0.1/24",
+                "fe80::1/128"
+            ])
+        );
+        let outside: Vec<_> = plan.outside.iter().map(IpAddr::to_string).collect();
+        assert_eq!(outside, ["203.0.113.7", "10.1.5.7", "2001:db8::7"]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod procfs;
 pub mod program;
 pub mod rtnl;
 pub mod sysctl;
+pub mod sysfs;
 
 pub use error::HostError;
 pub use netns::NetNs;

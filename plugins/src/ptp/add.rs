@@ -1,10 +1,9 @@
 //! ADD.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use cni_conf::addr::MacAddr;
-use cni_conf::error::{Code, Error};
+use cni_conf::error::Error;
 use cni_conf::request::{Attachment, Request};
 use cni_conf::result::{CniResult, Interface};
 use ipnet::IpNet;
@@ -17,9 +16,9 @@ use crate::attach::ipam::Ipam;
 use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::attach::{forward, ipv6, mac, masq};
-use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, RouteFilter, VethPair};
-use crate::host::{HostError, Rtnl};
+use crate::attach::{forward, host_route, ipv6, mac, masq};
+use crate::host::Rtnl;
+use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, VethPair};
 
 /// How long the kernel may take to notice that the host's end has a carrier. It drops what leaves there until then, and
 /// mostly needs microseconds.
@@ -138,37 +137,9 @@ impl Add {
         self.host
             .apply(&all)
             .map_err(|(place, error)| match all.get(place) {
-                Some(Change::Route(new)) => self.explain_route(error, new.dst.addr()),
+                Some(Change::Route(new)) => host_route::explain(&self.host, error, new.dst.addr()),
                 _ => error.into(),
             })
-    }
-
-    /// A route to the container's address that is there already leads to somebody else.
-    fn explain_route(&self, error: HostError, address: IpAddr) -> Error {
-        if !error.is_exists() {
-            return error.into();
-        }
-        let filter = RouteFilter {
-            dst: Some(IpNet::from(address)),
-            ..RouteFilter::default()
-        };
-        let found = self.host.routes(&filter).unwrap_or_default();
-        let link = found.first().and_then(|route| route.oif);
-        let link = link.and_then(|index| self.host.link_by_index(index).ok().flatten());
-        let (name, owner) = match link {
-            Some(link) => (link.name, link.alias),
-            None => ("another interface".into(), None),
-        };
-        Error::new(
-            Code::Conflict,
-            format!("add route to {address}: the host reaches it over {name} already"),
-        )
-        .with_details(match owner {
-            Some(owner) => format!("{name} belongs to {owner}"),
-            None => {
-                format!("`ip route get {address}` and `ip -d link show {name}` tell whose it is")
-            }
-        })
     }
 
     fn result(&self, leased: CniResult, plan: Plan, pair: &VethPair, mac: MacAddr) -> CniResult {
