@@ -3,7 +3,7 @@
 use cni_conf::error::{Code, Error};
 use cni_conf::json::FieldError;
 
-use super::Wire;
+use super::{Wire, conditions};
 
 /// The bit of the packet mark that says "to be masqueraded" in the iptables backend; the reference's default.
 const DEFAULT_MARK_BIT: u8 = 13;
@@ -49,12 +49,12 @@ pub(super) fn read(wire: &Wire) -> Result<Backend, Error> {
         ("conditionsV6", &wire.conditions_v6),
     ]
     .into_iter()
-    .find(|(_, conditions)| !is_iptables_style(conditions));
-    if let Some((field, conditions)) = foreign {
+    .find(|(_, words)| !is_iptables_style(words));
+    if let Some((field, words)) = foreign {
         return Err(Error::new(
             Code::UnsupportedField,
             format!(
-                "field \"{field}\": conditions in the language of nft are not supported (it is {conditions:?})"
+                "field \"{field}\": conditions in the language of nft are not supported (it is {words:?})"
             ),
         )
         .with_details(
@@ -82,8 +82,8 @@ pub(super) fn read(wire: &Wire) -> Result<Backend, Error> {
         .with_details("remove that option, or set \"backend\" to \"iptables\"")),
         ("" | "iptables", _) => Ok(Backend::Iptables(IptablesSettings {
             mark: mark(wire)?,
-            conditions_v4: conditions("conditionsV4", &wire.conditions_v4)?,
-            conditions_v6: conditions("conditionsV6", &wire.conditions_v6)?,
+            conditions_v4: conditions::read("conditionsV4", &wire.conditions_v4)?,
+            conditions_v6: conditions::read("conditionsV6", &wire.conditions_v6)?,
         })),
         (other, _) => Err(FieldError::new(
             "backend",
@@ -144,48 +144,4 @@ fn mark(wire: &Wire) -> Result<Mark, Error> {
             _ => Err(FieldError::new("markMasqBit", bit, "a bit of the mark is 0 to 31").into()),
         },
     }
-}
-
-/// Arguments that would end the rule, choose another target or leave their line are no conditions.
-fn conditions(field: &str, arguments: &[String]) -> Result<Vec<String>, Error> {
-    const NO_MATCHES: [&str; 22] = [
-        "-j",
-        "--jump",
-        "-g",
-        "--goto",
-        "-t",
-        "--table",
-        "-A",
-        "--append",
-        "-I",
-        "--insert",
-        "-D",
-        "--delete",
-        "-R",
-        "--replace",
-        "-F",
-        "--flush",
-        "-N",
-        "--new-chain",
-        "-X",
-        "--delete-chain",
-        "-P",
-        "--policy",
-    ];
-    for (index, argument) in arguments.iter().enumerate() {
-        let problem = if NO_MATCHES.contains(&argument.as_str()) {
-            "this is no match of iptables"
-        } else if argument.is_empty()
-            || argument
-                .chars()
-                .any(|c| c.is_control() || matches!(c, '"' | '\'' | '\\'))
-        {
-            "an argument may not be empty or contain quotes, backslashes and control characters"
-        } else {
-            continue;
-        };
-        let at = format!("{field}[{index}]");
-        return Err(FieldError::new(at, format_args!("{argument:?}"), problem).into());
-    }
-    Ok(arguments.to_vec())
 }

@@ -1,10 +1,12 @@
 //! Configuration of the `portmap` plugin.
 
 mod backend;
+mod conditions;
+mod host_ip;
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use cni_conf::addr;
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;
@@ -81,7 +83,7 @@ pub(super) enum Masquerade {
 }
 
 /// A port of the host that leads to one of the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mapping {
     pub(super) host: HostAddress,
     pub(super) protocol: Protocol,
@@ -90,7 +92,7 @@ pub(super) struct Mapping {
 }
 
 /// Addresses of the host that a port is opened on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum HostAddress {
     /// All of both families.
     Any,
@@ -107,6 +109,18 @@ impl HostAddress {
             Self::Any => true,
             Self::AnyOf(address) | Self::One(address) => address.is_ipv6() == ipv6,
         }
+    }
+
+    /// The addresses that it stands for, the unspecified one for all of a family.
+    fn keys(self) -> impl Iterator<Item = IpAddr> {
+        let (one, other) = match self {
+            Self::Any => (
+                Ipv4Addr::UNSPECIFIED.into(),
+                Some(Ipv6Addr::UNSPECIFIED.into()),
+            ),
+            Self::AnyOf(address) | Self::One(address) => (address, None),
+        };
+        std::iter::once(one).chain(other)
     }
 }
 
@@ -156,23 +170,28 @@ impl Settings {
     /// Reads the configuration of a request.
     pub(super) fn read(request: &Request) -> Result<Self, Error> {
         let wire: Wire = json::from_value(&request.conf)?;
-        let mut mappings = Vec::new();
+        let masquerade = match (wire.snat, wire.masq_all) {
+            (false, _) => Masquerade::Never,
+            (true, false) => Masquerade::Nearby,
+            (true, true) => Masquerade::Always,
+        };
+        let (mut mappings, mut known) = (Vec::new(), BTreeSet::new());
         for (index, wire) in wire.runtime_config.port_mappings.iter().enumerate() {
             let at =
                 |error: FieldError| error.within(format!("runtimeConfig.portMappings[{index}]"));
             let mapping = mapping(wire).map_err(at)?;
-            if !mappings.contains(&mapping) {
+            if let HostAddress::One(address) = mapping.host {
+                host_ip::refuse_mute(address, masquerade)
+                    .map_err(|(error, remedy)| Error::from(at(error)).with_details(remedy))?;
+            }
+            if known.insert(mapping) {
                 mappings.push(mapping);
             }
         }
         refuse_contradictions(&mappings)?;
         Ok(Self {
             backend: backend::read(&wire)?,
-            masquerade: match (wire.snat, wire.masq_all) {
-                (false, _) => Masquerade::Never,
-                (true, false) => Masquerade::Nearby,
-                (true, true) => Masquerade::Always,
-            },
+            masquerade,
             mappings,
         })
     }
@@ -180,7 +199,7 @@ impl Settings {
 
 fn mapping(wire: &WireMapping) -> Result<Mapping, FieldError> {
     Ok(Mapping {
-        host: host_address(&wire.host_ip)?,
+        host: host_ip::read(&wire.host_ip)?,
         protocol: protocol(&wire.protocol)?,
         host_port: port("hostPort", wire.host_port)?,
         container_port: port("containerPort", wire.container_port)?,
@@ -208,52 +227,27 @@ fn protocol(text: &str) -> Result<Protocol, FieldError> {
     }
 }
 
-fn host_address(text: &str) -> Result<HostAddress, FieldError> {
-    if text.is_empty() {
-        return Ok(HostAddress::Any);
-    }
-    let address = addr::parse_ip("hostIP", text, "this is no IP address")?.to_canonical();
-    if address.is_multicast() {
-        return Err(FieldError::new(
-            "hostIP",
-            address,
-            "a host has no multicast address of its own",
-        ));
-    }
-    Ok(if address.is_unspecified() {
-        HostAddress::AnyOf(address)
-    } else {
-        HostAddress::One(address)
-    })
-}
-
 /// One port of one address can't lead to two ports of the container.
 fn refuse_contradictions(mappings: &[Mapping]) -> Result<(), Error> {
-    for (index, one) in mappings.iter().enumerate() {
-        let twice = mappings[..index].iter().find(|other| {
-            let same_addresses = match (one.host, other.host) {
-                (HostAddress::One(one), HostAddress::One(other)) => one == other,
-                (HostAddress::One(_), _) | (_, HostAddress::One(_)) => false,
-                (one, other) => [false, true]
-                    .into_iter()
-                    .any(|ipv6| one.covers_family(ipv6) && other.covers_family(ipv6)),
-            };
-            let same_port = (one.protocol, one.host_port) == (other.protocol, other.host_port);
-            same_port && same_addresses && one.container_port != other.container_port
-        });
-        if let Some(other) = twice {
-            return Err(FieldError::new(
-                format!("runtimeConfig.portMappings[{index}].hostPort"),
-                one.host_port,
-                format!(
-                    "{} port {} is to lead to port {} and to port {} of the container",
-                    one.protocol.name(),
-                    one.host_port,
-                    other.container_port,
-                    one.container_port
-                ),
-            )
-            .into());
+    let mut known = BTreeMap::new();
+    for (index, mapping) in mappings.iter().enumerate() {
+        let (protocol, port) = (mapping.protocol, mapping.host_port);
+        for address in mapping.host.keys() {
+            let first = *known
+                .entry((protocol, port, address))
+                .or_insert(mapping.container_port);
+            if first != mapping.container_port {
+                return Err(FieldError::new(
+                    format!("runtimeConfig.portMappings[{index}].hostPort"),
+                    port,
+                    format!(
+                        "{} port {port} is to lead to port {first} and to port {} of the container",
+                        protocol.name(),
+                        mapping.container_port
+                    ),
+                )
+                .into());
+            }
         }
     }
     Ok(())

@@ -102,12 +102,60 @@ fn bad_values_are_named() {
             json!({"hostPort": 80, "containerPort": 80, "hostIP": "224.0.0.1"}),
             "multicast",
         ),
+        (
+            json!({"hostPort": 80, "containerPort": 80, "hostIP": "::1"}),
+            "portMappings[0].hostIP\": no packet from ::1 may leave the host, so no container can answer there",
+        ),
+        (
+            json!({"hostPort": 80, "containerPort": 80, "hostIP": "fe80::1"}),
+            "link-local addresses are not forwarded",
+        ),
+        (
+            json!({"hostPort": 80, "containerPort": 80, "hostIP": "255.255.255.255"}),
+            "broadcast",
+        ),
+        (
+            json!({"hostPort": 80, "containerPort": 80, "hostIP": "ff02::1"}),
+            "multicast",
+        ),
         (json!({"hostPort": "80", "containerPort": 80}), "hostPort"),
     ] {
         let error = mapping(wire).unwrap_err();
         assert_eq!(error.code, Code::InvalidConfig);
         assert!(error.msg.contains(complaint), "{error}");
     }
+}
+
+#[test]
+fn an_address_that_can_not_answer_comes_with_a_remedy() {
+    let at = |host: &str, snat: bool| {
+        read(json!({"snat": snat, "runtimeConfig": {"portMappings": [
+            {"hostPort": 80, "containerPort": 80, "hostIP": host}]}}))
+    };
+    let error = at("::1", true).unwrap_err();
+    assert!(error.msg.ends_with("(it is ::1)"), "{error}");
+    assert!(error.details.contains("127.0.0.1"), "{error}");
+    let error = at("127.0.0.1", false).unwrap_err();
+    assert!(error.msg.contains("\"snat\" is false"), "{error}");
+    assert!(error.details.contains("snat"), "{error}");
+    assert!(at("127.0.0.1", true).is_ok());
+    assert!(at("192.0.2.1", false).is_ok());
+    assert!(at("169.254.1.1", false).is_ok());
+}
+
+#[test]
+fn ten_thousand_mappings_are_read_and_one_contradiction_among_them_found() {
+    let mut list: Vec<Value> = (1..=10_000)
+        .map(|port| json!({"hostPort": port, "containerPort": 80}))
+        .collect();
+    let read_list = |list: &[Value]| read(json!({"runtimeConfig": {"portMappings": list}}));
+    assert_eq!(read_list(&list).unwrap().mappings.len(), 10_000);
+    list.push(json!({"hostPort": 5000, "containerPort": 81}));
+    let error = read_list(&list).unwrap_err();
+    assert!(
+        error.msg.contains("portMappings[10000].hostPort"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -211,10 +259,64 @@ fn the_mark_is_a_bit_or_somebody_elses_chain() {
 
 #[test]
 fn what_is_no_match_is_no_condition() {
-    for bad in ["-j", "--jump", "-A", "-t", "a\"b", "a\nCOMMIT", "a\\", ""] {
+    for bad in [
+        "-j",
+        "-jDROP",
+        "--jump",
+        "--jum",
+        "--jump=DROP",
+        "-g",
+        "-A",
+        "-t",
+        "-tfilter",
+        "-6",
+        "-4",
+        "-h",
+        "-V",
+        "-v",
+        "-n",
+        "-c",
+        "-w",
+        "-x",
+        "-5",
+        "-",
+        "--",
+        "--version",
+        "--vers",
+        "--help",
+        "--ipv6",
+        "--line-numbers",
+        "--set-counters",
+        "a\"b",
+        "a\nCOMMIT",
+        "a\\",
+        "",
+    ] {
         let conf = json!({"conditionsV4": ["-d", "192.0.2.1", bad]});
         let error = read(conf).unwrap_err();
-        assert!(error.msg.contains("conditionsV4[2]"), "{error}");
+        assert!(
+            error.msg.contains("conditionsV4[2]") && error.msg.contains(&format!("{bad:?}")),
+            "{error}"
+        );
+    }
+    for good in [
+        json!(["!", "-d", "192.0.2.0/24"]),
+        json!(["-i", "eth0", "-m", "comment", "--comment", "web"]),
+        json!(["-m", "recent", "--set", "--name", "x"]),
+        json!(["-m", "policy", "--dir", "in", "--pol", "ipsec"]),
+        json!([
+            "-m",
+            "conntrack",
+            "--ctstate",
+            "NEW",
+            "-m",
+            "limit",
+            "--limit",
+            "5/second"
+        ]),
+        json!(["--source=192.0.2.1", "--in-interface", "eth0", "-ieth0"]),
+    ] {
+        read(json!({"conditionsV4": good})).unwrap();
     }
 }
 
