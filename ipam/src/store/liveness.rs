@@ -84,7 +84,7 @@ impl Liveness for ProcLiveness {
 }
 
 /// The network namespaces that processes are in or that are mounted: their inode numbers, and a path to each.
-fn living_namespaces() -> BTreeMap<u64, PathBuf> {
+pub fn living_namespaces() -> BTreeMap<u64, PathBuf> {
     let mut living = BTreeMap::new();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for mount in mounts.lines() {

@@ -56,7 +56,7 @@ use crate::error::Error;
 use crate::flock;
 
 pub use self::allocate::Want;
-pub use self::liveness::{Liveness, ProcLiveness, Suspect};
+pub use self::liveness::{Liveness, ProcLiveness, Suspect, living_namespaces};
 pub use self::reclaim::{Holding, Usage};
 pub use self::record::{Namespace, Origin, Owner};
 pub use self::session::Session;

@@ -26,7 +26,7 @@ use cni_conf::names::{ContainerId, IfName, NetworkName, PluginName};
 use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
-use ipam::store::Origin;
+use ipam::store::{Liveness, Origin, Suspect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ const VERSION: u32 = 1;
 const DEFAULT_DIR: &str = "/run/cni";
 
 /// The records of one plugin.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Records {
     /// What the names of its files begin with: plugins may be told to share a directory.
     plugin: &'static str,
@@ -63,6 +63,30 @@ impl Recorded {
     /// The owner.
     pub fn owner(&self) -> Owner {
         Owner::of(&self.request, &self.attachment)
+    }
+
+    /// Whether the machine has not been started since and the namespace is still at its path.
+    pub fn is_living(&self) -> bool {
+        self.origin.is_current(&KernelLiveness)
+    }
+
+    /// Whether the container is known to be gone: by the evidence that host-local takes addresses back on.
+    pub fn is_gone(&self) -> bool {
+        let Some(now) = Origin::now(None, &KernelLiveness) else {
+            return false;
+        };
+        let earlier_boot = now.boot != self.origin.boot;
+        if !earlier_boot && (self.origin.netns.is_none() || self.is_living()) {
+            return false;
+        }
+        let owner = self.owner();
+        let suspect = Suspect {
+            network: &owner.network,
+            owner: &ipam::store::Owner::from(&self.attachment.id()),
+            origin: &self.origin,
+            earlier_boot,
+        };
+        KernelLiveness.standing(&[suspect]) == [false]
     }
 }
 
@@ -150,22 +174,45 @@ impl Records {
 
     /// The living attachments that are recorded, of all networks, save for one. Those that came first come first.
     pub fn living(&self, except: &Owner) -> Vec<Recorded> {
+        let mut all = self.all();
+        all.retain(|recorded| recorded.owner() != *except && recorded.is_living());
+        all
+    }
+
+    /// All attachments that are recorded, of all networks, whether they live or not. Those that came first come first.
+    pub fn all(&self) -> Vec<Recorded> {
+        self.load(|_| true)
+    }
+
+    /// Those of one container.
+    pub fn of_container(&self, container: &ContainerId) -> Vec<Recorded> {
+        let mut found = self.load(|name| {
+            // Names that are cut don't tell.
+            name.split(':').nth(2) == Some(container.as_str()) || name.contains('#')
+        });
+        found.retain(|recorded| recorded.attachment.container == *container);
+        found
+    }
+
+    /// What was written down of an attachment.
+    pub fn find(&self, owner: &Owner) -> Option<Recorded> {
+        let mut paths = self.paths_of(owner).into_iter();
+        paths.find_map(|path| read(&path).and_then(recorded))
+    }
+
+    /// The attachments in the files whose names `counts` says so of.
+    fn load(&self, counts: impl Fn(&str) -> bool) -> Vec<Recorded> {
         let paths = self.paths().unwrap_or_else(|error| {
             warn(error);
             Vec::new()
         });
-        let own = self.paths_of(except);
         let mut found: Vec<_> = paths
             .into_iter()
-            .filter(|path| !own.contains(path))
+            .filter(|path| counts(&name_of(path)))
             .filter_map(|path| {
                 let written = fs::metadata(&path).ok()?;
                 let recorded = read(&path).and_then(recorded)?;
-                let age = (written.mtime(), written.mtime_nsec());
-                recorded
-                    .origin
-                    .is_current(&KernelLiveness)
-                    .then_some((age, recorded))
+                Some(((written.mtime(), written.mtime_nsec()), recorded))
             })
             .collect();
         found.sort_by_key(|(age, _)| *age);
@@ -180,7 +227,7 @@ impl Records {
     /// Whether an attachment lives still.
     pub fn has(&self, recorded: &Recorded) -> bool {
         let mut paths = self.paths_of(&recorded.owner()).into_iter();
-        paths.any(|path| path.exists()) && recorded.origin.is_current(&KernelLiveness)
+        paths.any(|path| path.exists()) && recorded.is_living()
     }
 
     fn paths(&self) -> Result<Vec<PathBuf>, Error> {

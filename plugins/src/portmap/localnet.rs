@@ -48,16 +48,17 @@ pub(super) fn to_open(
     Ok((!theirs).then_some(interface))
 }
 
-/// Makes sure that localhost reaches the container with this address.
-pub(super) fn ensure(address: Ipv4Addr, comment: &str) -> Result<(), HostError> {
+/// Makes sure that localhost reaches the container with this address. False where the rules are gone that guard it, as
+/// somebody flushed them meanwhile.
+pub(super) fn ensure(address: Ipv4Addr, comment: &str) -> Result<bool, HostError> {
     let Some(interface) = interface_towards(address)? else {
-        return Ok(());
+        return Ok(true);
     };
     let sysctl = route_localnet(&interface);
     let _lock = rules_lock::take_localnet()?;
     let mut nft = Nft::open()?;
     let Some(interface) = to_open(&mut nft, address, &|_| false)? else {
-        return Ok(());
+        return Ok(true);
     };
     let mut batch = Batch::new();
     let set = TABLE.object(LOCALNET);
@@ -67,8 +68,32 @@ pub(super) fn ensure(address: Ipv4Addr, comment: &str) -> Result<(), HostError> 
         batch.delete_elements(set, &[present]);
     }
     batch.add_elements(set, &[element]);
-    nft.commit(batch)?;
+    match nft.commit(batch) {
+        Err(error) if error.is_missing() || error.is_exists() => return Ok(false),
+        outcome => outcome?,
+    }
     sysctl.ensure("1")?;
+    Ok(true)
+}
+
+/// Switches the setting off for the interfaces towards these addresses where no container is listed any more, as after
+/// a flush, which takes the list and the guards but not the setting. What is the Go plugins' is left alone.
+pub(super) fn close_unlisted(addresses: &BTreeSet<Ipv4Addr>) -> Result<(), HostError> {
+    let mut interfaces = BTreeSet::new();
+    for address in addresses {
+        interfaces.extend(interface_towards(*address)?);
+    }
+    let mut nft = Nft::open()?;
+    for interface in interfaces {
+        if !matches!(route_localnet(&interface).read().as_deref(), Ok("1")) {
+            continue;
+        }
+        let _lock = rules_lock::take_localnet()?;
+        let others = nft.chain(IPTABLES_SNAT)?.is_some() || go_plugins_map_ports(&mut nft)?;
+        if !others {
+            close(&mut nft, &interface)?;
+        }
+    }
     Ok(())
 }
 
@@ -127,13 +152,20 @@ fn comment(element: &Element) -> &str {
 }
 
 /// Takes out the containers whose comment `condemned` says so of, and switches the setting off where no container
-/// needs it any more.
+/// needs it any more. Where others do and somebody took the guards away, `guard` is called.
 ///
 /// The setting goes first: if this is interrupted, a second DEL still knows what to do.
-pub(super) fn remove(condemned: &dyn Fn(&str) -> bool) -> Result<(), HostError> {
+pub(super) fn remove(
+    condemned: &dyn Fn(&str) -> bool,
+    guard: &dyn Fn() -> Result<(), HostError>,
+) -> Result<(), HostError> {
     let mut nft = Nft::open()?;
-    let mut doomed = table::elements(&mut nft, LOCALNET)?;
-    doomed.retain(|element| condemned(comment(element)));
+    let (doomed, rest): (Vec<_>, Vec<_>) = table::elements(&mut nft, LOCALNET)?
+        .into_iter()
+        .partition(|element| condemned(comment(element)));
+    if !rest.is_empty() {
+        guard()?;
+    }
     let interfaces: BTreeSet<&str> = doomed
         .iter()
         .filter_map(rules::localnet_interface)

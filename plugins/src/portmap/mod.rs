@@ -13,7 +13,10 @@
 //! An ADD that finds no rules at all, as after somebody flushed them, maps the ports of the other containers again that
 //! live on this host, by what their ADD wrote down ([`crate::attach::record`]).
 
+mod after_flush;
+mod claims;
 mod conf;
+mod gone;
 mod hairpin;
 mod iptables;
 mod localnet;
@@ -23,7 +26,7 @@ mod reference;
 mod rules;
 mod stale;
 
-use std::mem;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_conf::dispatch::{Plugin, warn};
@@ -31,15 +34,14 @@ use cni_conf::error::{Code, Error};
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::CniResult;
 
+use self::claims::{Identity, Outcome, Rival};
 use self::conf::{Backend, Masquerade, Settings};
 use self::plan::{Addresses, Forward};
-use crate::attach::nat_table::printable;
-use crate::attach::owner::Owner;
 use crate::attach::record::{Recorded, Records};
 use crate::attach::undo::Undo;
-use crate::attach::{chained, check, comment, readiness};
-use crate::host::HostError;
+use crate::attach::{chained, check, readiness};
 use crate::host::iptables::restore_command;
+use crate::owner::{Owner, Owners};
 
 /// What its records are called by.
 const NAME: &str = "portmap";
@@ -49,27 +51,40 @@ pub struct Portmap;
 
 /// What a call comes to.
 struct Plan {
-    comment: String,
+    identity: Identity,
     settings: Settings,
     addresses: Addresses,
     forwards: Vec<Forward>,
 }
 
 impl Plan {
-    fn new(request: &Request, attachment: &Attachment, result: &CniResult) -> Result<Self, Error> {
+    fn new(
+        request: &Request,
+        attachment: &Attachment,
+        result: &CniResult,
+        records: &Records,
+    ) -> Result<Self, Error> {
         let settings = Settings::read(request)?;
         let addresses = Addresses::of(result, &attachment.ifname);
+        let owner = Owner::of(request, attachment);
         Ok(Self {
-            comment: comment::of(&Owner::of(request, attachment)),
+            identity: Identity::new(owner, records),
             forwards: plan::forwards(&settings.mappings, addresses),
             settings,
             addresses,
         })
     }
 
+    /// What an attachment of which there is a record comes to; none where that maps nothing.
+    fn recorded(recorded: &Recorded, records: &Records) -> Option<Self> {
+        let previous = chained::previous(&recorded.request).ok()?;
+        let plan = Self::new(&recorded.request, &recorded.attachment, previous, records).ok()?;
+        (!plan.forwards.is_empty()).then_some(plan)
+    }
+
     fn wanted(&self) -> Wanted<'_> {
         Wanted {
-            comment: self.comment.clone(),
+            identity: &self.identity,
             forwards: &self.forwards,
             addresses: self.addresses,
             masquerade: self.settings.masquerade,
@@ -79,8 +94,8 @@ impl Plan {
 
 /// What one attachment wants forwarded.
 struct Wanted<'a> {
-    /// Whose it is, as [`comment::of`] spells it.
-    comment: String,
+    /// Whose it is.
+    identity: &'a Identity,
     forwards: &'a [Forward],
     addresses: Addresses,
     masquerade: Masquerade,
@@ -98,6 +113,11 @@ impl Wanted<'_> {
                 IpAddr::V4(address) => Some(address),
                 IpAddr::V6(_) => None,
             })
+    }
+
+    /// The same for some of the mappings.
+    fn with<'b>(&'b self, forwards: &'b [Forward]) -> Wanted<'b> {
+        Wanted { forwards, ..*self }
     }
 }
 
@@ -118,31 +138,28 @@ pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
 impl Plugin for Portmap {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         let previous = chained::previous(request)?;
-        let plan = Plan::new(request, attachment, previous)?;
         let records = Records::of(request, NAME)?;
-        let owner = Owner::of(request, attachment);
+        let plan = Plan::new(request, attachment, previous, &records)?;
+        let owner = &plan.identity.owner;
         if plan.forwards.is_empty() {
             if !plan.settings.mappings.is_empty() {
                 warn(
                     "no port is mapped: the container has no address of the family that the mappings are for",
                 );
             }
-            if records.exist() {
-                restore(&records, &owner, &plan.settings.backend, &|other| {
-                    is_forgotten(other).unwrap_or_default()
-                });
-            }
+            after_flush::recover(&records, Some(owner), &plan.settings.backend, &Vec::new);
             return Ok(previous.clone());
         }
         let iptables = matches!(plan.settings.backend, Backend::Iptables(_));
         Undo::guard(|undo| {
-            undo.push(|| remove(&Condemned::Owner(&plan.comment), iptables));
-            undo.push(|| records.remove(&owner));
+            undo.push(|| remove(&Condemned::one(owner), iptables, &|| {}));
+            undo.push(|| records.remove(owner));
             records.write(request, attachment);
             let backend = &plan.settings.backend;
-            ensure(&plan, &|| restore(&records, &owner, backend, &|_| true))?;
+            let restore = || after_flush::restore(&records, Some(owner), backend);
+            map(&plan, &records, attachment, &restore)?;
             if plan.settings.masquerade != Masquerade::Never {
-                hairpin::ensure(previous)?;
+                hairpin::ensure(owner, previous)?;
             }
             Ok(())
         })?;
@@ -153,29 +170,47 @@ impl Plugin for Portmap {
     /// or the reference did. Starts a process only to remove rules of iptables, and while the reference has some.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let owner = Owner::of(request, attachment);
-        let comment = comment::of(&owner);
+        let records = Records::to_remove(request, NAME);
+        let recorded = records.find(&owner);
+        let removed = records.remove(&owner);
+        let hand_over = || hand_over(&records, &BTreeSet::from([&attachment.container]));
         let outcomes = [
-            Records::to_remove(request, NAME).remove(&owner),
-            remove(&Condemned::Owner(&comment), expects_iptables(request)),
+            removed,
+            remove(
+                &Condemned::one(&owner),
+                expects_iptables(request),
+                &hand_over,
+            ),
             reference::remove(
                 &request.network,
                 &attachment.container,
                 expects_mappings(request),
             ),
         ];
+        let left = || after_flush::localhost_of(request, attachment, recorded.as_ref(), &records);
+        after_flush::recover(&records, None, &backend_of(request), &left);
         Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let expected = check::expected(request)?;
-        let plan = Plan::new(request, attachment, expected)?;
+        let records = Records::of(request, NAME)?;
+        let plan = Plan::new(request, attachment, expected, &records)?;
         if plan.forwards.is_empty() {
             return Ok(());
         }
         let wanted = plan.wanted();
+        let own = match &plan.settings.backend {
+            Backend::Nftables => nftables::own_part(&wanted)?,
+            Backend::Iptables(_) => iptables::own_part(&wanted)?,
+        };
+        if own.is_empty() {
+            return Ok(());
+        }
+        let wanted = wanted.with(&own);
         let mut differences = match &plan.settings.backend {
             Backend::Nftables => nftables::check(&wanted)?,
-            Backend::Iptables(_) => iptables::check(&wanted)?,
+            Backend::Iptables(settings) => iptables::check(&wanted, settings)?,
         };
         if let Some(address) = wanted.localhost()
             && !localnet::is_open(address)?
@@ -191,18 +226,24 @@ impl Plugin for Portmap {
     }
 
     fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
-        let condemned = Condemned::Others {
-            network: format!("{}/", request.network),
-            valid: valid
-                .iter()
-                .map(|id| comment::of(&Owner::new(&request.network, id)))
-                .collect(),
-        };
         let records = Records::to_remove(request, NAME);
+        let all = records.all();
+        let collected = records.collect(&request.network, valid);
+        let containers = all
+            .iter()
+            .filter(|recorded| !records.has(recorded))
+            .map(|recorded| &recorded.attachment.container)
+            .collect();
+        let left = all
+            .iter()
+            .filter_map(|recorded| Plan::recorded(recorded, &records)?.wanted().localhost())
+            .collect();
+        let condemned = Condemned::Owners(Owners::all_but(&request.network, valid));
         let outcomes = [
-            records.collect(&request.network, valid),
-            remove(&condemned, true),
+            collected,
+            remove(&condemned, true, &|| hand_over(&records, &containers)),
         ];
+        after_flush::recover_all(&records, left);
         Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
@@ -215,17 +256,30 @@ impl Plugin for Portmap {
     }
 }
 
-/// Makes sure that everything is forwarded. `restore` is called where there are no rules at all.
-fn ensure(plan: &Plan, restore: &dyn Fn()) -> Result<(), Error> {
+/// Makes sure that everything is forwarded. `restore` is called where there are no rules at all. A port of a container that
+/// is known to be gone is taken over.
+fn map(
+    plan: &Plan,
+    records: &Records,
+    attachment: &Attachment,
+    restore: &dyn Fn(),
+) -> Result<(), Error> {
     let wanted = plan.wanted();
-    match &plan.settings.backend {
-        Backend::Nftables => {
-            nftables::ensure(&wanted, restore)?;
-            if let Some(address) = wanted.localhost() {
-                localnet::ensure(address, &wanted.comment)?;
+    let mut taken_over = BTreeSet::new();
+    loop {
+        let outcome = match &plan.settings.backend {
+            Backend::Nftables => nftables::ensure(&wanted, restore)?,
+            Backend::Iptables(settings) => iptables::ensure(&wanted, settings, restore)?,
+        };
+        match outcome {
+            Outcome::Mapped => break,
+            Outcome::Taken(rival) => {
+                let first = taken_over.insert(rival.comment.clone());
+                if !first || !take_over(&rival, records, attachment)? {
+                    return Err(rival.refusal());
+                }
             }
         }
-        Backend::Iptables(settings) => iptables::ensure(&wanted, settings, restore)?,
     }
     if let Err(error) = stale::forget_former(wanted.forwards) {
         warn(format_args!("stale UDP connections may linger: {error}"));
@@ -233,71 +287,109 @@ fn ensure(plan: &Plan, restore: &dyn Fn()) -> Result<(), Error> {
     Ok(())
 }
 
-/// Maps the ports of those other containers again, on whichever network they are, that have the same backend and that
-/// `lost` says so of. What can't be restored is no reason for an ADD to fail.
-fn restore(records: &Records, except: &Owner, backend: &Backend, lost: &dyn Fn(&Plan) -> bool) {
-    let planned = |other: Recorded| {
-        let previous = chained::previous(&other.request).ok()?;
-        let plan = Plan::new(&other.request, &other.attachment, previous).ok()?;
-        let same = mem::discriminant(&plan.settings.backend) == mem::discriminant(backend);
-        (same && !plan.forwards.is_empty() && lost(&plan)).then_some((other, plan))
+/// Takes out what is mapped for a container that is known to be gone. False for one that may live.
+fn take_over(rival: &Rival, records: &Records, attachment: &Attachment) -> Result<bool, Error> {
+    let Some(why) = gone::evidence(rival, records, attachment.netns.as_deref())? else {
+        return Ok(false);
     };
-    let others: Vec<_> = records
-        .living(except)
-        .into_iter()
-        .filter_map(planned)
-        .collect();
-    for (other, plan) in others {
-        let whose = &plan.comment;
-        if let Err(error) = ensure(&plan, &|| {}) {
-            warn(format_args!("restore the mapped ports of {whose}: {error}"));
-        }
-        // Its DEL may have looked before. One that has not yet will find what was restored.
-        if !records.has(&other)
-            && let Err(error) = remove(&Condemned::Owner(whose), true)
-        {
-            warn(format_args!(
-                "take the mapped ports of {whose} out again: {error}"
-            ));
+    warn(format_args!(
+        "host port {} was of {} and is taken over: {why}",
+        rival.wanted, rival.comment
+    ));
+    if let Some(recorded) = gone::recorded(records, &rival.comment) {
+        records.remove(&recorded.owner())?;
+    }
+    remove(&Condemned::Comment(rival.comment.clone()), true, &|| {})?;
+    Ok(true)
+}
+
+/// Maps the ports of the living attachments of these containers, which may have waited for one that is gone now.
+fn hand_over(records: &Records, containers: &BTreeSet<&cni_conf::names::ContainerId>) {
+    for container in containers {
+        let mut living = records.of_container(container);
+        living.retain(Recorded::is_living);
+        for recorded in living {
+            map_again(&recorded, records, "hand the mapped ports over to");
         }
     }
 }
 
-/// Whether there are no rules at all that forward, as after a flush.
-fn is_forgotten(plan: &Plan) -> Result<bool, HostError> {
-    match plan.settings.backend {
-        Backend::Nftables => nftables::is_forgotten(),
-        Backend::Iptables(_) => iptables::is_forgotten(&plan.wanted()),
+/// Maps the ports of an attachment once more that was mapped before or had to wait. What can't be done is no reason to fail.
+fn map_again(recorded: &Recorded, records: &Records, what: &str) {
+    let Some(plan) = Plan::recorded(recorded, records) else {
+        return;
+    };
+    let whose = &plan.identity.comment;
+    if let Err(error) = map(&plan, records, &recorded.attachment, &|| {}) {
+        warn(format_args!("{what} {whose}: {error}"));
     }
+    // Its DEL may have looked before. One that has not yet will find what was mapped.
+    if !records.has(recorded)
+        && let Err(error) = remove(&Condemned::one(&plan.identity.owner), true, &|| {})
+    {
+        warn(format_args!(
+            "take the mapped ports of {whose} out again: {error}"
+        ));
+    }
+}
+
+/// The error where others change the rules whenever this attachment's are made.
+fn crossed(wanted: &Wanted<'_>) -> Error {
+    let ports = match wanted.forwards {
+        [one] => format!("host port {one}"),
+        [first, rest @ ..] => format!("host port {first} and {} more", rest.len()),
+        [] => "host ports".to_owned(),
+    };
+    Error::new(
+        Code::TryAgainLater,
+        format!("map {ports}: the firewall's rules were changed or flushed each time"),
+    )
+    .with_details(
+        "try again later; something on this host loads or flushes the firewall all the time",
+    )
 }
 
 /// Whose mappings are to be removed.
-enum Condemned<'a> {
-    /// Those with this comment.
-    Owner(&'a str),
-    /// Those of a network, given as the beginning of its comments, save for the valid ones.
-    Others { network: String, valid: Vec<String> },
+enum Condemned {
+    /// Those of attachments.
+    Owners(Owners),
+    /// Those that have this comment.
+    Comment(String),
 }
 
-impl Condemned<'_> {
-    fn has(&self, comment: &str) -> bool {
+impl Condemned {
+    fn one(owner: &Owner) -> Self {
+        Self::Owners(Owners::one(owner))
+    }
+
+    /// The attachment, if this is about one.
+    fn as_one(&self) -> Option<&Owner> {
         match self {
-            Self::Owner(owner) => *owner == comment,
-            Self::Others { network, valid } => {
-                comment.starts_with(network) && !valid.iter().any(|kept| kept == comment)
-            }
+            Self::Owners(owners) => owners.as_one(),
+            Self::Comment(_) => None,
         }
     }
 
-    /// The same for a comment of iptables.
-    fn has_printable(&self, comment: &str) -> bool {
+    /// Whether what has this comment in nftables is to be removed.
+    fn has(&self, found: &str) -> bool {
         match self {
-            Self::Owner(owner) => printable(owner) == comment,
-            Self::Others { network, valid } => {
-                comment.starts_with(network) && !valid.iter().any(|kept| printable(kept) == comment)
-            }
+            Self::Owners(owners) => owners.has(found),
+            Self::Comment(comment) => comment == found,
         }
     }
+
+    /// The same for iptables.
+    fn has_in_iptables(&self, found: &str) -> bool {
+        match self {
+            Self::Owners(owners) => owners.has_in_iptables(found),
+            Self::Comment(comment) => comment == found,
+        }
+    }
+}
+
+/// The backend that the configuration of a DEL, however broken, speaks of.
+fn backend_of(request: &Request) -> Backend {
+    Settings::read(request).map_or(Backend::Nftables, |settings| settings.backend)
 }
 
 /// Whether the configuration of a DEL, however broken, speaks of ports that iptables mapped.
@@ -312,8 +404,9 @@ fn expects_mappings(request: &Request) -> bool {
     Settings::read(request).is_ok_and(|settings| !settings.mappings.is_empty())
 }
 
-/// Takes out everything of the condemned, whichever backend made it. Carries on after an error.
-fn remove(condemned: &Condemned<'_>, thorough: bool) -> Result<(), Error> {
+/// Takes out everything of the condemned, whichever backend made it. Carries on after an error. `hand_over` is called
+/// while the rules are still there that exist once.
+fn remove(condemned: &Condemned, thorough: bool, hand_over: &dyn Fn()) -> Result<(), Error> {
     let mut errors = Vec::new();
     let doomed = |comment: &str| condemned.has(comment);
     let removed = nftables::remove(&doomed).unwrap_or_else(|error| {
@@ -321,32 +414,19 @@ fn remove(condemned: &Condemned<'_>, thorough: bool) -> Result<(), Error> {
         nftables::Removed::default()
     });
     // The setting before the rules that guard it.
-    errors.extend(localnet::remove(&doomed).err().map(Error::from));
-    errors.extend(nftables::dismantle(&removed).err().map(Error::from));
-    let mut forwards = removed.forwards;
+    let closed = localnet::remove(&doomed, &nftables::guard);
+    errors.extend(closed.err().map(Error::from));
+    let mut forwards = removed.forwards.clone();
     match iptables::remove(condemned, thorough) {
         Ok(more) => forwards.extend(more),
         Err(error) => errors.push(error.into()),
     }
+    hand_over();
+    errors.extend(nftables::dismantle(&removed).err().map(Error::from));
     if let Err(error) = stale::forget(&forwards) {
         warn(format_args!("stale UDP connections may linger: {error}"));
     }
     Error::join(errors).map_or(Ok(()), Err)
-}
-
-fn conflict(port: &str, owner: &str, theirs: &str) -> Error {
-    let as_what = match port == theirs {
-        true => String::new(),
-        false => format!(" as {theirs}"),
-    };
-    Error::new(
-        Code::Conflict,
-        format!("map host port {port}: {owner} has it already{as_what}"),
-    )
-    .with_details(
-        "the owner reads network/containerID/interface: choose another host port, or delete that container; if it is \
-         gone, GC or a DEL for it gives the port free",
-    )
 }
 
 /// What is kept for the attachments to `network`.
@@ -354,7 +434,7 @@ fn conflict(port: &str, owner: &str, theirs: &str) -> Error {
 /// # Errors
 /// What the kernel says.
 pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> {
-    let mut kept = nftables::list(network.as_str())?;
-    kept.extend(iptables::list(network.as_str())?);
+    let mut kept = nftables::list(network)?;
+    kept.extend(iptables::list(network)?);
     Ok(kept)
 }

@@ -1,5 +1,6 @@
 //! From port mappings and the container's addresses to what is to be forwarded.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 use super::conf::{HostAddress, Mapping, Protocol};
 
 /// One port of the host, on one address or on all of a family, that leads to the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Forward {
     /// The host's address; none for all of the family of `to`.
     pub(super) host: Option<IpAddr>,
@@ -99,7 +100,7 @@ impl Addresses {
 /// What the mappings come to for these addresses. Mappings whose host address is of a family that the container
 /// has none of come to nothing: runtimes ask for `0.0.0.0` and `::` in one go.
 pub(super) fn forwards(mappings: &[Mapping], addresses: Addresses) -> Vec<Forward> {
-    let mut forwards = Vec::new();
+    let (mut forwards, mut known) = (Vec::new(), BTreeSet::new());
     for address in [addresses.v4, addresses.v6].into_iter().flatten() {
         let covered = mappings
             .iter()
@@ -114,7 +115,7 @@ pub(super) fn forwards(mappings: &[Mapping], addresses: Addresses) -> Vec<Forwar
                 host_port: mapping.host_port,
                 to: SocketAddr::new(address.addr(), mapping.container_port),
             };
-            if !forwards.contains(&forward) {
+            if known.insert(forward) {
                 forwards.push(forward);
             }
         }

@@ -28,8 +28,8 @@ use ipnet::IpNet;
 
 use super::conf::{Masquerade, Protocol};
 use super::plan::Forward;
-use crate::attach::owner::fnv1a;
 use crate::host::nft::{Element, ElementData, KeyBuilder, KeyReader};
+use crate::owner::fnv1a;
 
 /// What the names of all objects begin with.
 pub(super) const PREFIX: &str = "portmap/";

@@ -38,21 +38,25 @@ fn forget_where(
     condemned: impl Fn(&Forward, &Flow) -> bool,
 ) -> Result<(), HostError> {
     for ipv6 in [false, true] {
-        let udp: Vec<&Forward> = forwards
-            .iter()
-            .filter(|forward| forward.protocol == Protocol::Udp && forward.to.is_ipv6() == ipv6)
-            .collect();
-        if udp.is_empty() {
+        let mut by_port: BTreeMap<u16, Vec<&Forward>> = BTreeMap::new();
+        let all = forwards.iter();
+        for forward in all.filter(|it| it.protocol == Protocol::Udp && it.to.is_ipv6() == ipv6) {
+            by_port.entry(forward.host_port).or_default().push(forward);
+        }
+        if by_port.is_empty() {
             continue;
         }
         Conntrack::open()?.forget(ipv6, |flow| {
-            flow.original.protocol == Protocol::Udp.number()
-                && udp.iter().any(|forward| {
-                    let to = &flow.original;
-                    to.destination_port == forward.host_port
-                        && forward.host.is_none_or(|host| host == to.destination)
-                        && condemned(forward, flow)
-                })
+            let to = &flow.original;
+            to.protocol == Protocol::Udp.number()
+                && by_port
+                    .get(&to.destination_port)
+                    .into_iter()
+                    .flatten()
+                    .any(|forward| {
+                        forward.host.is_none_or(|host| host == to.destination)
+                            && condemned(forward, flow)
+                    })
         })?;
     }
     Ok(())

@@ -26,6 +26,9 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case("both_backends_respect_each_others_ports", mixed),
     case("a_flushed_table_is_repaired", flushed),
+    case("conditions_with_comments_hide_no_owner", commented),
+    case("conditions_that_iptables_refuses_leave_nothing", refused),
+    case("rules_changed_by_hand_are_noticed_and_replaced", changed),
 ];
 
 const fn case(name: &'static str, run: fn(Backend)) -> Case {
@@ -183,4 +186,120 @@ fn flushed(_: Backend) {
     scene.del(&call);
     let node: &Node = &scene.host;
     assert_eq!(state_of(node), "");
+}
+
+fn commented(_: Backend) {
+    let scene = Scene::new();
+    scene
+        .host
+        .sh("echo 1 > /proc/sys/net/ipv4/conf/up0/route_localnet");
+    serve(&scene.pod, "pod", "10.1.0.5:80");
+    for conditions in [
+        json!(["-m", "comment", "--comment", "web"]),
+        json!([
+            "-m",
+            "comment",
+            "--comment",
+            "another/owner/eth0 0.0.0.0:8080/tcp"
+        ]),
+        json!(["-m", "comment", "--comment", "a -j b"]),
+        json!([
+            "-m",
+            "comment",
+            "--comment",
+            "x",
+            "-s",
+            "192.0.2.0/24,10.1.0.0/24"
+        ]),
+        json!(["-m", "addrtype", "!", "--src-type", "BROADCAST"]),
+    ] {
+        let call = Call::new(BACKEND, "abc", both(8080, 80))
+            .at(&["10.1.0.5/24"])
+            .with("conditionsV4", conditions.clone());
+        scene.add(&call);
+        let before = scene.state();
+        scene.check(&call).expect("success");
+        assert!(
+            ask(&scene.outside, Over::Tcp, "192.0.2.1:8080").is_some(),
+            "{conditions}"
+        );
+        scene.add(&call);
+        assert_eq!(scene.state(), before, "{conditions}");
+        let other = Call::new(BACKEND, "other", both(8080, 80)).at(&["10.1.0.6/24"]);
+        assert!(scene.try_add(&other).is_err(), "{conditions}");
+        scene.gc(&call, &[("abc", "eth0")]);
+        assert_eq!(scene.state(), before, "{conditions}");
+        scene.gc(&call, &[]);
+        assert_eq!(scene.state(), "", "{conditions}");
+        scene.add(&call);
+        scene.del(&call);
+        assert_eq!(scene.state(), "", "{conditions}");
+    }
+    // An interface in a condition is none that localhost was let out by.
+    let call = Call::new(BACKEND, "abc", both(8080, 80))
+        .with("conditionsV4", json!(["!", "-o", "up0"]))
+        .at(&["10.1.0.5/24"]);
+    scene.add(&call);
+    scene.del(&call);
+    let kept = scene
+        .host
+        .sh("cat /proc/sys/net/ipv4/conf/up0/route_localnet");
+    assert_eq!((kept.trim(), scene.route_localnet().as_str()), ("1", "0"));
+}
+
+fn refused(_: Backend) {
+    let scene = Scene::new();
+    for conditions in [
+        json!(["-m", "nosuchmatch"]),
+        json!(["-p", "udp"]),
+        json!(["-d", "not an address"]),
+        json!(["--nosuchoption", "1"]),
+    ] {
+        let call =
+            Call::new(BACKEND, "abc", both(8080, 80)).with("conditionsV4", conditions.clone());
+        let error = scene.try_add(&call).expect_err("a refusal");
+        assert!(error.msg.contains("iptables"), "{conditions}: {error}");
+        assert_eq!(scene.state(), "", "{conditions}");
+        assert_eq!(scene.route_localnet(), "0");
+    }
+    let call = Call::new(BACKEND, "abc", both(8080, 80))
+        .with("conditionsV6", json!(["-m", "nosuchmatch"]));
+    scene.try_add(&call).expect_err("a refusal");
+    assert_eq!(scene.state(), "");
+    assert_eq!(scene.route_localnet(), "0");
+}
+
+fn changed(_: Backend) {
+    let chain = "$(iptables -t nat -S | grep -o 'TRESTLE-PORT-[0-9a-f]*' | head -1)";
+    for change in [
+        format!("iptables -t nat -R {chain} 1 -p tcp --dport 8080 -j MARK --set-xmark 0x2000/0x2000"),
+        format!("iptables -t nat -I {chain} -j ACCEPT"),
+        format!("iptables -t nat -D {chain} 1"),
+        "iptables -t nat -R PREROUTING 1 -s 203.0.113.9 -m addrtype --dst-type LOCAL -j TRESTLE-PORTS".to_owned(),
+        "iptables -t nat -D POSTROUTING 1".to_owned(),
+        "iptables -t nat -R TRESTLE-PORTS-SNAT 1 -d 10.1.0.5/32 -m mark --mark 0x1/0x1 -m comment --comment podnet/abc/eth0 \
+            -j MASQUERADE"
+            .to_owned(),
+        "iptables -t raw -R PREROUTING 1 -s 127.0.0.0/8 ! -i lo -m comment \
+            --comment 'trestle: localhost is not for neighbours' -j ACCEPT"
+            .to_owned(),
+        "iptables -t nat -R TRESTLE-PORTS 1 -s 203.0.113.9 -p tcp -m tcp --dport 8080 \
+            -m comment --comment 'podnet/abc/eth0 0.0.0.0:8080/tcp' -j "
+            .to_owned()
+            + chain,
+    ] {
+        let scene = Scene::new();
+        let call = Call::new(BACKEND, "abc", both(8080, 80));
+        scene.add(&call);
+        let before = scene.state();
+        scene.check(&call).expect("success");
+        scene.host.sh(&change);
+        let error = scene.check(&call).expect_err(&change);
+        assert_eq!(error.code.number(), 103, "{error}");
+        scene.add(&call);
+        scene.check(&call).expect("success");
+        assert_eq!(scene.state(), before, "{change}");
+        scene.del(&call);
+        assert_eq!(scene.state(), "", "{change}");
+    }
 }

@@ -1,7 +1,10 @@
 //! Port mappings against the real kernel: what traffic sees, who gets a port, and that nothing stays.
 
 mod alike;
+mod claims;
+mod exposed;
 mod iptables;
+mod many;
 mod nftables;
 #[path = "../nft/node.rs"]
 mod node;
@@ -38,6 +41,12 @@ fn main() -> ExitCode {
         on(Backend::Iptables, alike::CASES),
         on(Backend::Nftables, restore::CASES),
         on(Backend::Iptables, restore::CASES),
+        on(Backend::Nftables, claims::CASES),
+        on(Backend::Iptables, claims::CASES),
+        on(Backend::Nftables, exposed::CASES),
+        on(Backend::Iptables, exposed::CASES),
+        on(Backend::Nftables, many::CASES),
+        on(Backend::Iptables, many::CASES),
         on(Backend::Nftables, nftables::CASES),
         on(Backend::Iptables, iptables::CASES),
     ]

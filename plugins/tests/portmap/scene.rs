@@ -112,6 +112,7 @@ pub(crate) enum Over {
 pub(crate) struct Call {
     pub(crate) network: &'static str,
     pub(crate) container: String,
+    pub(crate) ifname: String,
     pub(crate) conf: Value,
     pub(crate) addresses: Vec<&'static str>,
     /// The container's namespace.
@@ -124,6 +125,7 @@ impl Call {
         Self {
             network: "podnet",
             container: container.to_owned(),
+            ifname: "eth0".to_owned(),
             conf: json!({
                 "backend": backend.name(),
                 "dataDir": scratch::shared(),
@@ -149,6 +151,11 @@ impl Call {
         self
     }
 
+    pub(crate) fn by(mut self, ifname: &str) -> Self {
+        ifname.clone_into(&mut self.ifname);
+        self
+    }
+
     pub(crate) fn with(mut self, key: &str, value: Value) -> Self {
         self.conf[key] = value;
         self
@@ -162,7 +169,7 @@ impl Call {
                     ..Interface::default()
                 },
                 Interface {
-                    name: "eth0".into(),
+                    name: self.ifname.clone(),
                     sandbox: "/run/netns/pod".into(),
                     ..Interface::default()
                 },
@@ -194,7 +201,7 @@ impl Call {
     fn attachment(&self) -> Attachment {
         Attachment {
             container: self.container.as_str().try_into().expect("success"),
-            ifname: "eth0".try_into().expect("success"),
+            ifname: self.ifname.as_str().try_into().expect("success"),
             netns: self.netns.clone(),
             args: CniArgs::default(),
             netns_override: false,
@@ -215,11 +222,17 @@ impl Call {
     }
 
     pub(crate) fn gc(&self, valid: &[&str]) -> Result<(), Error> {
+        let valid: Vec<_> = valid.iter().map(|container| (*container, "eth0")).collect();
+        self.gc_but(&valid)
+    }
+
+    /// GC with these containers and interfaces as the valid ones.
+    pub(crate) fn gc_but(&self, valid: &[(&str, &str)]) -> Result<(), Error> {
         let valid: Vec<AttachmentId> = valid
             .iter()
-            .map(|container| AttachmentId {
+            .map(|(container, ifname)| AttachmentId {
                 container: (*container).try_into().expect("success"),
-                ifname: "eth0".try_into().expect("success"),
+                ifname: (*ifname).try_into().expect("success"),
             })
             .collect();
         Portmap.gc(&self.request(), &valid)
@@ -285,6 +298,16 @@ impl Scene {
 
     pub(crate) fn ruleset(&self) -> String {
         self.host.sh("nft -s list ruleset")
+    }
+
+    pub(crate) fn check(&self, call: &Call) -> Result<(), Error> {
+        let call = call.clone();
+        self.host.run(move || call.check())
+    }
+
+    pub(crate) fn gc(&self, call: &Call, valid: &'static [(&'static str, &'static str)]) {
+        let call = call.clone();
+        self.host.run(move || call.gc_but(valid)).expect("success");
     }
 
     /// See [`state_of`].

@@ -54,7 +54,7 @@ pub struct AddressOptions {
 }
 
 impl Rtnl {
-    /// The addresses of a link, both families. The kernel does the filtering.
+    /// The addresses of a link, both families; of all links for index 0. The kernel does the filtering.
     pub fn addresses(&self, link: u32) -> Result<Vec<Address>, HostError> {
         let mut request = AddressMessage::default();
         request.header.index = link;
@@ -63,7 +63,7 @@ impl Rtnl {
             .map_err(|error| error.during(format!("list addresses of {}", self.describe(link))))?;
         let mut addresses: Vec<_> = answers.into_iter().filter_map(into_address).collect();
         // Without strict checking the kernel lists those of all links.
-        addresses.retain(|address| address.link == link);
+        addresses.retain(|address| link == 0 || address.link == link);
         Ok(addresses)
     }
 

@@ -18,51 +18,83 @@
 //! the container by it because of us, see [`super::localnet`]; packets that pretend to be localhost are dropped in
 //! the table `raw`.
 
+mod check;
+mod remove;
 mod rules;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cni_conf::error::Error;
+use cni_conf::error::{Code, Error};
+use cni_conf::names::NetworkName;
 
-use self::rules::{PORTS, chain_of, forward_of, guard_creation, guard_removal, of_version, plan};
-use self::state::{State, jumps, target};
-use super::conf::IptablesSettings;
+use self::rules::{Destinations, PORTS, Rules, conditions, guard_creation, of_version};
+use self::state::{Entry, State};
+use super::claims::{Outcome, Rival, Whose};
+use super::conf::{IptablesSettings, Protocol};
 use super::plan::Forward;
-use super::{Condemned, Kept, Wanted, conflict, localnet, nftables};
-use crate::attach::nat_table::{Version, printable};
+use super::{Kept, Wanted, crossed, localnet, nftables};
+use crate::attach::nat_table::Version;
 use crate::attach::rules_lock;
 use crate::host::HostError;
 use crate::host::nft::Nft;
+use crate::owner::Owners;
 
-/// Makes sure that everything is forwarded as wanted. A port that another attachment has is an error that names it.
+pub(super) use self::check::check;
+pub(super) use self::remove::remove;
+
+/// How often a change that another program crossed is tried again.
+const ATTEMPTS: u32 = 10;
+
+/// What became of mapping the ports of one version of IP.
+enum Attempt {
+    Mapped,
+    Taken(Rival),
+    /// Somebody changed the rules meanwhile.
+    Crossed,
+}
+
+/// Makes sure that everything is forwarded as wanted.
 /// `restore` is called, without the lock, where nobody has a rule: for the first mapped port and after a flush.
+///
+/// # Errors
+/// What the kernel or iptables says; [`Code::TryAgainLater`] where others change the rules all the time.
 pub(super) fn ensure(
     wanted: &Wanted<'_>,
     settings: &IptablesSettings,
     restore: &dyn Fn(),
-) -> Result<(), Error> {
+) -> Result<Outcome, Error> {
     let purpose = "map ports with iptables";
-    let mut lock = rules_lock::take()?;
     let mut nft = Nft::open()?;
-    nftables::refuse_taken(&mut nft, wanted)?;
     let mut restored = false;
     for version in Version::ALL {
         if of_version(version, wanted).is_empty() {
             continue;
         }
-        let mut state = State::read(&mut nft, version, purpose)?;
-        if state.is_over(&|_| false) && !restored {
-            drop(lock);
-            restore();
-            restored = true;
-            lock = rules_lock::take()?;
-            state = State::read(&mut nft, version, purpose)?;
+        let mut attempts = 0..ATTEMPTS;
+        loop {
+            if attempts.next().is_none() {
+                return Err(crossed(wanted));
+            }
+            let lock = rules_lock::take()?;
+            if let Some(rival) = nftables::taken(&mut nft, wanted)? {
+                return Ok(Outcome::Taken(rival));
+            }
+            let state = State::read(&mut nft, version, purpose)?;
+            if state.is_over(&|_| false) && !restored {
+                drop(lock);
+                restore();
+                restored = true;
+                continue;
+            }
+            match ensure_version(&mut nft, &state, wanted, settings)? {
+                Attempt::Mapped => break,
+                Attempt::Taken(rival) => return Ok(Outcome::Taken(rival)),
+                Attempt::Crossed => {}
+            }
         }
-        ensure_version(&mut nft, &state, wanted, settings)?;
     }
-    drop(lock);
-    Ok(())
+    Ok(Outcome::Mapped)
 }
 
 /// The same for one version of IP, of which `state` tells what is there.
@@ -71,10 +103,13 @@ fn ensure_version(
     state: &State,
     wanted: &Wanted<'_>,
     settings: &IptablesSettings,
-) -> Result<(), Error> {
+) -> Result<Attempt, Error> {
     let (version, purpose) = (state.version, "map ports with iptables");
-    let owner = printable(&wanted.comment);
-    refuse_taken(state, &owner, &of_version(version, wanted))?;
+    let served = match served(nft, state, wanted)? {
+        Ok(served) => served,
+        Err(rival) => return Ok(Attempt::Taken(rival)),
+    };
+    let wanted = &wanted.with(&served);
     let localhost = wanted.localhost().filter(|_| version == Version::V4);
     let localnet = match localhost {
         Some(address) => localnet::to_open(nft, address, &|interface| {
@@ -84,19 +119,61 @@ fn ensure_version(
         })?,
         None => None,
     };
-    let mut nat = state.creation(nft, purpose)?;
-    nat.push(format!(":{} - [0:0]", chain_of(&wanted.comment)));
-    nat.extend(state.rule_removal(&|found| found == owner));
-    nat.extend(plan(version, wanted, settings, localnet.as_deref()));
+    let own = Owners::one(&wanted.identity.owner);
+    let rules = Rules::of(version, wanted, settings, localnet.as_deref());
+    let mut nat = state.rule_removal(&|found| own.has_in_iptables(found));
+    if !served.is_empty() {
+        nat.extend(state.creation(nft, purpose)?);
+        nat.push(format!(":{} - [0:0]", rules.chain));
+        nat.extend(rules.commands());
+    }
     let raw = match localhost {
         Some(_) => guard_creation(purpose)?,
         None => Vec::new(),
     };
-    version.restore(purpose, &[("raw", &raw), ("nat", &nat)])?;
+    // The guards come last: where the others are refused, nothing is left to take out.
+    match version.restore(purpose, &[("nat", &nat), ("raw", &raw)]) {
+        Err(HostError::ProgramFailed { .. }) if State::read(nft, version, purpose)? != *state => {
+            return Ok(Attempt::Crossed);
+        }
+        outcome => outcome?,
+    }
     if let Some(interface) = localnet {
         localnet::route_localnet(&interface).ensure("1")?;
     }
-    Ok(())
+    if conditions(version, settings).is_empty() {
+        return Ok(Attempt::Mapped);
+    }
+    look_for(nft, version, wanted, conditions(version, settings))
+}
+
+/// Looks for the rules that were made: conditions are in the language of iptables, which may understand them in its own way.
+fn look_for(
+    nft: &mut Nft,
+    version: Version,
+    wanted: &Wanted<'_>,
+    conditions: &[String],
+) -> Result<Attempt, Error> {
+    let state = State::read(
+        nft,
+        version,
+        "look for the rules of mapped ports in iptables",
+    )?;
+    let owner = &wanted.identity.iptables_comment;
+    let entries = state.entries().filter(|entry| entry.owner == *owner);
+    let made: BTreeSet<String> = entries.filter_map(|entry| entry.mapping.clone()).collect();
+    let mut forwards = of_version(version, wanted).into_iter();
+    match forwards.find(|forward| !made.contains(&forward.to_string())) {
+        None => Ok(Attempt::Mapped),
+        Some(_) if state.is_over(&|_| false) => Ok(Attempt::Crossed),
+        Some(forward) => Err(Error::new(
+            Code::UnsupportedField,
+            format!(
+                "map host port {forward}: iptables made no rule of the conditions {conditions:?}, though it says so"
+            ),
+        )
+        .with_details("see \"conditionsV4\" and \"conditionsV6\": they may contain matches only")),
+    }
 }
 
 /// Whether no rule leads to the chain of all mapped ports, of a version of IP that this is about. Where that can't be
@@ -104,157 +181,146 @@ fn ensure_version(
 pub(super) fn is_forgotten(wanted: &Wanted<'_>) -> Result<bool, HostError> {
     let mut nft = Nft::open()?;
     for version in Version::ALL {
-        if of_version(version, wanted).is_empty() || version.has_legacy_table() {
-            continue;
-        }
-        let Some(chain) = nft.chain(version.nat().object(PORTS))? else {
-            return Ok(true);
-        };
-        // Rules in it count as uses too, and it has none after a flush.
-        if chain.uses == 0 {
+        if !of_version(version, wanted).is_empty() && has_no_ports(&mut nft, version)? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn refuse_taken(state: &State, owner: &str, forwards: &[&Forward]) -> Result<(), Error> {
-    for entry in state.entries().filter(|entry| entry.owner != owner) {
-        let Some(mapping) = entry.mapping else {
-            continue;
-        };
-        let taken = forwards.iter().find(|forward| {
-            Forward::parse(&mapping, forward.to).is_some_and(|other| forward.overlaps(&other))
-        });
-        if let Some(forward) = taken {
-            return Err(conflict(&forward.to_string(), &entry.owner, &mapping));
-        }
-    }
-    Ok(())
-}
-
-/// Takes out what belongs to the condemned, and everything when nobody else has anything. Starts no process when it is
-/// clear that there is nothing; `thorough` asks `iptables` where nothing else tells.
-pub(super) fn remove(condemned: &Condemned<'_>, thorough: bool) -> Result<Vec<Forward>, HostError> {
+/// The same where it is about either version.
+pub(super) fn are_forgotten() -> Result<bool, HostError> {
     let mut nft = Nft::open()?;
-    let mut removed = Vec::new();
-    let mut lock_held = None;
     for version in Version::ALL {
-        let chain = match condemned {
-            Condemned::Owner(comment) => chain_of(comment),
-            Condemned::Others { .. } => PORTS.to_owned(),
-        };
-        match version.has_chain(&mut nft, &chain)? {
-            Some(true) => {}
-            Some(false) => continue,
-            None if thorough => {}
-            None => continue,
+        if has_no_ports(&mut nft, version)? {
+            return Ok(true);
         }
-        if lock_held.is_none() {
-            lock_held = Some(rules_lock::take()?);
-        }
-        removed.extend(remove_version(&mut nft, version, condemned)?);
     }
-    Ok(removed)
+    Ok(false)
 }
 
-fn remove_version(
+fn has_no_ports(nft: &mut Nft, version: Version) -> Result<bool, HostError> {
+    if version.has_legacy_table() {
+        return Ok(false);
+    }
+    let chain = nft.chain(version.nat().object(PORTS))?;
+    // Rules in it count as uses too, and it has none after a flush.
+    Ok(chain.is_none_or(|chain| chain.uses == 0))
+}
+
+/// The mappings of this version that are this attachment's to serve, because no other one of its container does, or who
+/// else has one.
+fn served(
     nft: &mut Nft,
-    version: Version,
-    condemned: &Condemned<'_>,
-) -> Result<Vec<Forward>, HostError> {
-    let purpose = "remove mapped ports from iptables";
-    let state = State::read(nft, version, purpose)?;
-    let doomed = |owner: &str| condemned.has_printable(owner);
-    let mut forwards = Vec::new();
-    for entry in state.entries().filter(|entry| doomed(&entry.owner)) {
-        if let (Some(mapping), Some(chain)) = (&entry.mapping, entry.chain) {
-            let rules = version.rules(nft, chain, purpose)?.unwrap_or_default();
-            forwards.extend(rules.iter().filter_map(|rule| forward_of(rule, mapping)));
+    state: &State,
+    wanted: &Wanted<'_>,
+) -> Result<Result<Vec<Forward>, Rival>, HostError> {
+    let mut by_port: BTreeMap<(Protocol, u16), Vec<(Forward, &Entry)>> = BTreeMap::new();
+    for (_, entry) in state.ports() {
+        let mapping = entry.mapping.as_deref().and_then(|mapping| {
+            let of_its_family = wanted
+                .forwards
+                .iter()
+                .find(|it| state.version.is_of(it.to.ip()))?;
+            Forward::parse(mapping, of_its_family.to)
+        });
+        if let Some(other) = mapping
+            && wanted.identity.whose(&entry.owner) != Whose::Own
+        {
+            let port = (other.protocol, other.host_port);
+            by_port.entry(port).or_default().push((other, entry));
         }
     }
-    // The setting before the rules that guard it.
-    let still = |interface: &str| {
-        let mut others = state.entries().filter(|entry| !doomed(&entry.owner));
-        others.any(|entry| entry.localnet.as_deref() == Some(interface))
-    };
-    let interfaces: BTreeSet<String> = state
-        .entries()
-        .filter(|entry| doomed(&entry.owner))
-        .filter_map(|entry| entry.localnet)
-        .collect();
-    for interface in interfaces.iter().filter(|interface| !still(interface)) {
-        localnet::close(nft, interface)?;
-    }
-    let nat = state.removal(nft, &doomed, purpose)?;
-    let raw = match version {
-        Version::V4 if state.is_over(&doomed) => guard_removal(&version.raw_prerouting(purpose)?),
-        _ => Vec::new(),
-    };
-    version.restore(purpose, &[("nat", &nat), ("raw", &raw)])?;
-    Ok(forwards)
-}
-
-/// Everything that is kept for attachments to `network`.
-pub(super) fn list(network: &str) -> Result<Vec<Kept>, HostError> {
-    let mut nft = Nft::open()?;
-    let prefix = format!("{network}/");
-    let mut kept = Vec::new();
-    for version in Version::ALL {
-        let state = State::read(&mut nft, version, "list mapped ports of iptables")?;
-        for entry in state
-            .entries()
-            .filter(|entry| entry.owner.starts_with(&prefix))
-        {
-            kept.extend(entry.mapping.map(|mapping| Kept {
-                owner: entry.owner.clone(),
-                what: format!(
-                    "{mapping} (iptables chain {})",
-                    entry.chain.unwrap_or(PORTS)
-                ),
+    let (mut served, mut chains) = (Vec::new(), Chains::default());
+    for forward in of_version(state.version, wanted) {
+        let others = by_port.get(&(forward.protocol, forward.host_port));
+        let mut waits = false;
+        for (other, entry) in others.into_iter().flatten() {
+            if !forward.overlaps(other) {
+                continue;
+            }
+            let sibling = wanted.identity.whose(&entry.owner) == Whose::Sibling;
+            if sibling && other.host != forward.host {
+                continue;
+            }
+            let to = chains.destination(nft, state.version, entry)?;
+            if sibling && to.is_none_or(|to| to.to.port() == forward.to.port()) {
+                waits = true;
+                continue;
+            }
+            return Ok(Err(Rival {
+                wanted: *forward,
+                comment: entry.owner.clone(),
+                mapping: entry.mapping.clone().unwrap_or_default(),
+                to: to.map(|to| to.to.ip()),
             }));
         }
+        if !waits {
+            served.push(*forward);
+        }
     }
-    Ok(kept)
+    Ok(Ok(served))
 }
 
-/// Compares what is there with what is wanted, and gives a sentence for each difference.
-pub(super) fn check(wanted: &Wanted<'_>) -> Result<Vec<String>, HostError> {
-    let purpose = "check mapped ports of iptables";
+/// The chains of attachments, listed once each.
+#[derive(Default)]
+struct Chains(BTreeMap<String, Destinations>);
+
+impl Chains {
+    fn destination(
+        &mut self,
+        nft: &mut Nft,
+        version: Version,
+        entry: &Entry,
+    ) -> Result<Option<Forward>, HostError> {
+        let (Some(chain), Some(mapping)) = (&entry.chain, &entry.mapping) else {
+            return Ok(None);
+        };
+        if !self.0.contains_key(chain) {
+            let rules = version.rules(nft, chain, "see who has a mapped port in iptables")?;
+            let destinations = Destinations::of(&rules.unwrap_or_default());
+            self.0.insert(chain.clone(), destinations);
+        }
+        Ok(self.0.get(chain).and_then(|it| it.forward(mapping)))
+    }
+}
+
+/// What is wanted and other attachments of the container don't serve.
+pub(super) fn own_part(wanted: &Wanted<'_>) -> Result<Vec<Forward>, HostError> {
     let mut nft = Nft::open()?;
-    let (chain, owner) = (chain_of(&wanted.comment), printable(&wanted.comment));
-    let mut differences = Vec::new();
+    let mut own = Vec::new();
     for version in Version::ALL {
         let forwards = of_version(version, wanted);
         if forwards.is_empty() {
             continue;
         }
-        let state = State::read(&mut nft, version, purpose)?;
-        for from in jumps(version).iter().filter(|(_, to, ..)| *to == PORTS) {
-            let present = version
-                .rules(&mut nft, from.0, purpose)?
-                .unwrap_or_default();
-            if !present.iter().any(|line| target(line) == Some(PORTS)) {
-                differences.push(format!("no rule of {} leads to the chain {PORTS}", from.0));
-            }
-        }
-        let rules = version
-            .rules(&mut nft, &chain, purpose)?
-            .unwrap_or_default();
-        for forward in forwards {
-            let text = forward.to_string();
-            let entry = state
-                .entries()
-                .any(|entry| entry.owner == owner && entry.mapping.as_ref() == Some(&text));
-            let done = rules
-                .iter()
-                .any(|rule| forward_of(rule, &text) == Some(*forward));
-            if !entry || !done {
-                differences.push(format!(
-                    "host port {text} leads nowhere (iptables chain {chain})"
-                ));
-            }
+        let state = State::read(&mut nft, version, "check mapped ports of iptables")?;
+        // Where somebody else has a port, CHECK has that to tell.
+        let served = served(&mut nft, &state, wanted)?;
+        own.extend(served.unwrap_or_else(|_| forwards.into_iter().copied().collect()));
+    }
+    Ok(own)
+}
+
+/// Everything that is kept for attachments to `network`.
+pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
+    let mut nft = Nft::open()?;
+    let owners = Owners::all(network);
+    let mut kept = Vec::new();
+    for version in Version::ALL {
+        let state = State::read(&mut nft, version, "list mapped ports of iptables")?;
+        for entry in state
+            .entries()
+            .filter(|entry| owners.has_in_iptables(&entry.owner))
+        {
+            kept.extend(entry.mapping.as_ref().map(|mapping| Kept {
+                owner: entry.owner.clone(),
+                what: format!(
+                    "{mapping} (iptables chain {})",
+                    entry.chain.as_deref().unwrap_or(PORTS)
+                ),
+            }));
         }
     }
-    Ok(differences)
+    Ok(kept)
 }

@@ -1,6 +1,6 @@
 //! What iptables has of ours, read from its own listings, and the commands that make and delete what is shared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::{PORTS, PREFIX, SNAT};
 use crate::attach::nat_table::Version;
@@ -8,31 +8,88 @@ use crate::host::HostError;
 use crate::host::iptables::words;
 use crate::host::nft::Nft;
 
+/// From how many rules on a chain is written anew instead of deleting them one by one: iptables looks for each from the
+/// chain's beginning.
+const REWRITE_FROM: usize = 16;
+
 /// What is there, of one version of IP.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) version: Version,
     /// The rules of [`PORTS`], if there is that chain.
-    pub(super) ports: Option<Vec<String>>,
+    ports: Option<Vec<Line>>,
     /// The rules of [`SNAT`], if there is that chain.
-    pub(super) snat: Option<Vec<String>>,
+    snat: Option<Vec<Line>>,
+}
+
+/// A rule as iptables lists it, without its chain.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    rule: String,
+    /// What it is of ours, if it is.
+    entry: Option<Entry>,
+}
+
+/// A rule of one of the two chains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The owner's comment.
+    pub(super) owner: String,
+    /// The mapping as text, for a rule that forwards.
+    pub(super) mapping: Option<String>,
+    /// The chain that it leads to.
+    pub(super) chain: Option<String>,
+    /// The interface that localhost reaches the container by, if that is our doing.
+    pub(super) localnet: Option<String>,
 }
 
 impl State {
     pub(super) fn read(nft: &mut Nft, version: Version, purpose: &str) -> Result<Self, HostError> {
+        let mut lines = |chain: &str, parse: fn(&str) -> Option<Entry>| {
+            let rules = version.rules(nft, chain, purpose)?;
+            let line = |rule: String| Line {
+                entry: parse(&rule),
+                rule,
+            };
+            Ok::<_, HostError>(rules.map(|rules| rules.into_iter().map(line).collect()))
+        };
         Ok(Self {
             version,
-            ports: version.rules(nft, PORTS, purpose)?,
-            snat: version.rules(nft, SNAT, purpose)?,
+            ports: lines(PORTS, Entry::of_port)?,
+            snat: lines(SNAT, Entry::of_masquerading)?,
         })
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let all = self
-            .ports
-            .iter()
-            .flatten()
-            .chain(self.snat.iter().flatten());
-        all.filter_map(|rule| Entry::parse(rule))
+    fn chains(&self) -> impl Iterator<Item = (&'static str, &Vec<Line>)> {
+        let both = [(PORTS, &self.ports), (SNAT, &self.snat)];
+        both.into_iter()
+            .filter_map(|(chain, lines)| Some((chain, lines.as_ref()?)))
+    }
+
+    /// All rules of ours.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.chains()
+            .flat_map(|(_, lines)| lines)
+            .filter_map(|line| line.entry.as_ref())
+    }
+
+    /// The rules that forward, each with its text.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        let lines = self.ports.iter().flatten();
+        lines.filter_map(|line| Some((line.rule.as_str(), line.entry.as_ref()?)))
+    }
+
+    /// The texts of the rules that masquerade for an owner.
+    pub(super) fn masquerading(&self, owner: &str) -> Vec<&str> {
+        let lines = self.snat.iter().flatten();
+        lines
+            .filter(|line| {
+                line.entry
+                    .as_ref()
+                    .is_some_and(|entry| entry.owner == owner)
+            })
+            .map(|line| line.rule.as_str())
+            .collect()
     }
 
     /// Commands that make sure of the two chains and of the jumps to them.
@@ -43,24 +100,42 @@ impl State {
                 commands.push(format!(":{chain} - [0:0]"));
             }
         }
-        for (from, chain, position, rule) in jumps(self.version) {
-            let present = self.version.rules(nft, from, purpose)?.unwrap_or_default();
-            if !present.iter().any(|line| target(line) == Some(chain)) {
-                commands.push(format!("{position} {from} {rule}-j {chain}"));
+        for jump in jumps(self.version) {
+            let present = jump.present(nft, self.version, purpose)?;
+            if jump.is_only(&present) {
+                continue;
             }
+            commands.extend(
+                present
+                    .iter()
+                    .map(|rule| format!("-D {} {rule}", jump.from)),
+            );
+            commands.push(format!("{} {} {}", jump.place, jump.from, jump.rule()));
         }
         Ok(commands)
     }
 
     /// Commands that delete the rules of the condemned.
     pub(super) fn rule_removal(&self, condemned: &dyn Fn(&str) -> bool) -> Vec<String> {
+        let is_doomed = |line: &&Line| {
+            line.entry
+                .as_ref()
+                .is_some_and(|entry| condemned(&entry.owner))
+        };
         let mut commands = Vec::new();
-        for (chain, rules) in [(PORTS, &self.ports), (SNAT, &self.snat)] {
-            let doomed = rules
-                .iter()
-                .flatten()
-                .filter(|rule| Entry::parse(rule).is_some_and(|entry| condemned(&entry.owner)));
-            commands.extend(doomed.map(|rule| format!("-D {chain} {rule}")));
+        for (chain, lines) in self.chains() {
+            let doomed: Vec<&Line> = lines.iter().filter(is_doomed).collect();
+            if doomed.len() < REWRITE_FROM {
+                commands.extend(
+                    doomed
+                        .iter()
+                        .map(|line| format!("-D {chain} {}", line.rule)),
+                );
+                continue;
+            }
+            commands.push(format!("-F {chain}"));
+            let kept = lines.iter().filter(|line| !is_doomed(line));
+            commands.extend(kept.map(|line| format!("-A {chain} {}", line.rule)));
         }
         commands
     }
@@ -69,7 +144,7 @@ impl State {
     pub(super) fn chains_of(&self, condemned: &dyn Fn(&str) -> bool) -> BTreeSet<&str> {
         self.entries()
             .filter(|entry| condemned(&entry.owner))
-            .filter_map(|entry| entry.chain)
+            .filter_map(|entry| entry.chain.as_deref())
             .filter(|chain| chain.starts_with(PREFIX))
             .collect()
     }
@@ -90,17 +165,15 @@ impl State {
         let mut chains = self.chains_of(condemned);
         let mut commands = Vec::new();
         if self.is_over(condemned) {
-            for (from, chain, _, _) in jumps(self.version) {
-                let present = self.version.rules(nft, from, purpose)?.unwrap_or_default();
-                let ours = present.iter().filter(|line| target(line) == Some(chain));
-                commands.extend(ours.map(|rule| format!("-D {from} {rule}")));
+            for jump in jumps(self.version) {
+                let present = jump.present(nft, self.version, purpose)?;
+                commands.extend(
+                    present
+                        .iter()
+                        .map(|rule| format!("-D {} {rule}", jump.from)),
+                );
             }
-            let shared = [(PORTS, &self.ports), (SNAT, &self.snat)].into_iter();
-            chains.extend(
-                shared
-                    .filter(|(_, rules)| rules.is_some())
-                    .map(|(chain, _)| chain),
-            );
+            chains.extend(self.chains().map(|(chain, _)| chain));
         } else {
             commands.extend(self.rule_removal(condemned));
         }
@@ -111,10 +184,72 @@ impl State {
     }
 }
 
-pub(super) type JumpText = (&'static str, &'static str, &'static str, &'static str);
+/// The rules of chains of the attachments: one is listed by itself, several are found in one listing of the table.
+pub(super) fn rules_of(
+    nft: &mut Nft,
+    version: Version,
+    chains: &BTreeSet<&str>,
+    purpose: &str,
+) -> Result<BTreeMap<String, Vec<String>>, HostError> {
+    let mut found = BTreeMap::new();
+    match chains.len() {
+        0 => {}
+        1 => {
+            for chain in chains {
+                let rules = version.rules(nft, chain, purpose)?.unwrap_or_default();
+                found.insert((*chain).to_owned(), rules);
+            }
+        }
+        _ => {
+            for line in version.listing(purpose)?.lines() {
+                let rule = line
+                    .strip_prefix("-A ")
+                    .and_then(|rest| rest.split_once(' '));
+                if let Some((chain, rule)) = rule.filter(|(chain, _)| chains.contains(chain)) {
+                    let rules: &mut Vec<String> = found.entry(chain.to_owned()).or_default();
+                    rules.push(rule.to_owned());
+                }
+            }
+        }
+    }
+    Ok(found)
+}
 
-/// From where to which chain, at which end, and on which condition.
-pub(super) fn jumps(version: Version) -> [JumpText; 3] {
+/// A rule of a built-in chain that leads to one of ours.
+pub(super) struct Jump {
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
+    /// At which end: `-A` or `-I`.
+    place: &'static str,
+    /// On which condition.
+    matches: &'static str,
+}
+
+impl Jump {
+    fn rule(&self) -> String {
+        format!("{}-j {}", self.matches, self.to)
+    }
+
+    /// The rules that lead from the one to the other.
+    pub(super) fn present(
+        &self,
+        nft: &mut Nft,
+        version: Version,
+        purpose: &str,
+    ) -> Result<Vec<String>, HostError> {
+        let mut rules = version.rules(nft, self.from, purpose)?.unwrap_or_default();
+        rules.retain(|rule| target(&words(rule)).as_deref() == Some(self.to));
+        Ok(rules)
+    }
+
+    /// Whether the rules are this one and nothing else.
+    pub(super) fn is_only(&self, present: &[String]) -> bool {
+        matches!(present, [rule] if words(rule) == words(&self.rule()))
+    }
+}
+
+/// From where to which chain, at which end, and on which condition, as iptables lists it.
+pub(super) fn jumps(version: Version) -> [Jump; 3] {
     let to_this_host = "-m addrtype --dst-type LOCAL ";
     let from_this_host = match version {
         Version::V4 => to_this_host,
@@ -126,44 +261,61 @@ pub(super) fn jumps(version: Version) -> [JumpText; 3] {
         ("OUTPUT", PORTS, "-A", from_this_host),
         ("POSTROUTING", SNAT, "-I", ""),
     ]
+    .map(|(from, to, place, matches)| Jump {
+        from,
+        to,
+        place,
+        matches,
+    })
 }
 
 /// The chain that a rule leads to.
-pub(super) fn target(rule: &str) -> Option<&str> {
-    rule.split_whitespace()
-        .skip_while(|word| *word != "-j")
-        .nth(1)
+fn target(words: &[String]) -> Option<String> {
+    after(words, "-j")
 }
 
-/// A rule of one of the two chains.
-pub(super) struct Entry<'a> {
-    /// The owner's comment, as far as iptables takes it.
-    pub(super) owner: String,
-    /// The mapping as text, for a rule that forwards.
-    pub(super) mapping: Option<String>,
-    /// The chain that it leads to.
-    pub(super) chain: Option<&'a str>,
-    /// The interface that localhost reaches the container by, if that is our doing.
-    pub(super) localnet: Option<String>,
+fn after(words: &[String], option: &str) -> Option<String> {
+    let place = words.iter().position(|word| word == option)?;
+    words.get(place + 1).cloned()
 }
 
-impl<'a> Entry<'a> {
-    pub(super) fn parse(rule: &'a str) -> Option<Self> {
+/// The comments of a rule, last one first: conditions may bring their own, and ours stands behind them.
+fn comments(words: &[String]) -> impl Iterator<Item = &str> {
+    let pairs = words.windows(2).rev();
+    pairs.filter_map(|pair| (pair[0] == "--comment").then_some(pair[1].as_str()))
+}
+
+impl Entry {
+    /// Reads a rule of [`PORTS`]: its comment is `OWNER MAPPING`.
+    fn of_port(rule: &str) -> Option<Self> {
         let words = words(rule);
-        let after = |option: &str| {
-            let place = words.iter().position(|word| word == option)?;
-            words.get(place + 1).cloned()
-        };
-        let comment = after("--comment")?;
-        let (owner, mapping) = match comment.split_once(' ') {
-            Some((owner, mapping)) => (owner.to_owned(), Some(mapping.to_owned())),
-            None => (comment, None),
-        };
+        let chain = target(&words)?;
+        let (owner, mapping) =
+            comments(&words).find_map(|comment| comment.split_once(' ').filter(is_ours))?;
         Some(Self {
-            owner,
-            mapping,
-            chain: target(rule),
-            localnet: after("-o"),
+            owner: owner.to_owned(),
+            mapping: Some(mapping.to_owned()),
+            chain: Some(chain),
+            localnet: None,
         })
     }
+
+    /// Reads a rule of [`SNAT`]: its comment is `OWNER`.
+    fn of_masquerading(rule: &str) -> Option<Self> {
+        let words = words(rule);
+        let owner = comments(&words).next()?.to_owned();
+        Some(Self {
+            owner,
+            mapping: None,
+            chain: target(&words),
+            localnet: after(&words, "-o"),
+        })
+    }
+}
+
+/// Whether a comment in two parts is an owner's with its mapping: `a/b/c 0.0.0.0:8080/tcp`.
+fn is_ours((owner, mapping): &(&str, &str)) -> bool {
+    let port = mapping.rsplit_once('/').map(|(address, _)| address);
+    owner.contains('/')
+        && port.is_some_and(|address| address.parse::<std::net::SocketAddr>().is_ok())
 }

@@ -1,0 +1,409 @@
+//! Port mappings by nftables: elements by netlink, rules by `nft` when they are missing or out of date.
+
+mod remove;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use cni_conf::error::Error;
+use cni_conf::names::NetworkName;
+
+use super::claims::{Outcome, Rival, Whose};
+use super::conf::{Masquerade, Protocol};
+use super::plan::{Addresses, Forward};
+use super::rules::{self, CHAINS, Map, SEALED, Sources};
+use super::{Kept, Wanted, crossed, localnet};
+use crate::attach::table::{self, TABLE};
+use crate::host::HostError;
+use crate::host::nft::{Batch, Element, Nft, ruleset};
+use crate::owner::Owners;
+
+pub(super) use self::remove::{Removed, dismantle, remove};
+
+/// How often a change that another process crossed is tried again.
+const ATTEMPTS: u32 = 20;
+
+/// How often rules that nft was refused are tried again.
+const INSTALLATIONS: u32 = 3;
+
+/// The elements of one attachment.
+struct Elements {
+    forwarding: Vec<(Map, Element)>,
+    masquerading: Vec<(Map, Element)>,
+    sources: BTreeSet<Sources>,
+}
+
+impl Elements {
+    fn of(wanted: &Wanted<'_>) -> Self {
+        let mut elements = Self {
+            forwarding: Vec::new(),
+            masquerading: Vec::new(),
+            sources: BTreeSet::new(),
+        };
+        let mut known = BTreeSet::new();
+        for forward in wanted.forwards {
+            let element = rules::forwarding(forward, &wanted.identity.comment);
+            elements.forwarding.push((Map::of(forward), element));
+            let Some(from) = sources(wanted.masquerade, wanted.addresses, forward) else {
+                continue;
+            };
+            elements.sources.insert(from);
+            let (map, element) = rules::masquerading(forward, &from, &wanted.identity.comment);
+            // Mappings of one port on two addresses of the host share it.
+            if known.insert((map, element.key.clone())) {
+                elements.masquerading.push((map, element));
+            }
+        }
+        elements
+    }
+
+    fn all(&self) -> impl Iterator<Item = &(Map, Element)> {
+        self.forwarding.iter().chain(&self.masquerading)
+    }
+}
+
+fn sources(masquerade: Masquerade, addresses: Addresses, forward: &Forward) -> Option<Sources> {
+    Sources::of(masquerade, addresses.subnet_of(forward.to.ip())?)
+}
+
+/// What became of putting elements in.
+enum Put {
+    /// These are mapped; another attachment of the container serves the rest.
+    Done(Vec<Forward>),
+    /// Another process changed an element, or the rules are gone.
+    Crossed,
+    /// Somebody else has a port.
+    Taken(Rival),
+}
+
+/// Makes sure that everything is forwarded as wanted. `restore` is called when the rules that exist once had to be made,
+/// which is so for the host's first mapped port and after a flush.
+///
+/// Mappings of one address and of all are different keys, so the kernel can't tell that they overlap: that is looked for
+/// before, to be sure that nothing is disturbed, and once more afterwards, because another process may do the same at
+/// the same time. Of two that do, at least one finds the other's.
+///
+/// # Errors
+/// What the kernel or `nft` says; [`cni_conf::error::Code::TryAgainLater`] where others change the rules all the time.
+pub(super) fn ensure(wanted: &Wanted<'_>, restore: &dyn Fn()) -> Result<Outcome, Error> {
+    let elements = Elements::of(wanted);
+    let outcome = ensure_elements(wanted, &elements, restore);
+    if !matches!(outcome, Ok(Outcome::Mapped)) {
+        // What was made for nothing goes; if it doesn't, what went wrong before is to be told.
+        let _ = dismantle(&Removed::of_chains(
+            elements.sources.iter().map(Sources::chain),
+        ));
+    }
+    outcome
+}
+
+fn ensure_elements(
+    wanted: &Wanted<'_>,
+    elements: &Elements,
+    restore: &dyn Fn(),
+) -> Result<Outcome, Error> {
+    let mut nft = Nft::open()?;
+    let mut refused = 0;
+    for _ in 0..ATTEMPTS {
+        if let Some(rival) = overlapping(&mut nft, wanted)? {
+            return Ok(Outcome::Taken(rival));
+        }
+        let fixed = has_fixed_rules(&mut nft)?;
+        if !fixed || !has_chains_of(&mut nft, &elements.sources)? {
+            match install(&elements.sources) {
+                // Somebody may have changed the table while nft was at it.
+                Err(HostError::ProgramFailed { .. }) if refused < INSTALLATIONS => refused += 1,
+                outcome => {
+                    outcome?;
+                    // Unless it was a subnet's chain alone that was missing.
+                    if !fixed {
+                        restore();
+                    }
+                }
+            }
+            continue;
+        }
+        if let Some(outcome) = map(&mut nft, elements, wanted)? {
+            return Ok(outcome);
+        }
+    }
+    Err(crossed(wanted))
+}
+
+/// One attempt with the rules in place. None where another process crossed it.
+fn map(
+    nft: &mut Nft,
+    elements: &Elements,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Outcome>, HostError> {
+    let served = match put(nft, elements, wanted)? {
+        Put::Done(served) => served,
+        Put::Crossed => return Ok(None),
+        Put::Taken(rival) => return Ok(Some(Outcome::Taken(rival))),
+    };
+    if let Some(address) = wanted.with(&served).localhost()
+        && !localnet::ensure(address, &wanted.identity.comment)?
+    {
+        return Ok(None);
+    }
+    Ok(Some(match overlapping(nft, wanted)? {
+        Some(rival) => Outcome::Taken(rival),
+        None => Outcome::Mapped,
+    }))
+}
+
+/// Whether the rules are gone that exist once, or were never there.
+pub(super) fn is_forgotten() -> Result<bool, HostError> {
+    let rules = Nft::open()?.rules(TABLE.object(SEALED))?;
+    Ok(rules.is_empty())
+}
+
+/// Whether the rules that exist once are there and those of this version.
+fn has_fixed_rules(nft: &mut Nft) -> Result<bool, HostError> {
+    for (name, count) in CHAINS {
+        let rules = nft.rules(TABLE.object(name))?;
+        let sealed = || rules.last().and_then(|rule| rule.comment.as_ref()) == Some(&rules::seal());
+        if rules.len() != count || (name == SEALED && !sealed()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the chains that masquerade for these sources are there.
+fn has_chains_of(nft: &mut Nft, sources: &BTreeSet<Sources>) -> Result<bool, HostError> {
+    for from in sources {
+        if nft.rules(TABLE.object(&from.chain()))?.len() != from.rule_count() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes sure of the rules that exist once, where localhost reaches somebody and the rules that guard it may be gone.
+pub(super) fn guard() -> Result<(), HostError> {
+    match has_fixed_rules(&mut Nft::open()?)? {
+        true => Ok(()),
+        false => install(&BTreeSet::new()),
+    }
+}
+
+fn install(sources: &BTreeSet<Sources>) -> Result<(), HostError> {
+    let script: String = std::iter::once(rules::script())
+        .chain(sources.iter().map(Sources::script))
+        .collect();
+    ruleset::NFT
+        .run("install the rules of port mappings", ["-f", "-"], &script)
+        .map(drop)
+}
+
+/// Puts the elements in, in one transaction, save for those of ports that another attachment of the container serves.
+fn put(nft: &mut Nft, elements: &Elements, wanted: &Wanted<'_>) -> Result<Put, HostError> {
+    match commit(nft, batch_of(elements))? {
+        Committed::Done => return Ok(Put::Done(wanted.forwards.to_vec())),
+        Committed::Missing => return Ok(Put::Crossed),
+        Committed::Exists => {}
+    }
+    let served = match served(nft, wanted)? {
+        Ok(served) => served,
+        Err(rival) => return Ok(Put::Taken(rival)),
+    };
+    let elements = Elements::of(&wanted.with(&served));
+    let mut batch = Batch::new();
+    for (map, element) in elements.all() {
+        let set = TABLE.object(map.name());
+        let present = nft.element(set, element)?;
+        if present.as_ref() == Some(element) {
+            continue;
+        }
+        if let Some(present) = present {
+            // What leads to the container's address is this attachment's: IPAM gave it the address.
+            batch.delete_elements(set, &[present]);
+        }
+        batch.add_elements(set, std::slice::from_ref(element));
+    }
+    Ok(match commit(nft, batch)? {
+        Committed::Done => Put::Done(served),
+        Committed::Missing | Committed::Exists => Put::Crossed,
+    })
+}
+
+fn batch_of(elements: &Elements) -> Batch {
+    let mut batch = Batch::new();
+    for (map, element) in elements.all() {
+        batch.add_elements(TABLE.object(map.name()), std::slice::from_ref(element));
+    }
+    batch
+}
+
+/// What became of a transaction that others may cross.
+enum Committed {
+    Done,
+    /// An element, a set or a chain is not there.
+    Missing,
+    /// An element is there.
+    Exists,
+}
+
+fn commit(nft: &mut Nft, batch: Batch) -> Result<Committed, HostError> {
+    match nft.commit(batch) {
+        Ok(()) => Ok(Committed::Done),
+        Err(error) if error.is_exists() => Ok(Committed::Exists),
+        Err(error) if error.is_missing() => Ok(Committed::Missing),
+        Err(error) => Err(error),
+    }
+}
+
+/// The mappings that are this attachment's to serve, because no other one of its container does, or who else has one.
+fn served(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Result<Vec<Forward>, Rival>, HostError> {
+    let mut served = Vec::new();
+    for forward in wanted.forwards {
+        let map = Map::of(forward);
+        let found = nft.element(TABLE.object(map.name()), &rules::forwarding(forward, ""))?;
+        let Some(found) = found else {
+            served.push(*forward);
+            continue;
+        };
+        let leads_elsewhere = rules::parse_forwarding(map, &found)
+            .is_none_or(|other| other.to.port() != forward.to.port());
+        match wanted.identity.whose(comment_of(&found)) {
+            Whose::Own => served.push(*forward),
+            Whose::Sibling if !leads_elsewhere => {}
+            _ => return Ok(Err(rival(forward, map, &found))),
+        }
+    }
+    Ok(Ok(served))
+}
+
+/// The first mapping of one of the same ports by another container, as iptables would have to know.
+pub(super) fn taken(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Option<Rival>, HostError> {
+    match served(nft, wanted)? {
+        Ok(_) => overlapping(nft, wanted),
+        Err(rival) => Ok(Some(rival)),
+    }
+}
+
+/// The first mapping of the same port by another container, of one address where all are wanted and the other way round.
+fn overlapping(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Option<Rival>, HostError> {
+    let mut listed: BTreeMap<Map, BTreeMap<(Protocol, u16), Vec<Element>>> = BTreeMap::new();
+    for forward in wanted.forwards {
+        let map = Map::of(forward).other();
+        let set = TABLE.object(map.name());
+        let any;
+        let found: &[Element] = if forward.host.is_some() {
+            let all = Forward {
+                host: None,
+                ..*forward
+            };
+            any = nft.element(set, &rules::forwarding(&all, ""))?;
+            any.as_slice()
+        } else {
+            let by_port = match listed.entry(map) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(by_port(nft, map)?),
+            };
+            by_port
+                .get(&(forward.protocol, forward.host_port))
+                .map_or(&[], Vec::as_slice)
+        };
+        let foreign = found
+            .iter()
+            .find(|element| wanted.identity.whose(comment_of(element)) == Whose::Other);
+        if let Some(element) = foreign {
+            return Ok(Some(rival(forward, map, element)));
+        }
+    }
+    Ok(None)
+}
+
+/// The mappings of a map by the port that they are of.
+fn by_port(nft: &mut Nft, map: Map) -> Result<BTreeMap<(Protocol, u16), Vec<Element>>, HostError> {
+    let mut by_port: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for element in table::elements(nft, map.name())? {
+        if let Some(other) = rules::parse_forwarding(map, &element) {
+            let port = (other.protocol, other.host_port);
+            by_port.entry(port).or_default().push(element);
+        }
+    }
+    Ok(by_port)
+}
+
+fn rival(wanted: &Forward, map: Map, element: &Element) -> Rival {
+    let other = rules::parse_forwarding(map, element);
+    Rival {
+        wanted: *wanted,
+        comment: comment_of(element).to_owned(),
+        mapping: other.unwrap_or(*wanted).to_string(),
+        to: other.map(|other| other.to.ip()),
+    }
+}
+
+fn comment_of(element: &Element) -> &str {
+    element.comment.as_deref().unwrap_or_default()
+}
+
+/// Everything that is kept for attachments to `network`.
+pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
+    let mut nft = Nft::open()?;
+    let owners = Owners::all(network);
+    let mut kept = Vec::new();
+    for map in Map::ALL.into_iter().filter(|map| map.forwards()) {
+        for element in table::elements(&mut nft, map.name())? {
+            let owner = element.comment.clone().unwrap_or_default();
+            if let (true, Some(forward)) =
+                (owners.has(&owner), rules::parse_forwarding(map, &element))
+            {
+                kept.push(Kept {
+                    owner,
+                    what: format!("{forward} -> {}", forward.to),
+                });
+            }
+        }
+    }
+    Ok(kept)
+}
+
+/// What is wanted and other attachments of the container don't serve.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn own_part(wanted: &Wanted<'_>) -> Result<Vec<Forward>, HostError> {
+    let served = served(&mut Nft::open()?, wanted)?;
+    // Where somebody else has a port, CHECK has that to tell.
+    Ok(served.unwrap_or_else(|_| wanted.forwards.to_vec()))
+}
+
+/// Compares what is there with what is wanted, and gives a sentence for each difference.
+pub(super) fn check(wanted: &Wanted<'_>) -> Result<Vec<String>, HostError> {
+    let mut nft = Nft::open()?;
+    let elements = Elements::of(wanted);
+    let mut differences = Vec::new();
+    if !has_fixed_rules(&mut nft)? || !has_chains_of(&mut nft, &elements.sources)? {
+        differences.push(format!(
+            "the rules of port mappings in nft table {TABLE} are missing or have been changed"
+        ));
+    }
+    for ((map, element), forward) in elements.forwarding.iter().zip(wanted.forwards) {
+        let set = TABLE.object(map.name());
+        match nft.element(set, element)? {
+            Some(present) if present == *element => {}
+            Some(present) => differences.push(format!(
+                "host port {forward} leads to {} (nft map {set})",
+                present.comment.as_deref().unwrap_or("somebody unnamed")
+            )),
+            None => differences.push(format!("host port {forward} leads nowhere (nft map {set})")),
+        }
+    }
+    let mut bare = BTreeSet::new();
+    for (map, element) in &elements.masquerading {
+        let set = TABLE.object(map.name());
+        if nft.element(set, element)?.as_ref() != Some(element) {
+            bare.insert(map.name());
+        }
+    }
+    differences.extend(bare.into_iter().map(|map| {
+        let set = TABLE.object(map);
+        format!("connections to mapped ports are not masqueraded (nft map {set})")
+    }));
+    Ok(differences)
+}
