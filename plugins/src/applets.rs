@@ -32,6 +32,22 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::macvlan::Macvlan,
     },
     Applet {
+        name: "ipvlan",
+        plugin: &crate::ipvlan::Ipvlan,
+    },
+    Applet {
+        name: "vlan",
+        plugin: &crate::vlan::Vlan,
+    },
+    Applet {
+        name: "dummy",
+        plugin: &crate::dummy::Dummy,
+    },
+    Applet {
+        name: "tap",
+        plugin: &crate::tap::Tap,
+    },
+    Applet {
         name: "tuning",
         plugin: &crate::tuning::Tuning,
     },
@@ -74,6 +90,10 @@ pub fn parse_conf(
         "bridge" => crate::bridge::parse_conf(request, attachment),
         "ptp" => crate::ptp::parse_conf(request),
         "macvlan" => crate::macvlan::parse_conf(request, attachment),
+        "ipvlan" => crate::ipvlan::parse_conf(request),
+        "vlan" => crate::vlan::parse_conf(request),
+        "dummy" => crate::dummy::parse_conf(request),
+        "tap" => crate::tap::parse_conf(request, attachment),
         "tuning" => crate::tuning::parse_conf(request, attachment),
         "bandwidth" => crate::bandwidth::parse_conf(request),
         "portmap" => crate::portmap::parse_conf(request),

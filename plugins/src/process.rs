@@ -12,6 +12,7 @@ use cni_conf::version::SpecVersion;
 
 use crate::applets::{self, Applet};
 use crate::cli;
+use crate::host::tap;
 
 /// Name of the binary itself; called by it, trestle is a command line for people.
 pub const BINARY: &str = "trestle";
@@ -48,12 +49,29 @@ impl Process {
                 io::stdin().lock(),
                 &mut io::stdout().lock(),
             ),
+            None if name == tap::HELPER => make_tap(&self.args),
             None if self.env.get("CNI_COMMAND").is_some() => refuse(&name, applets),
             None if name == BINARY => cli::run(self.args),
             None => {
                 cli::report(&no_such_plugin(&name, applets));
                 ExitCode::FAILURE
             }
+        }
+    }
+}
+
+/// This process is there to make one TAP device. What it says is for the one that started it.
+fn make_tap(args: &[OsString]) -> ExitCode {
+    let arguments: Vec<String> = args
+        .iter()
+        .skip(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    match tap::help(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }

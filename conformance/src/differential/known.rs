@@ -220,6 +220,17 @@ pub const KNOWN: &[Difference] = &[
         },
     },
     Difference {
+        name: "tap-made-one-way",
+        covers: |_, fact| {
+            let parts = [".pi=", ".vnet_hdr=", "address=", "].mac="];
+            parts.iter().any(|part| fact.what.contains(part))
+        },
+    },
+    Difference {
+        name: "check-without-master",
+        covers: |_, fact| is_answer(fact, "check", " CHECK "),
+    },
+    Difference {
         name: "isolated-ports",
         covers: |_, fact| fact.what.contains(".isolated="),
     },

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::scenarios;
 
 /// The keys of each plugin by their paths, lists left out, of the network configuration and of `CNI_ARGS`.
-const KEYS: [(&str, &[&str]); 10] = [
+const KEYS: [(&str, &[&str]); 14] = [
     (
         "bridge",
         &[
@@ -64,6 +64,46 @@ const KEYS: [(&str, &[&str]); 10] = [
             "mac",
             "bcqueuelen",
             "linkInContainer",
+            "dns.nameservers",
+            "ipam.type",
+            "args.cni.mac",
+            "runtimeConfig.mac",
+            "CNI_ARGS.MAC",
+        ],
+    ),
+    (
+        "ipvlan",
+        &[
+            "master",
+            "mode",
+            "mtu",
+            "linkInContainer",
+            "dns.nameservers",
+            "ipam.type",
+        ],
+    ),
+    (
+        "vlan",
+        &[
+            "master",
+            "vlanId",
+            "mtu",
+            "linkInContainer",
+            "dns.nameservers",
+            "ipam.type",
+        ],
+    ),
+    ("dummy", &["ipam.type"]),
+    (
+        "tap",
+        &[
+            "multiQueue",
+            "owner",
+            "group",
+            "selinuxContext",
+            "bridge",
+            "mtu",
+            "mac",
             "dns.nameservers",
             "ipam.type",
             "args.cni.mac",
@@ -184,7 +224,8 @@ const KEYS: [(&str, &[&str]); 10] = [
 ];
 
 /// Keys that the documentation tells of and the reference has nothing to compare with.
-const OURS_ALONE: [(&str, &str); 10] = [
+const OURS_ALONE: [(&str, &str); 11] = [
+    ("dummy", "dns"),
     ("portmap", "dataDir"),
     ("firewall", "dataDir"),
     ("bandwidth", "shapedSubnets"),

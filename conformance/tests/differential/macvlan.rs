@@ -14,7 +14,7 @@ pub(super) const ADDRESSED: [&str; 2] = ["mtu-in-results", INDEX];
 pub(super) const ADDRESSED_V6: &str = "ipv6-usable-at-once";
 
 /// What those of IPv4 alone do not need.
-const NDISC: &str = "neighbour-advertisements";
+pub(super) const NDISC: &str = "neighbour-advertisements";
 
 /// Addresses of the network outside.
 pub(super) fn outside(families: &[&str]) -> Value {

@@ -5,6 +5,7 @@ mod bandwidth;
 mod bridge;
 mod firewall;
 mod host_local;
+mod interfaces;
 mod keys;
 mod macvlan;
 mod malformed;
@@ -51,6 +52,7 @@ fn scenarios() -> Vec<Scenario> {
         bridge::scenarios(),
         ptp::scenarios(),
         macvlan::scenarios(),
+        interfaces::scenarios(),
         host_local::scenarios(),
         static_ipam::scenarios(),
         vec![loopback],

@@ -15,10 +15,11 @@ use super::check;
 use super::container::{Container, Layer3};
 use super::ipam::{self, Ipam, IpamConf};
 use super::ipv6::if_possible;
+use super::parent::Parent;
 use super::settings::DnsConf;
 use super::undo::Undo;
 use crate::host::rtnl::{Kind, Link, LinkChange, Mac, NewLink};
-use crate::host::{NetNs, Rtnl, Sysctl};
+use crate::host::{HostError, NetNs, Rtnl, Sysctl};
 use crate::owner::Owner;
 
 /// Those keys as they come.
@@ -232,6 +233,28 @@ pub fn create(
     })
 }
 
+/// Creates a link that stands on `parent`, whose MTU bounds its own, and returns it.
+///
+/// # Errors
+/// As [`create`]; where the one below is missing.
+pub fn create_on(
+    parent: &Parent,
+    container: &Container,
+    owner: &Owner,
+    new: NewLink<'_>,
+) -> Result<Link, Error> {
+    let host = Rtnl::new()?;
+    let rtnl = parent.socket(&host, container);
+    let below = parent.find(rtnl)?;
+    let new = NewLink {
+        parent: Some(below.index),
+        mtu: parent.mtu_on(&below)?,
+        netns: (!parent.in_container).then_some(&container.netns),
+        ..new
+    };
+    create(container, rtnl, owner, &new)
+}
+
 /// The name that an interface has until it gets its own.
 fn passing_name(owner: &Owner) -> String {
     owner.host_ifname(0)
@@ -332,6 +355,21 @@ pub fn check(
     Ok((container, link))
 }
 
+/// CHECK: the interface below is there, if the configuration names it.
+///
+/// # Errors
+/// Where it is missing.
+pub fn check_parent(parent: &Parent, container: &Container) -> Result<(), Error> {
+    if parent.name.is_none() {
+        return Ok(());
+    }
+    let host = Rtnl::new()?;
+    let found = parent.find(parent.socket(&host, container));
+    found
+        .map(drop)
+        .map_err(|error| check::failed(error.to_string()))
+}
+
 /// GC: the interfaces go with their namespaces, the IPAM plugin takes back its addresses.
 ///
 /// # Errors
@@ -346,16 +384,17 @@ pub fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
 /// # Errors
 /// [`Code::NotAvailable`] where it has none.
 pub fn require_kind(rtnl: &Rtnl, kind: Kind) -> Result<(), Error> {
-    rtnl.require_kind(kind).map_err(|error| {
-        let unavailable = error.is_unsupported();
-        let error = Error::from(error);
-        Error {
-            code: if unavailable {
-                Code::NotAvailable
-            } else {
-                error.code
-            },
-            ..error
-        }
-    })
+    rtnl.require_kind(kind).map_err(unavailable)
+}
+
+/// A failure of the kernel's side for STATUS: what it lacks makes the plugin unavailable.
+pub fn unavailable(error: HostError) -> Error {
+    let lacking = error.is_unsupported();
+    let error = Error::from(error);
+    let code = if lacking {
+        Code::NotAvailable
+    } else {
+        error.code
+    };
+    Error { code, ..error }
 }

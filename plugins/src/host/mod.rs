@@ -22,6 +22,7 @@ pub mod program;
 pub mod rtnl;
 pub mod sysctl;
 pub mod sysfs;
+pub mod tap;
 
 pub use error::HostError;
 pub use netns::NetNs;

@@ -3,6 +3,7 @@
 //! The container is a neighbour of whatever is on the wire there, and gets its addresses from that network. The interface is
 //! born in the container; the host keeps nothing of it. It goes when the one below goes, as the kernel has it.
 
+use cni_conf::addr::MacAddr;
 use cni_conf::dispatch::Plugin;
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
@@ -39,7 +40,7 @@ struct Settings {
     mode: MacvlanMode,
     /// Frames that may wait on the interface below.
     bc_queue_len: Option<u32>,
-    mac: Option<cni_conf::addr::MacAddr>,
+    mac: Option<MacAddr>,
     common: Common,
 }
 
@@ -85,7 +86,6 @@ pub(crate) fn parse_conf(request: &Request, attachment: &Attachment) -> Result<(
 impl Plugin for Macvlan {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         let settings = Settings::read(request, Some(attachment))?;
-        let host = Rtnl::new()?;
         let kind = settings.kind();
         let Settings {
             parent,
@@ -103,17 +103,12 @@ impl Plugin for Macvlan {
             announces: mode != MacvlanMode::Passthru,
         };
         adding.run(|container| {
-            let socket = parent.socket(&host, container);
-            let below = parent.find(socket)?;
             let new = NewLink {
-                parent: Some(below.index),
-                mac: mac.map(|mac| mac.bytes()),
-                mtu: parent.mtu_on(&below)?,
-                netns: (!parent.in_container).then_some(&container.netns),
+                mac: mac.map(MacAddr::bytes),
                 ..NewLink::new(attachment.ifname.as_str(), kind)
             };
             let owner = Owner::of(request, attachment);
-            interface::create(container, socket, &owner, &new)
+            interface::create_on(&parent, container, &owner, new)
         })
     }
 
@@ -124,11 +119,7 @@ impl Plugin for Macvlan {
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let settings = Settings::read(request, Some(attachment))?;
         let (container, link) = interface::check(request, attachment, KIND)?;
-        let socket = Rtnl::new()?;
-        settings
-            .parent
-            .find(settings.parent.socket(&socket, &container))
-            .map_err(|error| failed(error.to_string()))?;
+        interface::check_parent(&settings.parent, &container)?;
         match container.rtnl.kind_of(link.index)? {
             Some(Kind::Macvlan { mode, .. }) if mode == settings.mode => Ok(()),
             _ => Err(failed(format!(

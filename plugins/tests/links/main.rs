@@ -6,8 +6,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod alike;
 mod macvlan;
+mod stacked;
 mod support;
+mod tap;
 
 use std::process::ExitCode;
 
@@ -17,5 +20,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut tests = support::Tests::default();
     macvlan::add(&mut tests);
+    alike::add(&mut tests);
+    stacked::add(&mut tests);
+    tap::add(&mut tests);
     libtest_mimic::run(&arguments, tests.into_trials()).exit_code()
 }

@@ -18,7 +18,7 @@ use plugins::applets;
 use plugins::host::rtnl::{
     AddressOptions, Kind, Link, LinkChange, NewRoute, NewVeth, RouteFilter, VethEnd,
 };
-use plugins::host::{NetNs, Rtnl};
+use plugins::host::{NetNs, Rtnl, tap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -33,6 +33,10 @@ pub(crate) const UPLINK: &str = "up0";
 pub(crate) enum Needs {
     /// Links of that kind.
     Kind(Kind),
+    /// A kernel without them.
+    NoKind(Kind),
+    /// TAP devices.
+    Tap,
 }
 
 /// A test: what it shows, and how.
@@ -49,7 +53,9 @@ impl Tests {
         match needs {
             _ if !nix::unistd::geteuid().is_root() => Some("needs root".into()),
             Needs::Kind(kind) if !has(kind) => Some(format!("the kernel has no {}", kind.name())),
-            Needs::Kind(_) => None,
+            Needs::NoKind(kind) if has(kind) => Some(format!("the kernel has {}", kind.name())),
+            Needs::Tap if tap::require().is_err() => Some("no /dev/net/tun here".into()),
+            Needs::Kind(_) | Needs::NoKind(_) | Needs::Tap => None,
         }
     }
 
