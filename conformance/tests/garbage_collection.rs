@@ -1,6 +1,8 @@
 //! The verb GC beyond the bridge alone, and `trestle gc` for runtimes that don't call it.
 
-use conformance::{Call, Case, Host, Lab, Need, Output, Pod, Program, Snapshot, case, with};
+use conformance::{
+    Call, Case, Host, Lab, Need, Output, Pod, Program, Snapshot, case, host_local, with,
+};
 use serde_json::{Value, json};
 
 use crate::common::{list, plain, wait_until};
@@ -29,6 +31,11 @@ pub(crate) fn cases() -> Vec<Case> {
             .needs(Need::GoPlugins),
         case!(the_command_does_not_touch_containers_that_come_meanwhile).ours(),
         case!(the_command_explains_a_wrong_configuration).ours(),
+        case!(the_command_removes_what_a_network_without_a_list_left).ours(),
+        case!(what_was_removed_is_not_found_again_in_the_cache)
+            .ours()
+            .needs(Need::Cnitool),
+        case!(a_renamed_network_masquerades_nobody_who_comes_after_it).ours(),
     ];
     verb.into_iter().chain(others).collect()
 }
@@ -379,5 +386,95 @@ fn the_command_explains_a_wrong_configuration(lab: &Lab) {
             output.stderr.contains(conf) && output.stderr.contains(says),
             "{output}"
         );
+    }
+}
+
+/// The list is gone, and nobody remembers it.
+fn the_command_removes_what_a_network_without_a_list_left(lab: &Lab) {
+    for backend in ["nftables", "iptables"] {
+        let host = Host::new();
+        let network = with(masqueraded(), json!({"ipMasqBackend": backend}));
+        let (alive, result) = alive_and_gone(lab, &host, &network);
+        let by_name = |more: &[&str]| {
+            let program = Program::new(lab.bin().join("trestle")).args(["gc", "--network", "net"]);
+            host.run(program.args(more)).succeeded().text()
+        };
+        let said = by_name(&["--dry-run"]);
+        assert!(said.contains("would remove address 10.1.0.3"), "{said}");
+        let said = by_name(&[]);
+        assert!(said.contains("1 attachments removed, 1 kept"), "{said}");
+        let now = host.observe();
+        assert!(
+            now.mentioning("gone").is_empty(),
+            "{:?}",
+            now.mentioning("gone")
+        );
+        let plugin = lab.plugin(&host, "bridge");
+        plugin
+            .check(&network, &result, &Call::of(&alive))
+            .succeeded();
+        assert!(by_name(&[]).contains("0 attachments removed, 1 kept"));
+    }
+}
+
+fn what_was_removed_is_not_found_again_in_the_cache(lab: &Lab) {
+    let host = Host::new();
+    let network = with(
+        masqueraded(),
+        json!({"ipam": with(host_local(&["10.1.0.0/24"]), json!({"dataDir": "/run/elsewhere"}))}),
+    );
+    host.configure("10-net.conflist", &list(&network));
+    let mut cnitool = lab.cnitool(&host);
+    cnitool.path = format!("{}:{}", lab.bin().display(), cnitool.path);
+    let (alive, gone) = (host.pod("alive"), host.pod("gone"));
+    cnitool.add("net", &alive);
+    let lost = cnitool.add("net", &gone);
+    vanish(&host, gone, &lost);
+    // The list goes, and what the runtime remembers of it stands for it: it knows where the addresses are.
+    host.sh(&format!("rm {}/10-net.conflist", Host::NET_D));
+    let by_name = || {
+        let program = Program::new(lab.bin().join("trestle")).args(["gc", "--network", "net"]);
+        host.run(program).succeeded().text()
+    };
+    let said = by_name();
+    assert!(said.contains("removed address 10.1.0.3"), "{said}");
+    let cached = host.sh("ls /var/lib/cni/results");
+    assert_eq!(cached.lines().count(), 1, "{cached}");
+    let again = by_name();
+    assert!(again.contains("0 attachments removed, 1 kept"), "{again}");
+    host.configure("10-net.conflist", &list(&network));
+    cnitool.del("net", &alive);
+}
+
+/// The runtime calls DEL with the list as it is now, under whose name nothing is found.
+fn a_renamed_network_masquerades_nobody_who_comes_after_it(lab: &Lab) {
+    for backend in ["nftables", "iptables"] {
+        for masquerades in [true, false] {
+            let host = Host::new();
+            let plugin = lab.plugin(&host, "bridge");
+            let former = with(masqueraded(), json!({"ipMasqBackend": backend}));
+            // The other backend's rules are not looked for where nothing is masqueraded.
+            if backend == "iptables" && !masquerades {
+                continue;
+            }
+            let renamed = with(
+                former.clone(),
+                json!({"name": "podnet", "ipMasq": masquerades}),
+            );
+            let (old, stays) = (host.pod("old"), host.pod("stays"));
+            let result = plugin.add(&former, &Call::of(&old));
+            plugin.add(&former, &Call::of(&stays));
+            vanish(&host, old, &result);
+            assert!(!host.observe().mentioning("net/old").is_empty());
+            let new = host.pod("new");
+            let now = plugin.add(&renamed, &Call::of(&new));
+            assert_eq!(now["ips"][0]["address"], result["ips"][0]["address"]);
+            let rules = |name: &str| host.observe().mentioning(name).len();
+            assert_eq!(rules("net/old/eth0"), 0, "{backend}");
+            // The other's host interface stands, though the new network gives out its address as well.
+            let newer = host.pod("newer");
+            plugin.add(&renamed, &Call::of(&newer));
+            assert_ne!(rules("net/stays/eth0"), 0, "{backend}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The keys `ipMasq`, `ipMasqBackend` and `nonMasqueradeCIDRs`, which `bridge` and `ptp` have in common, and what the
 //! verbs do about them. How the rules look is [`super::masquerade`]'s business.
 
+use cni_conf::dispatch::warn;
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 
 use super::check::failed;
 use super::ipam;
-use super::masquerade::{self, Backend, Masquerade, Member};
+use super::masquerade::{self, Backend, Kept, Masquerade, Member};
 use super::readiness;
 use super::settings;
 use super::veth;
@@ -63,10 +64,9 @@ impl Settings {
     pub fn ensure(&self, request: &Request, owner: &Owner, ips: &[IpConfig]) -> Result<(), Error> {
         let addresses = addresses(ips);
         let living = || living(request).unwrap_or_default();
-        Ok(masquerade::ensure(
-            &self.wanted(owner, &addresses),
-            &living,
-        )?)
+        let wanted = self.wanted(owner, &addresses);
+        say(masquerade::ensure(&wanted, &living, &veth::stands_for)?);
+        Ok(())
     }
 
     /// Finds out whether the addresses are masqueraded still.
@@ -94,6 +94,30 @@ impl Settings {
             non_masquerade: &self.non_masquerade,
             backend: self.backend,
         }
+    }
+}
+
+/// For an ADD without masquerading: what a network that is gone, or has another name by now, left for the addresses would
+/// masquerade them.
+/// It is no reason to fail: a kernel without nftables has nothing of it.
+pub fn release(owner: &Owner, ips: &[IpConfig]) {
+    if ips.is_empty() {
+        return;
+    }
+    match masquerade::release(&owner.network, &addresses(ips), &veth::stands_for) {
+        Ok(released) => say(released),
+        Err(error) => warn(format_args!(
+            "look for what former networks masquerade: {error}"
+        )),
+    }
+}
+
+fn say(released: Vec<Kept>) {
+    for kept in released {
+        warn(format_args!(
+            "removed the masquerading of {}, which is gone: {}",
+            kept.owner, kept.what
+        ));
     }
 }
 

@@ -8,7 +8,7 @@ use super::container::Container;
 use super::{ipv6, mac};
 use crate::host::rtnl::{Link, LinkChange, NewVeth, VethEnd, VethPair};
 use crate::host::{HostError, Rtnl};
-use crate::owner::Owner;
+use crate::owner::{Owner, Owners};
 
 /// How many names an owner's host end may have, should others be taken. Two of 10,000 owners share the first name
 /// with a probability of about 1%, the first two with one of 1 to 40 million.
@@ -143,6 +143,25 @@ pub fn find(host: &Rtnl, owner: &Owner) -> Result<Option<Link>, Error> {
         }
     }
     Ok(None)
+}
+
+/// Whether the host's end stands of whoever a comment of a rule or an element names. Doubt counts as yes: a comment that is
+/// cut tells nobody's name, and so may an alias.
+pub fn stands_for(comment: &str) -> bool {
+    let look = || {
+        let host = Rtnl::new()?;
+        if let Some(owner) = Owner::parse(comment) {
+            return Ok(find(&host, &owner)?.is_some());
+        }
+        let links = host.links_of_kind(KIND)?;
+        let mut aliases = links.iter().filter_map(|link| link.alias.as_deref());
+        Ok(aliases.any(|alias| match Owner::parse_alias(alias) {
+            Some(owner) => Owners::one(&owner).has_in_iptables(comment),
+            None => Owner::alias_is_ours(alias),
+        }))
+    };
+    let found: Result<bool, Error> = look();
+    found.unwrap_or(true)
 }
 
 /// True if a link with one of the owner's names is the owner's: by its alias, or because an ADD was killed before

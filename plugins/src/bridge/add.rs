@@ -56,8 +56,9 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         add.settings
             .netfilter
             .ensure(&add.host, &connected.bridge)?;
-        if let Some(masquerade) = &add.settings.masquerade {
-            masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
+        match &add.settings.masquerade {
+            Some(masquerade) => masquerade.ensure(request, &add.owner, &plan.layer3.ips)?,
+            None => masq::release(&add.owner, &plan.layer3.ips),
         }
         add.route_to(&plan, &connected, undo)?;
         add.bring_up(&plan, &connected)?;

@@ -69,8 +69,12 @@ struct UninstallArgs {
 #[derive(Args)]
 struct GcArgs {
     /// The network's configuration, a .conf or .conflist in /etc/cni/net.d
-    #[arg(long, value_name = "FILE")]
-    conf: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "network")]
+    conf: Option<PathBuf>,
+    /// A network whose configuration is gone, by name: what the runtime remembers of it stands for it, or else trestle's
+    /// plugins with their defaults
+    #[arg(long, value_name = "NAME", conflicts_with = "conf")]
+    network: Option<String>,
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,

@@ -33,6 +33,8 @@ struct Wire {
     ifname: String,
     #[serde(default)]
     netns: String,
+    #[serde(default)]
+    config: String,
     result: Option<Value>,
 }
 
@@ -46,6 +48,10 @@ pub(crate) struct Cached {
     pub(crate) host_interfaces: Vec<String>,
     /// The result of ADD.
     pub(crate) result: Option<CniResult>,
+    /// The network's configuration that ADD was called with, if the entry tells.
+    pub(crate) config: Option<Vec<u8>>,
+    /// The file.
+    pub(crate) path: PathBuf,
 }
 
 /// The entries of a network. What can't be read as one is passed over: nothing is concluded from its absence.
@@ -62,7 +68,11 @@ pub(crate) fn read(dir: &Path, network: &NetworkName) -> Vec<Cached> {
                 .metadata()
                 .is_ok_and(|found| found.is_file() && found.len() <= SIZE_MAX)
         })
-        .filter_map(|entry| parse(&fs::read(entry.path()).ok()?, network))
+        .filter_map(|entry| {
+            let path = entry.path();
+            let cached = parse(&fs::read(&path).ok()?, network)?;
+            Some(Cached { path, ..cached })
+        })
         .collect()
 }
 
@@ -94,7 +104,36 @@ fn parse(text: &[u8], network: &NetworkName) -> Option<Cached> {
         netns,
         host_interfaces,
         result,
+        config: from_base64(&wire.config).filter(|config| !config.is_empty()),
+        path: PathBuf::new(),
     })
+}
+
+/// The bytes that a text in base64 stands for (RFC 4648, section 4), as Go writes bytes in JSON.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| -> Option<u32> {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        Some(value.into())
+    };
+    let digits = text.trim_end_matches('=').as_bytes();
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    for group in digits.chunks(4) {
+        let mut value = 0;
+        for place in 0..4 {
+            value = value << 6 | group.get(place).map_or(Some(0), |byte| digit(*byte))?;
+        }
+        let [_, decoded @ ..] = value.to_be_bytes();
+        // Two digits make one byte, three make two.
+        bytes.extend_from_slice(decoded.get(..group.len().checked_sub(1)?)?);
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -124,6 +163,26 @@ mod tests {
         let bare =
             read_one(r#"{"kind":"cniCacheV1","containerId":"c","ifName":"e","networkName":"net"}"#);
         assert!(bare.unwrap().netns.is_empty());
+    }
+
+    #[test]
+    fn the_configuration_is_in_base64() {
+        assert_eq!(read_one(NEW).unwrap().config.unwrap(), b"{}");
+        for (text, bytes) in [
+            ("", &b""[..]),
+            ("Zg==", b"f"),
+            ("Zm8=", b"fo"),
+            ("Zm9vYg==", b"foob"),
+            ("+/8=", b"\xfb\xff"),
+        ] {
+            assert_eq!(from_base64(text).unwrap(), bytes, "{text}");
+        }
+        for bad in ["Zg=", "Z", "Zm9v!", "Z m8="] {
+            assert!(
+                from_base64(bad).is_none_or(|bytes| bytes.len() < 2),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

@@ -96,6 +96,23 @@ impl Owner {
         alias_is_of(network, alias)
     }
 
+    /// The owner that a whole spelling `NETWORK/CONTAINERID/IFNAME` tells. None for one that is cut.
+    pub fn parse(spelling: &str) -> Option<Self> {
+        let mut parts = spelling.split('/');
+        let (network, container, ifname) = (parts.next()?, parts.next()?, parts.next()?);
+        let owner = Self {
+            network: network.try_into().ok()?,
+            container: container.try_into().ok()?,
+            ifname: ifname.try_into().ok()?,
+        };
+        parts.next().is_none().then_some(owner)
+    }
+
+    /// The owner that an alias tells. None for one that is cut, and for those that are not ours.
+    pub fn parse_alias(alias: &str) -> Option<Self> {
+        Self::parse(alias.strip_prefix(PREFIX)?).filter(|owner| owner.alias() == alias)
+    }
+
     /// The comment that marks what belongs to the attachment in nftables: `NETWORK/CONTAINERID/IFNAME`, cut and hashed
     /// where that would not fit, see `comment.rs`.
     pub fn comment(&self) -> String {

@@ -220,6 +220,32 @@ fn former(owner: &Owner) -> String {
 }
 
 #[test]
+fn a_whole_spelling_tells_its_owner_and_a_cut_one_nobody() {
+    for owner in neighbours().into_iter().flatten() {
+        let whole = owner.path().len() <= COMMENT_MAX;
+        let parsed = Owner::parse(&owner.comment());
+        assert_eq!(parsed, whole.then(|| owner.clone()));
+        let whole = owner.alias() == format!("trestle:{}", owner.path());
+        assert_eq!(Owner::parse_alias(&owner.alias()), whole.then_some(owner));
+    }
+    for other in [
+        "",
+        "net",
+        "net/c",
+        "net/c/e/f",
+        "net/c/../e",
+        "trestle:net/c/e",
+        "net//e",
+    ] {
+        assert_eq!(Owner::parse(other), None, "{other}");
+        assert_eq!(
+            Owner::parse_alias(other).is_some(),
+            other.starts_with("trestle:")
+        );
+    }
+}
+
+#[test]
 fn what_former_versions_wrote_is_removed_where_it_tells_its_owner() {
     for [one, other] in neighbours() {
         let (own, others) = (former(&one), former(&other));

@@ -45,8 +45,9 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             undo.push(|| masq::remove(&add.owner));
         }
         let (pair, mac) = add.connect(&plan, undo)?;
-        if let Some(masquerade) = &add.settings.masquerade {
-            masquerade.ensure(request, &add.owner, &plan.layer3.ips)?;
+        match &add.settings.masquerade {
+            Some(masquerade) => masquerade.ensure(request, &add.owner, &plan.layer3.ips)?,
+            None => masq::release(&add.owner, &plan.layer3.ips),
         }
         add.set_up_host(&plan, &pair)?;
         add.container

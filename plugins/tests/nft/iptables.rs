@@ -81,7 +81,7 @@ fn add_beside(
     living: &dyn Fn() -> Vec<Member>,
 ) {
     with_wanted(container, addresses, exempt, |wanted| {
-        masquerade::ensure(wanted, living)
+        masquerade::ensure(wanted, living, &|_| true)
     })
     .unwrap();
 }
@@ -300,7 +300,7 @@ fn each_network() {
             non_masquerade: &[],
             backend: Backend::Iptables,
         };
-        masquerade::ensure(&wanted, living).unwrap();
+        masquerade::ensure(&wanted, living, &|_| true).unwrap();
     };
     node.run(move || {
         add_old("a", &["10.1.0.2/24"], &[]);

@@ -11,6 +11,7 @@ mod masquerade;
 mod neighbours;
 mod node;
 mod private;
+mod renamed;
 mod scene;
 mod transactions;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         conntrack::CASES,
         masquerade::CASES,
         neighbours::CASES,
+        renamed::CASES,
         iptables::CASES,
         bridge_netfilter::CASES,
         forwarding::CASES,

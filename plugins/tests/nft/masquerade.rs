@@ -133,7 +133,7 @@ fn add_with(
         non_masquerade: &nets(non_masquerade),
         backend: Backend::Nftables,
     };
-    masquerade::ensure(&wanted, living)
+    masquerade::ensure(&wanted, living, &|_| true).map(drop)
 }
 
 fn del(network: &str, container: &str) {

@@ -105,7 +105,7 @@ fn verbs(pair: &[Owner; 2], backend: Backend) {
         let (one, other) = (&one, &other);
         let add = |owner, address| {
             with(owner, backend, address, |it| {
-                masquerade::ensure(it, &Vec::new)
+                masquerade::ensure(it, &Vec::new, &|_| true)
             })
             .unwrap();
         };
@@ -167,7 +167,7 @@ fn former_elements() {
             let [one, other] = pair;
             for (owner, address) in [(&one, "10.1.0.2/24"), (&other, "10.1.0.3/24")] {
                 with(owner, Backend::Nftables, address, |it| {
-                    masquerade::ensure(it, &Vec::new).unwrap();
+                    masquerade::ensure(it, &Vec::new, &|_| true).unwrap();
                 });
             }
             [&one, &other].map(|owner| {
@@ -208,7 +208,7 @@ fn former_rules() {
             let [one, other] = pair;
             for (owner, address) in [(&one, "10.1.0.2/24"), (&other, "10.1.0.3/24")] {
                 with(owner, Backend::Iptables, address, |it| {
-                    masquerade::ensure(it, &Vec::new).unwrap();
+                    masquerade::ensure(it, &Vec::new, &|_| true).unwrap();
                 });
             }
         });

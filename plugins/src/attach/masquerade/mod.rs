@@ -97,14 +97,44 @@ pub struct Kept {
 /// back what they had. It is called a second time after the rules were made: a container that is gone by then
 /// is taken out again, and the DEL of one that goes later finds it in [`Removal::finish`].
 ///
+/// Before that it does what [`release`] does, with the backend's rules, and gives what was taken out.
+///
 /// # Errors
 /// [`HostError::ProgramMissing`] when `nft` (or `iptables`) is needed and not installed; otherwise
 /// what the kernel or the program says. Nothing of this container has to be there then; call [`remove`].
-pub fn ensure(wanted: &Masquerade<'_>, living: &dyn Fn() -> Vec<Member>) -> Result<(), HostError> {
+pub fn ensure(
+    wanted: &Masquerade<'_>,
+    living: &dyn Fn() -> Vec<Member>,
+    stands: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Kept>, HostError> {
+    let mut nft = Nft::open()?;
+    let (network, addresses) = (&wanted.owner.network, wanted.addresses);
+    let mut released = nftables::release(&mut nft, network, addresses, stands)?;
     match wanted.backend {
-        Backend::Nftables => nftables::ensure(wanted, living),
-        Backend::Iptables => iptables::ensure(wanted, living),
+        Backend::Nftables => nftables::ensure(&mut nft, wanted, living)?,
+        Backend::Iptables => {
+            released.extend(iptables::release(&mut nft, wanted, stands)?);
+            iptables::ensure(&mut nft, wanted, living)?;
+        }
     }
+    Ok(released)
+}
+
+/// Takes out what other networks' sets hold for addresses that an attachment to `network` has now, and gives it. A network
+/// that was renamed leaves that behind: the runtime calls DEL with the list as it is now. Left as it is, the element of a
+/// container that is gone would masquerade the one that has its address, whatever its own network says.
+///
+/// What belongs to somebody who `stands` according to its comment stays: networks on bridges of their own may give out the
+/// same addresses. It takes one listing of sets.
+///
+/// # Errors
+/// What the kernel says.
+pub fn release(
+    network: &NetworkName,
+    addresses: &[IpNet],
+    stands: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Kept>, HostError> {
+    nftables::release(&mut Nft::open()?, network, addresses, stands)
 }
 
 /// A removal that has begun. See [`begin_removal`].

@@ -25,17 +25,17 @@ type Wanted = BTreeMap<Pool, Vec<Element>>;
 
 /// See [`super::ensure`].
 pub(super) fn ensure(
+    nft: &mut Nft,
     wanted: &Masquerade<'_>,
     living: &dyn Fn() -> Vec<Member>,
 ) -> Result<(), HostError> {
     let elements = by_pool(wanted.owner, wanted.addresses);
-    let mut nft = Nft::open()?;
     let mut fresh = false;
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let outcome = match fresh || is_current(&mut nft, wanted, &elements)? {
-            true => put(&mut nft, &elements),
+        let outcome = match fresh || is_current(nft, wanted, &elements)? {
+            true => put(nft, &elements),
             false => Err(missing_rules(wanted)),
         };
         let error = match outcome {
@@ -46,7 +46,7 @@ pub(super) fn ensure(
             return Err(error);
         }
         if error.is_missing() {
-            install(&mut nft, wanted, living)?;
+            install(nft, wanted, living)?;
             fresh = true;
         } else if !error.is_exists() {
             return Err(error);
@@ -316,6 +316,39 @@ fn dismantle_if_empty(nft: &mut Nft, pool: &Pool) -> Result<(), HostError> {
         table::delete_if_empty(nft)?;
     }
     Ok(())
+}
+
+/// See [`super::release`].
+pub(super) fn release(
+    nft: &mut Nft,
+    network: &NetworkName,
+    addresses: &[IpNet],
+    stands: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Kept>, HostError> {
+    let mut released = Vec::new();
+    let sets = nft.sets(TABLE)?;
+    let others = sets
+        .iter()
+        .filter_map(|name| Pool::parse_others(network, name));
+    for pool in others {
+        let mine = addresses.iter().map(IpNet::addr);
+        let mut taken = Vec::new();
+        for address in mine.filter(|address| pool.may_have(*address)) {
+            let element = nft.element(TABLE.object(&pool.name), &Element::address(address, ""))?;
+            let gone = |it: &Element| !stands(it.comment.as_deref().unwrap_or_default());
+            taken.extend(element.filter(gone));
+        }
+        if taken.is_empty() {
+            continue;
+        }
+        let mut batch = Batch::new();
+        batch.delete_elements(TABLE.object(&pool.name), &taken);
+        // One that is missing by now was taken out by somebody who has the same reason.
+        ignore_missing(nft.commit(batch))?;
+        dismantle_if_empty(nft, &pool)?;
+        released.extend(taken.iter().map(|element| kept(&pool, element)));
+    }
+    Ok(released)
 }
 
 /// See [`super::list`].

@@ -85,7 +85,26 @@ impl Pool {
 
     /// The pool with this name, if it is one of `network`.
     pub(super) fn parse(network: &NetworkName, name: &str) -> Option<Self> {
-        let label = name.strip_prefix(&network_prefix(network))?;
+        Self::labelled(name, name.strip_prefix(&network_prefix(network))?)
+    }
+
+    /// The pool with this name, if it is one of another network.
+    pub(super) fn parse_others(network: &NetworkName, name: &str) -> Option<Self> {
+        let (prefix, label) = name.rsplit_once('/')?;
+        let is_pool = prefix.starts_with(PREFIX) && prefix[PREFIX.len()..].starts_with('/');
+        let other = !name.starts_with(&network_prefix(network));
+        (is_pool && other).then(|| Self::labelled(name, label))?
+    }
+
+    /// Whether it may have that address.
+    pub(super) fn may_have(&self, address: IpAddr) -> bool {
+        match self.subnet {
+            Some(subnet) => subnet.contains(&address),
+            None => address.is_ipv6() == self.v6,
+        }
+    }
+
+    fn labelled(name: &str, label: &str) -> Option<Self> {
         if label == family_label(false) || label == family_label(true) {
             let v6 = label == family_label(true);
             return Some(Self {
@@ -376,6 +395,17 @@ mod tests {
             }
         }
         assert_eq!(Pool::parse(&named("podnet"), "masq/podnet/nonsense"), None);
+        let (own, other) = (named("podnet"), named(&"long".repeat(60)));
+        let address = net("10.1.0.5/24");
+        for (one, another) in [(&own, &other), (&other, &own)] {
+            let pool = Pool::of(one, address);
+            assert_eq!(Pool::parse_others(another, &pool.name), Some(pool.clone()));
+            assert_eq!(Pool::parse_others(one, &pool.name), None);
+            assert!(pool.may_have(net("10.1.0.9/32").addr()));
+            assert!(!pool.may_have(net("10.2.0.9/32").addr()));
+        }
+        assert_eq!(Pool::parse_others(&own, "portmap/other/v4"), None);
+        assert_eq!(Pool::parse_others(&own, "masquerade/other/v4"), None);
         assert_eq!(Pool::parse(&named("podnet"), "portmap/podnet/v4"), None);
     }
 

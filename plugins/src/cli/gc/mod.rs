@@ -12,13 +12,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ::ipam::store::DEFAULT_DATA_DIR;
 use cni_conf::dispatch;
-use cni_conf::error::Error;
+use cni_conf::error::{Code, Error};
+use cni_conf::names::NetworkName;
 use cni_conf::request::{Attachment, AttachmentId, Call, CniArgs, Request};
+use cni_conf::version::SpecVersion;
+use serde_json::json;
 
 use super::{CliError, GcArgs, file};
 use crate::attach::masquerade;
@@ -60,8 +64,7 @@ struct Survey {
 }
 
 pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
-    let text = fs::read(&args.conf).map_err(file("read", &args.conf))?;
-    let network = Network::parse(&args.conf, &text, &bin_dir(args)?)?;
+    let (network, guessed) = network(args)?;
     for member in network.members.iter().filter(|it| it.applet.is_none()) {
         let plugin = &member.request.plugin;
         writeln!(
@@ -69,7 +72,13 @@ pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
             "plugin {plugin} is not of trestle: what it keeps stays"
         )?;
     }
-    let survey = survey(&network, &args.cache_dir)?;
+    let mut survey = survey(&network, &args.cache_dir)?;
+    if guessed {
+        // Another IPAM plugin may have given the addresses. Then that there is none of host-local tells nothing.
+        survey.all_have_addresses &= Path::new(DEFAULT_DATA_DIR)
+            .join(network.name.as_str())
+            .is_dir();
+    }
     let host = Rtnl::new().map_err(Error::from)?;
     let mut errors = Vec::new();
     let (mut gone, mut alive) = (0, 0);
@@ -113,6 +122,47 @@ pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
         network.name
     )?;
     Error::join(errors).map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The network that is meant, and whether its plugins had to be guessed.
+fn network(args: &GcArgs) -> Result<(Network, bool), CliError> {
+    let bin_dir = bin_dir(args)?;
+    if let Some(conf) = &args.conf {
+        let text = fs::read(conf).map_err(file("read", conf))?;
+        return Ok((Network::parse(conf, &text, &bin_dir)?, false));
+    }
+    let name = args.network.as_deref().unwrap_or_default();
+    let name = NetworkName::try_from(name)
+        .map_err(|error| Error::new(Code::InvalidConfig, format!("--network: {error}")))?;
+    let remembered = cache::read(&args.cache_dir, &name)
+        .into_iter()
+        .filter_map(|cached| Some((cached.config?, cached.path)));
+    for (text, path) in remembered {
+        if let Ok(network) = Network::parse(&path, &text, &bin_dir)
+            && network.name == name
+        {
+            return Ok((network, false));
+        }
+    }
+    let path = Path::new("--network");
+    Ok((Network::parse(path, &by_default(&name), &bin_dir)?, true))
+}
+
+/// A list of every plugin that keeps something on the host, each with its defaults: enough for DEL, which finds things by
+/// their owner.
+fn by_default(network: &NetworkName) -> Vec<u8> {
+    let list = json!({
+        "cniVersion": SpecVersion::LATEST,
+        "name": network.as_str(),
+        "plugins": [
+            {"type": "bridge", "ipam": {"type": "host-local"}},
+            {"type": "portmap"},
+            {"type": "firewall"},
+            {"type": "bandwidth"},
+            {"type": "tuning"},
+        ],
+    });
+    list.to_string().into_bytes()
 }
 
 /// Where plugins delegate to: the directory that this binary was installed in.
@@ -197,17 +247,19 @@ impl Survey {
     }
 
     fn take_in_rule(&mut self, network: &Network, text: &str, what: String) {
-        let is_whose = |id: &AttachmentId| {
-            let owner = Owner::new(&network.name, id);
-            owner.path() == text || Owners::one(&owner).has(text)
-        };
-        let known = self.attachments.iter_mut().find(|(id, _)| is_whose(id));
-        if let Some((_, evidence)) = known {
-            evidence.rules.push(what);
+        let spelt = Owner::parse(text).filter(|owner| owner.network == network.name);
+        if let Some(owner) = spelt {
+            let id = AttachmentId {
+                container: owner.container,
+                ifname: owner.ifname,
+            };
+            self.attachments.entry(id).or_default().rules.push(what);
             return;
         }
-        match parse_owner(network, text) {
-            Some(id) => self.attachments.entry(id).or_default().rules.push(what),
+        // One that is cut, or has an interface's name that iptables would not take.
+        let is_whose = |id: &AttachmentId| Owners::one(&Owner::new(&network.name, id)).has(text);
+        match self.attachments.iter_mut().find(|(id, _)| is_whose(id)) {
+            Some((_, evidence)) => evidence.rules.push(what),
             None => self.nameless.push(what),
         }
     }
@@ -223,18 +275,6 @@ fn rules(network: &Network) -> Result<Vec<(String, String)>, Error> {
         .chain(portmap.map(|kept| (kept.owner, format!("port mapping {}", kept.what))))
         .chain(firewall.map(|kept| (kept.owner, kept.what)))
         .collect())
-}
-
-/// The attachment that a comment spells out in full.
-fn parse_owner(network: &Network, text: &str) -> Option<AttachmentId> {
-    let rest = text
-        .strip_prefix(network.name.as_str())?
-        .strip_prefix('/')?;
-    let (container, ifname) = rest.split_once('/')?;
-    Some(AttachmentId {
-        container: container.try_into().ok()?,
-        ifname: ifname.try_into().ok()?,
-    })
 }
 
 fn judge(
@@ -339,6 +379,17 @@ fn remove(
     } else {
         "tried to remove"
     };
+    if errors.len() == before {
+        // As libcni after its DEL of a list. Left there, the next call would find the attachment once more.
+        if let Some(cached) = &evidence.cached {
+            fs::remove_file(&cached.path)
+                .or_else(|error| match error.kind() {
+                    ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })
+                .map_err(file("remove", &cached.path))?;
+        }
+    }
     for line in evidence.listed() {
         writeln!(out, "  {did} {line}")?;
     }

@@ -10,6 +10,7 @@
 //! the one its thread is in when it is started.
 
 pub mod batch;
+mod content;
 pub mod element;
 mod query;
 pub mod ruleset;

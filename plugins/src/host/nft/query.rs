@@ -11,7 +11,7 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 use nix::errno::Errno;
 
 use super::element::{Element, decode_comment};
-use super::{BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch, verdict};
+use super::{BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch, content, verdict};
 use crate::host::HostError;
 use crate::host::netlink::NetlinkError;
 use crate::host::netlink::attributes::Attributes;
@@ -279,17 +279,34 @@ impl Nft {
     /// # Errors
     /// [`HostError::Netlink`].
     pub fn rules(&mut self, chain: ObjectRef<'_>) -> Result<Vec<Rule>, HostError> {
-        let body = RuleMessage {
-            attributes: vec![
-                RuleAttribute::Table(chain.table.name.to_owned()),
-                RuleAttribute::Chain(chain.name.to_owned()),
-            ],
-        };
-        let message = batch::message(chain.table, NfTablesMessage::GetRule(body));
         let operation = format!("list the rules of nft chain {chain}");
-        let listing = self.socket.dump(&message, &operation, |found, object| {
-            found.extend(read_rule(object));
-        });
+        let listing = self
+            .socket
+            .dump(&rules_of(chain), &operation, |found, object| {
+                found.extend(read_rule(object));
+            });
+        listing.or_else(nothing_if_missing)
+    }
+}
+
+impl Nft {
+    /// What each rule of a chain consists of, in their order: its expressions as the kernel has them, counters left out.
+    /// Empty when there is no such chain.
+    ///
+    /// The bytes are the same as long as the rule is; a rule with other conditions or another verdict has others, whatever
+    /// its comment says. Sets without a name of their own are not told apart.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn contents(&mut self, chain: ObjectRef<'_>) -> Result<Vec<Vec<u8>>, HostError> {
+        let operation = format!("read the rules of nft chain {chain}");
+        let listing = self
+            .socket
+            .dump(&rules_of(chain), &operation, |found, object| {
+                if object.kind == NEW_RULE {
+                    found.push(content::of(object.attributes.nested(NFTA_RULE_EXPRESSIONS)));
+                }
+            });
         listing.or_else(nothing_if_missing)
     }
 }
@@ -318,6 +335,16 @@ fn none_if_missing<T>(error: HostError) -> Result<Option<T>, HostError> {
         } => Ok(None),
         error => Err(error),
     }
+}
+
+fn rules_of(chain: ObjectRef<'_>) -> NetfilterMessage {
+    let body = RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(chain.table.name.to_owned()),
+            RuleAttribute::Chain(chain.name.to_owned()),
+        ],
+    };
+    batch::message(chain.table, NfTablesMessage::GetRule(body))
 }
 
 fn named_set(set: ObjectRef<'_>) -> SetMessage {

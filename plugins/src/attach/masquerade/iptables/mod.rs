@@ -34,7 +34,7 @@ use std::net::IpAddr;
 use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 
-pub(super) use self::remove::{gc, remove, remove_chain};
+pub(super) use self::remove::{gc, release, remove, remove_chain};
 
 use self::remove::remove_locked;
 use super::{Kept, Masquerade, Member};
@@ -64,23 +64,23 @@ fn never(version: Version) -> &'static [&'static str] {
 
 /// See [`super::ensure`].
 pub(super) fn ensure(
+    nft: &mut Nft,
     wanted: &Masquerade<'_>,
     living: &dyn Fn() -> Vec<Member>,
 ) -> Result<(), HostError> {
-    let mut nft = Nft::open()?;
     let plans = Version::ALL.map(|version| (version, plan(version, wanted)));
     let plans: Vec<_> = plans
         .into_iter()
         .filter(|(_, own)| !own.is_empty())
         .collect();
-    if add_to_marked(&mut nft, wanted, &plans)? {
+    if add_to_marked(nft, wanted, &plans)? {
         return Ok(());
     }
     let _lock = rules_lock::take()?;
     let others = OnceCell::new();
     let look = || others.get_or_init(|| wanted.others(living())).as_slice();
     for (version, own) in &plans {
-        until_uncrossed(|| ensure_version(&mut nft, *version, wanted, own, &look))?;
+        until_uncrossed(|| ensure_version(nft, *version, wanted, own, &look))?;
     }
     let Some(others) = others.get().filter(|others| !others.is_empty()) else {
         return Ok(());
@@ -89,7 +89,7 @@ pub(super) fn ensure(
     others
         .iter()
         .filter(|other| !still.iter().any(|member| member.owner == other.owner))
-        .try_for_each(|gone| remove_locked(&mut nft, &gone.owner, false))
+        .try_for_each(|gone| remove_locked(nft, &gone.owner, false))
 }
 
 /// Makes the rules of the container where those of the network are there, beside others who do that. Where they are not

@@ -1,12 +1,14 @@
 //! Taking out what belongs to owners, and the network's mark along with the last of them.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
+use ipnet::IpNet;
 
-use super::{Jump, POSTROUTING, chain_of, mark, rules_of, rules_to, until_uncrossed};
-use crate::attach::masquerade::Kept;
+use super::{Jump, POSTROUTING, PREFIX, chain_of, mark, rules_of, rules_to, until_uncrossed};
+use crate::attach::masquerade::{Kept, Masquerade};
 use crate::attach::nat_table::{Version, declares, rules_in};
 use crate::attach::rules_lock;
 use crate::host::HostError;
@@ -115,4 +117,64 @@ pub(in super::super) fn gc(
         }
     }
     Ok(removed)
+}
+
+/// What [`super::super::ensure`] does about other networks' rules. Their marks go with the last container where a comment tells
+/// the network, that is unless it is cut. Asks `iptables` only where POSTROUTING has a rule with one of the addresses that leads to
+/// somebody else's chain.
+pub(in super::super) fn release(
+    nft: &mut Nft,
+    wanted: &Masquerade<'_>,
+    stands: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Kept>, HostError> {
+    let owner = wanted.owner;
+    let mut released = Vec::new();
+    for version in Version::ALL {
+        let mine = wanted.addresses.iter().map(IpNet::addr);
+        let mine: Vec<IpAddr> = mine.filter(|address| version.is_of(*address)).collect();
+        if !may_be_others(nft, version, owner, &mine)? {
+            continue;
+        }
+        let _lock = rules_lock::take()?;
+        let rules = version.rules(nft, POSTROUTING, "look for rules of other networks")?;
+        for jump in rules.iter().flatten().filter_map(|rule| Jump::parse(rule)) {
+            let is_mine = |address: &IpAddr| jump.source == IpNet::from(*address).to_string();
+            let network = Owner::parse(&jump.comment).map(|other| other.network);
+            if network.as_ref() == Some(&owner.network)
+                || Owners::all(&owner.network).has_in_iptables(&jump.comment)
+                || !mine.iter().any(is_mine)
+                || stands(&jump.comment)
+            {
+                continue;
+            }
+            remove_chain(nft, version, &jump.chain, network.as_ref())?;
+            released.push(jump.kept(version));
+        }
+    }
+    Ok(released)
+}
+
+/// Whether a rule of POSTROUTING has both one of the addresses and the name of a chain of ours that is not the owner's.
+fn may_be_others(
+    nft: &mut Nft,
+    version: Version,
+    owner: &Owner,
+    addresses: &[IpAddr],
+) -> Result<bool, HostError> {
+    if addresses.is_empty() {
+        return Ok(false);
+    }
+    let own = chain_of(owner);
+    let contains =
+        |content: &[u8], wanted: &[u8]| content.windows(wanted.len()).any(|it| it == wanted);
+    let concerns = |content: &[u8]| {
+        contains(content, PREFIX.as_bytes())
+            && !contains(content, own.as_bytes())
+            && addresses.iter().any(|address| match address {
+                IpAddr::V4(address) => contains(content, &address.octets()),
+                IpAddr::V6(address) => contains(content, &address.octets()),
+            })
+    };
+    let rules = nft.contents(version.nat().object(POSTROUTING))?;
+    Ok(rules.iter().any(|content| concerns(content)))
 }
