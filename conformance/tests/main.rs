@@ -18,6 +18,7 @@ mod layer3;
 mod lifecycle;
 mod locks;
 mod loopback;
+mod neighbours;
 mod portmap;
 mod protocol;
 mod reclaim;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         loopback::cases(),
         lifecycle::cases(),
         gateways::cases(),
+        neighbours::cases(),
         locks::cases(),
         failure::cases(),
         faults::cases(),

@@ -72,7 +72,7 @@ fn gateways() -> Vec<Scenario> {
             ]),
         layer_3("force_address", with(dual(), json!({"forceAddress": true})))
             .prepared(taken)
-            .differs(&[IPV6, "!no-multicast-snooping"])
+            .differs(&[IPV6, "!no-multicast-snooping", "neighbour-advertisements"])
             .sees(&["- addr cni0 10.9.0.1/24", "+ addr cni0 10.1.0.1/24"]),
         layer_3("routes", with(dual(), routes)).differs(&[
             IPV6,

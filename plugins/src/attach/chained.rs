@@ -1,5 +1,6 @@
 //! What plugins have in common that change an attachment which plugins before them made.
 
+use cni_conf::addr::MacAddr;
 use cni_conf::error::{Code, Error};
 use cni_conf::names::IfName;
 use cni_conf::request::Request;
@@ -32,6 +33,15 @@ pub fn interface<'a>(result: &'a mut CniResult, ifname: &IfName) -> Option<&'a m
         .interfaces
         .iter_mut()
         .find(|interface| interface.name == ifname.as_str() && !interface.sandbox.is_empty())
+}
+
+/// The MAC address of the container's interface in a result.
+pub fn mac_of(result: &CniResult, ifname: &IfName) -> Option<MacAddr> {
+    let own = result
+        .interfaces
+        .iter()
+        .find(|interface| interface.name == ifname.as_str() && !interface.sandbox.is_empty());
+    own?.mac_addr()
 }
 
 /// The container's interface itself.

@@ -110,8 +110,9 @@ impl Container {
         self.apply(&plan)
     }
 
-    /// Tells the neighbours by gratuitous ARP where the interface's IPv4 addresses are now. The kernel does so when
-    /// the MAC address is set, to the same one too (`netif_set_mac_address` in net/core/dev.c).
+    /// Tells the neighbours by gratuitous ARP where the interface's IPv4 addresses are now, and by unsolicited
+    /// advertisements where its IPv6 addresses are if [`ipv6::notify`] was called. The kernel does so when the MAC address
+    /// is set, to the same one too (`netif_set_mac_address` in net/core/dev.c).
     pub fn announce(&self, link: u32, mac: MacAddr) -> Result<(), Error> {
         let change = LinkChange {
             mac: Some(mac.bytes()),

@@ -14,12 +14,12 @@ use serde::Deserialize;
 use super::check;
 use super::container::{Container, Layer3};
 use super::ipam::{self, Ipam, IpamConf};
-use super::ipv6::if_possible;
+use super::ipv6;
 use super::parent::Parent;
 use super::settings::DnsConf;
 use super::undo::Undo;
 use crate::host::rtnl::{Kind, Link, LinkChange, Mac, NewLink};
-use crate::host::{HostError, NetNs, Rtnl, Sysctl};
+use crate::host::{HostError, NetNs, Rtnl};
 use crate::owner::Owner;
 
 /// Those keys as they come.
@@ -146,8 +146,7 @@ impl Adding<'_> {
         };
         container.rtnl.set_link(link.index, &notify)?;
         if layer3.has_ipv6() {
-            let setting = Sysctl::ipv6_conf(&link.name, "ndisc_notify");
-            container.with_sysctls(|procfs| if_possible(setting.write_in(procfs, "1")))?;
+            container.with_sysctls(|procfs| ipv6::notify(procfs, &link.name))?;
         }
         container.configure(link.index, &link.name, &layer3)?;
         match link.mac.filter(|_| self.announces && layer3.has_ipv6()) {

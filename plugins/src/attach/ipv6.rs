@@ -37,6 +37,12 @@ pub fn set_up(procfs: &Procfs, ifname: &str, dad: bool, heeds_routers: bool) -> 
     Ok(())
 }
 
+/// Has a container's interface tell its neighbours, whenever it comes up or its MAC address is set from now on, where its
+/// IPv6 addresses are.
+pub fn notify(procfs: &Procfs, ifname: &str) -> Result<(), HostError> {
+    if_possible(Sysctl::ipv6_conf(ifname, "ndisc_notify").write_in(procfs, "1"))
+}
+
 /// Switches IPv6 on for a link of the host that is to have such an address.
 pub fn enable(link: &str) -> Result<(), Error> {
     if_there(Sysctl::ipv6_conf(link, "disable_ipv6").ensure("0"))

@@ -1,6 +1,7 @@
 //! Steps that several plugins share: delegation to IPAM, configuring a container's interface,
 //! comparing it with a result, and undoing.
 
+pub mod bridge_label;
 pub mod bridge_netfilter;
 pub mod chained;
 pub mod check;

@@ -6,6 +6,7 @@ use cni_conf::request::{Attachment, Request};
 use cni_conf::result::{CniResult, Interface};
 
 use super::conf::Settings;
+use super::neighbours::News;
 use super::plan::{self, Plan};
 use super::{gateway, link};
 use crate::attach::container::Container;
@@ -61,6 +62,7 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             None => masq::release(&add.owner, &plan.layer3.ips),
         }
         add.route_to(&plan, &connected, undo)?;
+        add.news(&plan, &connected).note(&add.host)?;
         add.bring_up(&plan, &connected)?;
         if add.settings.gateway {
             let behind = Behind::Link(add.settings.bridge.as_str());
@@ -85,6 +87,13 @@ struct Connected {
     vlan_gateway: Option<Link>,
     pair: VethPair,
     mac: MacAddr,
+}
+
+impl Connected {
+    /// The interface that has the gateways' addresses, if the bridge is one.
+    fn gateway(&self) -> &Link {
+        self.vlan_gateway.as_ref().unwrap_or(&self.bridge)
+    }
 }
 
 impl Add {
@@ -147,6 +156,16 @@ impl Add {
         Ok((vlan_gateway, pair))
     }
 
+    fn news<'a>(&'a self, plan: &'a Plan, connected: &'a Connected) -> News<'a> {
+        News {
+            settings: &self.settings,
+            bridge: &connected.bridge,
+            gateway: connected.gateway(),
+            layer3: &plan.layer3,
+            mac: connected.mac,
+        }
+    }
+
     /// The host's routes to addresses that are in no subnet of the bridge.
     fn route_to<'a>(
         &'a self,
@@ -154,8 +173,7 @@ impl Add {
         connected: &Connected,
         undo: &mut Undo<'a>,
     ) -> Result<(), Error> {
-        let gateway = connected.vlan_gateway.as_ref().unwrap_or(&connected.bridge);
-        let link = gateway.index;
+        let link = connected.gateway().index;
         for address in plan.outside.iter().copied() {
             host_route::ensure(&self.host, link, address)?;
             undo.push(move || Ok(host_route::remove(&self.host, link, address).map(drop)?));
@@ -194,10 +212,9 @@ impl Add {
         }
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
-        if plan.announce {
-            // Not before the bridge forwards: it would drop the news.
-            self.container.announce(inside, connected.mac)?;
-        }
+        let ifname = self.owner.ifname.as_str();
+        self.news(plan, connected)
+            .tell(&self.host, &self.container, inside, ifname)?;
         // The first port gives the bridge its carrier, and what the host sends is dropped until the kernel has noticed.
         let own = [Some(&connected.bridge), connected.vlan_gateway.as_ref()];
         for link in own.into_iter().flatten().filter(|link| !link.running) {

@@ -8,15 +8,12 @@ use cni_conf::error::{Code, Error};
 use nix::errno::Errno;
 
 use super::conf::{Settings, Vlans};
-use crate::attach::{ipv6, mac};
+use crate::attach::{bridge_label, ipv6, mac};
 use crate::host::rtnl::{BridgeChange, BridgeVlan, Change, Link, LinkChange, NewBridge, VlanOwner};
 use crate::host::{HostError, Rtnl, sysfs};
 
 /// The kind of link that the kernel calls it.
 pub(super) const KIND: &str = "bridge";
-
-/// What a bridge that was made here is labelled with: its address was given to it, and need not be asked for.
-const ALIAS: &str = "trestle: bridge";
 
 /// How long a new port may take until it forwards. Without spanning tree this is a matter of microseconds after
 /// both ends are up; with it, of twice the forward delay (30 s by default).
@@ -61,7 +58,7 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
             ipv6::judge_advertisements(&bridge, false)?;
         }
     }
-    if settings.gateway && !is_new && bridge.alias.as_deref() != Some(ALIAS) {
+    if settings.gateway && !is_new && !bridge_label::is_made_here(&bridge) {
         pin_mac(host, &mut bridge)?;
     }
     let promisc = settings.promisc && !bridge.promisc;
@@ -72,18 +69,20 @@ pub(super) fn ensure(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
         // So that its link-local address can be used at once, like the others.
         ipv6::skip_detection(name)?;
     }
+    let label = is_new.then_some(bridge_label::MADE);
     let change = LinkChange {
         up: Some(true),
         promisc: promisc.then_some(true),
         // One that is given at creation is lost when the first port joins (net/bridge/br_if.c, br_mtu_auto_adjust).
         mtu: if bridge.up { None } else { settings.mtu },
-        alias: is_new.then_some(ALIAS),
+        alias: label,
         ..LinkChange::default()
     };
     host.set_link(bridge.index, &change)?;
     Ok(Link {
         up: true,
         promisc: promisc || bridge.promisc,
+        alias: label.map(str::to_owned).or(bridge.alias),
         ..bridge
     })
 }

@@ -9,6 +9,7 @@ mod check;
 mod conf;
 mod gateway;
 mod link;
+mod neighbours;
 mod outside;
 mod plan;
 mod service;
@@ -36,7 +37,8 @@ impl Plugin for Bridge {
 
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let routes = outside::del(request, attachment);
-        both(routes, detach::del(request, attachment))
+        let detached = both(routes, detach::del(request, attachment));
+        both(detached, neighbours::forget(request, attachment))
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {

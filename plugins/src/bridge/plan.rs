@@ -23,8 +23,6 @@ pub(super) struct Plan {
     pub(super) gateways: Vec<IpNet>,
     /// Addresses of the container that no subnet of the bridge has in it: the host has a route to each.
     pub(super) outside: Vec<IpAddr>,
-    /// The neighbours are to be told at once where the container's IPv4 addresses are.
-    pub(super) announce: bool,
 }
 
 /// Fills in what the IPAM left open: gateways of subnets and default routes.
@@ -58,14 +56,10 @@ pub(super) fn plan(settings: &Settings, leased: &CniResult) -> Result<Plan, Erro
         }
     }
     layer3.drop_doubles();
-    // A routed network has no switches that remember where a container was, its neighbours know the MAC address that
-    // belongs to an IPv4 address already, and the news would go to every container on the bridge.
-    let announce = layer3.has_ipv4() && (!settings.gateway || settings.mac.is_some());
     Ok(Plan {
         layer3,
         gateways,
         outside,
-        announce,
     })
 }
 
@@ -85,7 +79,7 @@ fn ensure_default_route(routes: &mut Vec<Route>, gateway: IpAddr) {
     }
 }
 
-/// The container's MAC address: the one asked for, or one that belongs to its first IPv4 address.
+/// The container's MAC address: the one asked for, or the one that belongs to its address.
 pub(super) fn mac(settings: &Settings, layer3: &Layer3) -> Option<MacAddr> {
     settings.mac.or_else(|| mac::of_ips(&layer3.ips))
 }
@@ -289,7 +283,8 @@ mod tests {
         let with = |addresses| plan(&conf, &leased(addresses, &[])).unwrap().layer3;
         let derived = mac(&conf, &with(&[("fd00::2/64", None), ("10.1.0.2/24", None)]));
         assert_eq!(derived.unwrap().to_string(), "0a:58:0a:01:00:02");
-        assert_eq!(mac(&conf, &with(&[("fd00::2/64", None)])), None);
+        assert!(mac(&conf, &with(&[("fd00::2/64", None)])).is_some());
+        assert_eq!(mac(&conf, &with(&[])), None);
         let asked = settings(json!({"runtimeConfig": {"mac": "02:00:00:00:00:07"}}));
         assert_eq!(
             mac(&asked, &with(&[("10.1.0.2/24", None)]))

@@ -7,6 +7,7 @@ use cni_conf::result::CniResult;
 
 use super::allowlist;
 use super::conf::{self, Setting, Settings};
+use super::neighbours;
 use super::saved::Saved;
 use super::state::Store;
 use crate::attach::chained;
@@ -110,6 +111,9 @@ fn tune<'a>(
         }
     });
     store.write(&id, &saved)?;
+    if let Some(mac) = settings.attributes.mac {
+        neighbours::prepare(request, attachment, container, &link, mac, undo)?;
+    }
     undo.push(move || before.apply(&container.rtnl, link.index));
     settings.attributes.apply(&container.rtnl, link.index)
 }

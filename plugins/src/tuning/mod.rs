@@ -9,6 +9,7 @@ mod allowlist;
 mod attributes;
 mod check;
 mod conf;
+mod neighbours;
 mod saved;
 mod state;
 

@@ -19,6 +19,7 @@ mod link;
 mod link_change;
 mod lookup;
 mod monitor;
+mod neighbour;
 mod netns_id;
 mod new_route;
 mod qdisc;
