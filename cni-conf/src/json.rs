@@ -5,6 +5,7 @@
 //! with `HostPort` and `ContainerPort`. [`from_value`] deserialises any serde type by those rules, and its
 //! errors say at which path which value was wrong. Keys of maps (as opposed to structs) are data and kept.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
@@ -21,6 +22,42 @@ const EXCERPT: usize = 80;
 /// Reads `T` out of `value`. See the module for the rules.
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, FieldError> {
     T::deserialize(Node(value)).map_err(|error| error.at_value(value))
+}
+
+thread_local! {
+    /// What [`watch`] sees of the calling thread, while somebody watches.
+    static SEEN: RefCell<Option<Seen>> = const { RefCell::new(None) };
+}
+
+/// Which keys of which objects were asked for: what the structs that were read out of a document know.
+#[derive(Debug, Default)]
+pub struct Seen(Vec<(usize, &'static [&'static str])>);
+
+impl Seen {
+    /// The keys that anybody knows of this object, none where nobody has read it as a struct. The object must be the one
+    /// that was read, not a copy of it.
+    pub fn keys_of(&self, object: &Value) -> Option<Vec<&'static str>> {
+        let place = std::ptr::from_ref(object).addr();
+        let mut readers = self.0.iter().filter(|(at, _)| *at == place).peekable();
+        readers.peek()?;
+        Some(readers.flat_map(|(_, keys)| keys.iter().copied()).collect())
+    }
+}
+
+/// Runs `work` and tells which keys [`from_value`] looked for meanwhile on this thread. So there is one list of what a
+/// plugin knows: the structs that it reads.
+pub fn watch<R>(work: impl FnOnce() -> R) -> (R, Seen) {
+    SEEN.set(Some(Seen::default()));
+    let result = work();
+    (result, SEEN.take().unwrap_or_default())
+}
+
+fn note(object: &Value, fields: &'static [&'static str]) {
+    SEEN.with_borrow_mut(|seen| {
+        if let Some(Seen(seen)) = seen {
+            seen.push((std::ptr::from_ref(object).addr(), fields));
+        }
+    });
 }
 
 /// A value that does not fit its field: where it stands, what it is, and what was expected.
@@ -137,6 +174,7 @@ impl<'de> Deserializer<'de> for Node<'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, FieldError> {
+        note(self.0, fields);
         match self.0 {
             Value::Object(map) => visitor.visit_map(Entries::of_struct(map, fields)),
             // serde would take an array for the fields in their order.
@@ -376,6 +414,32 @@ mod tests {
         assert_eq!(
             error,
             "field \"mode\": unknown variant `slow`, expected `fast` (it is \"slow\")"
+        );
+    }
+
+    #[test]
+    fn who_watches_sees_which_keys_are_known_of_which_object() {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Outer {
+            is_it: bool,
+            inner: Option<Inner>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Inner {
+            deep: u8,
+        }
+        let value = json!({"isIt": true, "inner": {"deep": 1, "deeper": 2}, "free": {}});
+        let (outer, seen) = watch(|| from_value::<Outer>(&value).unwrap());
+        assert!(outer.is_it && outer.inner.unwrap().deep == 1);
+        assert_eq!(seen.keys_of(&value).unwrap(), ["isIt", "inner"]);
+        assert_eq!(seen.keys_of(&value["inner"]).unwrap(), ["deep"]);
+        assert!(seen.keys_of(&value["free"]).is_none());
+        let _ = from_value::<Outer>(&value).unwrap();
+        assert!(
+            seen.keys_of(&value.clone()).is_none(),
+            "a copy is another one"
         );
     }
 

@@ -5,6 +5,7 @@ mod bridge;
 mod common;
 mod delegation;
 mod differential;
+mod doctor;
 mod failure;
 mod fault_walk;
 mod faults;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         host_local::cases(),
         host_local_state::cases(),
         delegation::cases(),
+        doctor::cases(),
         samples::cases(),
         scenarios::cases(),
         differential::cases(),

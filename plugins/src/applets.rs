@@ -1,5 +1,7 @@
 //! The table of plugins in this binary.
 
+use std::fmt;
+
 use cni_conf::dispatch::Plugin;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, Request};
@@ -11,6 +13,12 @@ pub struct Applet {
     pub name: &'static str,
     /// What serves the calls.
     pub plugin: &'static dyn Plugin,
+}
+
+impl fmt::Debug for Applet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 /// Every plugin, in the order of the help text.

@@ -7,6 +7,7 @@ mod conf;
 mod resolv;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cni_conf::dispatch::{Plugin, warn};
@@ -17,7 +18,7 @@ use ipnet::IpNet;
 
 use self::conf::{Place, Settings, WhenFull};
 use crate::ranges::{Range, RangeSet};
-use crate::store::{Holding, Liveness, Origin, Owner, ProcLiveness, Store, Want};
+use crate::store::{Holding, Liveness, Look, Origin, Owner, ProcLiveness, Store, Want};
 
 /// How long STATUS waits for the lock: runtimes ask for the node's condition, and somebody who works is no bad sign.
 const STATUS_LOCK_LIMIT: Duration = Duration::from_secs(2);
@@ -100,6 +101,31 @@ impl HostLocal {
             survey.reclaim = session.reclaims();
         }
         Ok(survey)
+    }
+
+    /// What the files of a network say, read without a lock and without changing anything.
+    ///
+    /// # Errors
+    /// Where a directory that is there can't be read.
+    pub fn look(&self, request: &Request) -> Result<Look, Error> {
+        let store = self.store(request, &Place::read(request)?);
+        Ok(store.look()?)
+    }
+
+    /// The range sets of the configuration: an attachment gets one address out of each.
+    ///
+    /// # Errors
+    /// Where the configuration is invalid.
+    pub fn range_sets(&self, request: &Request) -> Result<Vec<RangeSet>, Error> {
+        Ok(Settings::read(request)?.sets)
+    }
+
+    /// The directory with the network's address files.
+    ///
+    /// # Errors
+    /// Where the configuration is invalid.
+    pub fn directory(&self, request: &Request) -> Result<PathBuf, Error> {
+        Ok(self.store(request, &Place::read(request)?).directory())
     }
 
     fn store(&self, request: &Request, place: &Place) -> Store<'static> {

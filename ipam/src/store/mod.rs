@@ -40,6 +40,7 @@ mod allocate;
 mod dir;
 mod liveness;
 mod lock;
+mod look;
 mod reclaim;
 mod record;
 mod session;
@@ -57,6 +58,7 @@ use crate::flock;
 
 pub use self::allocate::Want;
 pub use self::liveness::{Liveness, ProcLiveness, Suspect, living_namespaces};
+pub use self::look::Look;
 pub use self::reclaim::{Holding, Usage};
 pub use self::record::{Namespace, Origin, Owner};
 pub use self::session::Session;

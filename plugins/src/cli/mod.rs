@@ -1,7 +1,9 @@
 //! The command line: what a person types. Plugins never come here.
 
+mod doctor;
 mod gc;
 mod install;
+mod list;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -12,6 +14,8 @@ use clap::{Args, Parser, Subcommand};
 use cni_conf::version::SpecVersion;
 use thiserror::Error;
 
+use self::doctor::{DoctorArgs, LintArgs};
+use self::list::{ListArgs, ShowArgs};
 use crate::applets;
 use crate::explain::list::ListError;
 
@@ -36,6 +40,16 @@ enum Command {
     Uninstall(UninstallArgs),
     /// Remove what containers left behind that are gone, for runtimes that don't call GC
     Gc(GcArgs),
+    /// Say what is wrong on this node, why, and what to do about it; changes nothing
+    ///
+    /// The exit status is 0 when all is well, 1 for warnings, 2 for failures, 3 when something could not be looked at.
+    Doctor(DoctorArgs),
+    /// Check network configurations, without a host; exits like `doctor`
+    Lint(LintArgs),
+    /// List the attachments of this node
+    List(ListArgs),
+    /// Show everything about one container
+    Show(ShowArgs),
     /// Print the version, the plugins and the CNI versions they speak
     Version,
 }
@@ -103,6 +117,8 @@ enum CliError {
         .0.display()
     )]
     ConfDiffers(PathBuf),
+    #[error("no container, and no pod, is called {0}; see `trestle list`")]
+    NoSuchContainer(String),
     #[error(transparent)]
     List(#[from] ListError),
     #[error(transparent)]
@@ -126,7 +142,7 @@ fn names() -> String {
     names.join(", ")
 }
 
-/// Runs the command line. The exit status is 0, 1 for a failure, 2 for wrong usage.
+/// Runs the command line. The exit status is 0, 1 for a failure, 2 for wrong usage; `doctor` and `lint` have their own.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -138,18 +154,26 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     };
     let mut out = io::stdout().lock();
     let outcome = match cli.command {
-        Command::Install(args) => install::install(&args, &mut out),
-        Command::Uninstall(args) => install::uninstall(&args, &mut out),
-        Command::Gc(args) => gc::gc(&args, &mut out),
-        Command::Version => version(&mut out),
+        Command::Install(args) => install::install(&args, &mut out).map(done),
+        Command::Uninstall(args) => install::uninstall(&args, &mut out).map(done),
+        Command::Gc(args) => gc::gc(&args, &mut out).map(done),
+        Command::Doctor(args) => doctor::doctor(&args, &mut out),
+        Command::Lint(args) => doctor::lint(&args, &mut out),
+        Command::List(args) => list::list(&args, &mut out),
+        Command::Show(args) => list::show(&args, &mut out),
+        Command::Version => version(&mut out).map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }
 
 /// Writes an error for people to stderr.

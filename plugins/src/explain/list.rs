@@ -1,10 +1,12 @@
 //! A network's configuration as it stands in a file: a list of plugins or a single one.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use cni_conf::json;
 use cni_conf::names::{NetworkName, PluginName};
-use cni_conf::request::Request;
+use cni_conf::request::{CONFIG_MAX, Request};
 use cni_conf::version::SpecVersion;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,6 +22,8 @@ struct Wire {
     version: String,
     name: String,
     plugins: Option<Vec<Value>>,
+    #[serde(rename = "loadOnlyInlinedPlugins")]
+    only_inlined: bool,
 }
 
 /// A file that is no network's configuration.
@@ -33,6 +37,7 @@ pub(crate) struct ListError {
 }
 
 /// One plugin of a network.
+#[derive(Debug)]
 pub(crate) struct Member {
     /// What it is called with.
     pub(crate) request: Request,
@@ -41,10 +46,16 @@ pub(crate) struct Member {
 }
 
 /// A network.
+#[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) name: NetworkName,
+    /// The version of the list.
+    pub(crate) version: SpecVersion,
     /// Its plugins, in the order of the list.
     pub(crate) members: Vec<Member>,
+    /// Whether the file is a list; else it is a single plugin.
+    pub(crate) is_list: bool,
+    only_inlined: bool,
 }
 
 impl Network {
@@ -68,13 +79,114 @@ impl Network {
                 .parse()
                 .map_err(|()| wrong(format!("CNI version {text:?} is unknown")))?,
         };
+        let is_list = wire.plugins.is_some();
         let plugins = wire.plugins.unwrap_or_else(|| vec![whole]);
         let members = plugins.into_iter().enumerate().map(|(index, conf)| {
             Member::new(conf, &name, version, bin_dir)
                 .map_err(|problem| wrong(format!("plugin {}: {problem}", index + 1)))
         });
         let members = members.collect::<Result<_, _>>()?;
-        Ok(Self { name, members })
+        Ok(Self {
+            name,
+            version,
+            members,
+            is_list,
+            only_inlined: wire.only_inlined,
+        })
+    }
+}
+
+/// The names of files that runtimes take for network configurations (libcni, `ConfFiles`).
+const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
+
+/// A file of the directory of network lists.
+#[derive(Debug)]
+pub(crate) struct ListFile {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// What is in it, as far as it is text.
+    pub(crate) text: String,
+    /// The network, or what is wrong.
+    pub(crate) network: Result<Network, String>,
+}
+
+impl ListFile {
+    /// Reads one file. For a list that does not say `loadOnlyInlinedPlugins` the files of the folder beside it that has
+    /// the network's name belong to it too (libcni, `NetworkConfFromFile`).
+    pub(crate) fn read(path: &Path, bin_dir: &Path) -> Self {
+        let read = read_text(path);
+        let network = read.and_then(|text| {
+            let mut network = Network::parse(path, text.as_bytes(), bin_dir)
+                .map_err(|error| error.problem)
+                .map_err(|problem| (text.clone(), problem))?;
+            network
+                .take_in_folder(path, bin_dir)
+                .map_err(|problem| (text.clone(), problem))?;
+            Ok((text, network))
+        });
+        let (text, network) = match network {
+            Ok((text, network)) => (text, Ok(network)),
+            Err((text, problem)) => (text, Err(problem)),
+        };
+        Self {
+            path: path.to_owned(),
+            text,
+            network,
+        }
+    }
+}
+
+pub(super) fn read_text(path: &Path) -> Result<String, (String, String)> {
+    let nothing = |problem: String| (String::new(), problem);
+    let found = fs::metadata(path).map_err(|error| nothing(error.to_string()))?;
+    if !found.is_file() {
+        return Err(nothing("it is no file".into()));
+    }
+    if found.len() > CONFIG_MAX as u64 {
+        return Err(nothing(format!("it is larger than {CONFIG_MAX} bytes")));
+    }
+    let bytes = fs::read(path).map_err(|error| nothing(error.to_string()))?;
+    String::from_utf8(bytes).map_err(|_| nothing("it is no text".into()))
+}
+
+/// The network lists of a directory, in the order in which runtimes take them.
+///
+/// # Errors
+/// Where the directory can't be read.
+pub(crate) fn read_dir(dir: &Path, bin_dir: &Path) -> Result<Vec<ListFile>, String> {
+    let files =
+        files_of(dir, &EXTENSIONS).map_err(|error| format!("read {}: {error}", dir.display()))?;
+    let read = |path: &PathBuf| ListFile::read(path, bin_dir);
+    Ok(files.iter().map(read).collect())
+}
+
+fn files_of(dir: &Path, extensions: &[&str]) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let extension = path.extension().and_then(|it| it.to_str());
+        if extension.is_some_and(|it| extensions.contains(&it)) && !path.is_dir() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+impl Network {
+    fn take_in_folder(&mut self, path: &Path, bin_dir: &Path) -> Result<(), String> {
+        if !self.is_list || self.only_inlined {
+            return Ok(());
+        }
+        let folder = path.with_file_name(self.name.as_str());
+        for file in files_of(&folder, &["conf"]).unwrap_or_default() {
+            let wrong = |problem: String| format!("{}: {problem}", file.display());
+            let text = read_text(&file).map_err(|(_, problem)| wrong(problem))?;
+            let conf = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+            let member = Member::new(conf, &self.name, self.version, bin_dir).map_err(wrong)?;
+            self.members.push(member);
+        }
+        Ok(())
     }
 }
 

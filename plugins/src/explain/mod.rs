@@ -2,4 +2,14 @@
 //! Everything here only reads.
 
 pub(crate) mod cache;
+pub(crate) mod calls;
+pub(crate) mod checks;
+pub(crate) mod kernel;
+pub(crate) mod lint;
 pub(crate) mod list;
+mod locate;
+pub(crate) mod places;
+pub(crate) mod report;
+pub(crate) mod state;
+pub(crate) mod survey;
+mod wants;

@@ -19,6 +19,7 @@ use super::netlink::netfilter::{NetfilterSocket, Object, Outgoing};
 // Attributes from include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
@@ -27,6 +28,8 @@ const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
+/// `IPS_SEEN_REPLY` of include/uapi/linux/netfilter/nf_conntrack_common.h.
+const SEEN_REPLY: u32 = 1 << 1;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
@@ -53,6 +56,8 @@ pub struct Flow {
     pub original: Tuple,
     /// The replies, as they come in: after a DNAT, their source is where the flow was led to.
     pub reply: Tuple,
+    /// Whether there was an answer; else `conntrack -L` says `[UNREPLIED]`.
+    pub replied: bool,
     family: NetfilterProtoFamily,
     /// What names the entry to the kernel, as the kernel wrote it.
     handle: Vec<(u16, Vec<u8>)>,
@@ -160,6 +165,9 @@ fn read(object: &Object<'_>) -> Option<Flow> {
     Some(Flow {
         original: read_tuple(attributes.nested(CTA_TUPLE_ORIG))?,
         reply: read_tuple(attributes.nested(CTA_TUPLE_REPLY))?,
+        replied: attributes
+            .u32(CTA_STATUS)
+            .is_some_and(|status| status & SEEN_REPLY != 0),
         family: object.family,
         handle,
     })

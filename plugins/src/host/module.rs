@@ -1,5 +1,8 @@
 //! Kernel modules that the kernel does not load of its own accord, br_netfilter first of all.
 
+use std::fs;
+use std::path::Path;
+
 use super::error::HostError;
 use super::program::Program;
 
@@ -27,4 +30,26 @@ pub fn load(name: &str) -> Result<(), HostError> {
 /// [`HostError::ProgramMissing`].
 pub fn can_load(purpose: &str) -> Result<(), HostError> {
     MODPROBE.find(purpose).map(drop)
+}
+
+/// Whether a part of the kernel is there that it would load by itself when asked, found out without having it loaded. Doubt
+/// counts as "it is not".
+pub fn is_present(name: &str) -> bool {
+    // Without it the kernel loads no modules at all: what it has it has, and to ask for the rest does no harm.
+    let Ok(loaded) = fs::read_to_string("/proc/modules") else {
+        return true;
+    };
+    let release = nix::sys::utsname::uname()
+        .map(|uname| uname.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let built_in = Path::new("/lib/modules")
+        .join(release)
+        .join("modules.builtin");
+    let file = format!("/{name}.ko");
+    loaded
+        .lines()
+        .any(|line| line.split(' ').next() == Some(name))
+        || Path::new("/sys/module").join(name).exists()
+        || fs::read_to_string(built_in)
+            .is_ok_and(|list| list.lines().any(|line| line.ends_with(&file)))
 }

@@ -86,6 +86,18 @@ impl Owner {
         format!("{}{hash:016x}", hashed_prefix(&self.network))
     }
 
+    /// The owner that an alias spells out in full.
+    pub fn of_alias(alias: &str) -> Option<Self> {
+        let mut parts = alias.strip_prefix(PREFIX)?.split('/');
+        let mut part = || parts.next();
+        let owner = Self {
+            network: part()?.try_into().ok()?,
+            container: part()?.try_into().ok()?,
+            ifname: part()?.try_into().ok()?,
+        };
+        (owner.alias() == alias).then_some(owner)
+    }
+
     /// True if `alias` belongs to some attachment to some network.
     pub fn alias_is_ours(alias: &str) -> bool {
         alias.starts_with(PREFIX)
@@ -292,6 +304,22 @@ mod tests {
     #[test]
     fn the_alias_says_whose_it_is() {
         assert_eq!(owner("net", "c1").alias(), "trestle:net/c1/eth0");
+    }
+
+    #[test]
+    fn an_alias_in_full_gives_the_owner_back_and_a_cut_one_nobody() {
+        let own = owner("net", "c1");
+        assert_eq!(Owner::of_alias(&own.alias()), Some(own));
+        for alias in [
+            &owner("net", &"x".repeat(240)).alias(),
+            &owner(&"n".repeat(240), "c").alias(),
+            "net/c1/eth0",
+            "trestle:net/c1",
+            "trestle:net/c1/eth0/x",
+            "trestle:../c1/eth0",
+        ] {
+            assert_eq!(Owner::of_alias(alias), None, "{alias}");
+        }
     }
 
     #[test]

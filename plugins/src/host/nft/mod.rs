@@ -103,6 +103,8 @@ pub struct BaseChain {
     pub kind: String,
     /// Whether packets that no rule decides about are dropped.
     pub drops: bool,
+    /// How many packets came to its policy; only some chains count, iptables' among them.
+    pub policy_packets: Option<u64>,
 }
 
 /// The number of the forward hook for families `ip`, `ip6`, `inet` and `bridge` (`NF_INET_FORWARD`).

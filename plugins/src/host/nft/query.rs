@@ -28,6 +28,8 @@ const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_CHAIN_USE: u16 = 6;
 const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_CHAIN_COUNTERS: u16 = 8;
+const NFTA_COUNTER_PACKETS: u16 = 2;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_HOOK_PRIORITY: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
@@ -381,6 +383,7 @@ fn read_chain(object: &Object<'_>) -> Option<Chain> {
             priority: hook.u32(NFTA_HOOK_PRIORITY).unwrap_or(0).cast_signed(),
             kind: chain.text(NFTA_CHAIN_TYPE).unwrap_or_default(),
             drops: chain.u32(NFTA_CHAIN_POLICY) == Some(NF_DROP),
+            policy_packets: chain.nested(NFTA_CHAIN_COUNTERS).u64(NFTA_COUNTER_PACKETS),
         }
     });
     (object.kind == NEW_CHAIN).then_some(Chain {

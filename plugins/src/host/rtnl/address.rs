@@ -141,7 +141,7 @@ fn scope(address: IpAddr) -> AddressScope {
     }
 }
 
-fn into_address(message: RouteNetlinkMessage) -> Option<Address> {
+pub(super) fn into_address(message: RouteNetlinkMessage) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };

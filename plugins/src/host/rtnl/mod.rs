@@ -26,6 +26,7 @@ mod qdisc;
 mod route;
 mod veth;
 mod vlan;
+mod whole;
 
 pub use address::{Address, AddressFlags, AddressOptions, AddressScope};
 pub use bands::{Band, Side};
@@ -41,3 +42,4 @@ pub use qdisc::TokenBucket;
 pub use route::{DefaultRoute, Family, Route, RouteFilter, RouteProtocol, RouteScope, TABLE_MAIN};
 pub use veth::{NewVeth, VethEnd, VethPair};
 pub use vlan::NewVlan;
+pub use whole::Neighbour;

@@ -1,0 +1,76 @@
+//! Looking at the state of a network without touching it: no lock is taken, no directory made, no record corrected.
+//!
+//! What others change meanwhile may be seen or not, one address at a time.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::dir::{Content, Dir};
+use super::reclaim::Holding;
+use super::record::{self, Owner, Record};
+use super::{OWN, Store};
+use crate::error::Error;
+
+/// The state of a network as its files tell it.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Everything that is held.
+    pub holdings: Vec<Holding>,
+    /// Addresses whose files tell no owner: garbage, or no files at all.
+    pub unreadable: Vec<IpAddr>,
+}
+
+impl Store<'_> {
+    /// Reads every address file and every record.
+    ///
+    /// # Errors
+    /// Where a directory that is there can't be read.
+    pub fn look(&self) -> Result<Look, Error> {
+        let Some(data) = Dir::open(&self.data_dir)? else {
+            return Ok(Look::default());
+        };
+        let Some(addresses) = data.find(self.network.as_str())? else {
+            return Ok(Look::default());
+        };
+        let mut look = Look::default();
+        let mut held: BTreeMap<Owner, Vec<IpAddr>> = BTreeMap::new();
+        for name in addresses.names()? {
+            let Some(address) = record::parse_address_name(&name) else {
+                continue;
+            };
+            match addresses.read(&name) {
+                Ok(Content::Missing) => {}
+                // An ADD that was killed leaves one, and the next one takes it away.
+                Ok(Content::Bytes(content)) if content.is_empty() => {}
+                Ok(content) => match content.bytes().as_deref().and_then(Owner::parse) {
+                    Some(owner) => held.entry(owner).or_default().push(address),
+                    None => look.unreadable.push(address),
+                },
+                Err(_) => look.unreadable.push(address),
+            }
+        }
+        look.holdings = self.with_origins(&data, held);
+        look.unreadable.sort();
+        Ok(look)
+    }
+
+    fn with_origins(&self, data: &Dir, held: BTreeMap<Owner, Vec<IpAddr>>) -> Vec<Holding> {
+        let own = data.find(OWN).ok().flatten();
+        let own = own.and_then(|own| own.find(self.network.as_str()).ok().flatten());
+        let origin = |owner: &Owner| {
+            let content = own.as_ref()?.read(&owner.file_name()).ok()?.bytes()?;
+            let record = Record::parse(&content)?;
+            record.origin.filter(|_| record.owner == *owner)
+        };
+        held.into_iter()
+            .map(|(owner, mut addresses)| {
+                addresses.sort();
+                Holding {
+                    origin: origin(&owner),
+                    owner: Some(owner),
+                    addresses,
+                }
+            })
+            .collect()
+    }
+}
