@@ -125,8 +125,9 @@ impl Records {
         })
     }
 
-    /// Writes down what ADD was called with. Where that fails ADD can do without it, so it is a warning.
-    pub fn write(&self, request: &Request, attachment: &Attachment) {
+    /// Writes down what ADD was called with. Where that fails ADD can do without it, so it is a warning. Says whether it
+    /// is written.
+    pub fn write(&self, request: &Request, attachment: &Attachment) -> bool {
         let owner = Owner::of(request, attachment);
         let path = self.path(&owner);
         let written = content(request, attachment).and_then(|content| save(&path, &content));
@@ -139,7 +140,31 @@ impl Records {
                 path.display(),
                 attachment.container
             ));
+            return false;
         }
+        true
+    }
+
+    /// Whether an attachment is recorded.
+    pub fn holds(&self, owner: &Owner) -> bool {
+        self.paths_of(owner).iter().any(|path| path.exists())
+    }
+
+    /// Whether any attachment to the network is recorded for this host. Where the directory can't be read there may be
+    /// some.
+    pub fn hold_any(&self, network: &NetworkName) -> bool {
+        let here = NetNs::current_id().ok();
+        // A name that was cut may not tell its network, and what it is of is inside.
+        let may_be = |path: &PathBuf| {
+            let name = name_of(path);
+            Owner::file_is_of(network, self.plugin, &name) || name.contains('#')
+        };
+        self.paths().map_or(true, |paths| {
+            let mut paths = paths.into_iter().filter(may_be);
+            paths.any(|path| {
+                read(&path).is_some_and(|wire| wire.network == *network && Some(wire.host) == here)
+            })
+        })
     }
 
     /// Removes the record of an attachment, if there is one.

@@ -15,7 +15,7 @@ use crate::owner::{Owner, Owners};
 pub(super) const NAMES: u32 = 3;
 
 /// The kind of link that the kernel calls it.
-pub(super) const KIND: &str = "veth";
+pub const KIND: &str = "veth";
 
 /// How many ports the kernel lets a bridge have: `BR_MAX_PORTS` of net/bridge/br_private.h, without the number 0.
 const PORTS_MAX: usize = 1023;

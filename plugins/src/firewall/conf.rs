@@ -3,7 +3,10 @@
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;
+use ipnet::IpNet;
 use serde::Deserialize;
+
+use crate::attach::settings;
 
 /// The administrator's chain where the configuration names none. It is the reference's, since people write to it.
 const ADMIN_CHAIN: &str = "CNI-ADMIN";
@@ -35,6 +38,8 @@ struct Wire {
     iptables_admin_chain_name: String,
     firewalld_zone: String,
     ingress_policy: String,
+    #[serde(rename = "ingressCIDRs")]
+    ingress_cidrs: Vec<String>,
 }
 
 /// `backend`.
@@ -66,6 +71,8 @@ pub(super) struct Settings {
     /// Where firewalld puts the addresses.
     pub(super) zone: String,
     pub(super) policy: Policy,
+    /// Who may open connections to the containers, each address once.
+    pub(super) ingress: Vec<IpNet>,
 }
 
 impl Settings {
@@ -78,6 +85,7 @@ impl Settings {
             admin: admin_chain(wire.iptables_admin_chain_name)?,
             zone: zone_name(wire.firewalld_zone)?,
             policy: policy(&wire.ingress_policy)?,
+            ingress: prefixes(&wire.ingress_cidrs)?,
         })
     }
 }
@@ -117,6 +125,14 @@ fn policy(text: &str) -> Result<Policy, Error> {
             Err(FieldError::new("ingressPolicy", other, problem).into())
         }
     }
+}
+
+fn prefixes(texts: &[String]) -> Result<Vec<IpNet>, Error> {
+    let read = |(i, text): (usize, &String)| settings::prefix(&format!("ingressCIDRs[{i}]"), text);
+    let prefixes = texts.iter().enumerate().map(read);
+    let prefixes = prefixes.collect::<Result<Vec<_>, FieldError>>()?;
+    // Overlaps would be rules that no packet gets to.
+    Ok(IpNet::aggregate(&prefixes))
 }
 
 fn admin_chain(name: String) -> Result<String, Error> {
@@ -174,6 +190,7 @@ mod tests {
             admin_is_named: false,
             zone: "trusted".into(),
             policy: Policy::Open,
+            ingress: Vec::new(),
         };
         assert_eq!(read(json!({})).unwrap(), expected);
         // Written by podman and by hand.
@@ -210,6 +227,10 @@ mod tests {
             ("MY_RULES.1", "work")
         );
         assert!(settings.admin_is_named);
+        let prefixes = json!(["10.244.0.0/16", "10.244.3.0/24", "10.1.2.3/8", "fd00::1/64"]);
+        let ingress = read(json!({"ingressCIDRs": prefixes})).unwrap().ingress;
+        let ingress: Vec<String> = ingress.iter().map(ToString::to_string).collect();
+        assert_eq!(ingress, ["10.0.0.0/8", "fd00::/64"]);
     }
 
     #[test]
@@ -246,6 +267,16 @@ mod tests {
                 json!({"iptablesAdminChainName": "A".repeat(29)}),
                 "iptablesAdminChainName",
                 "AAA",
+            ),
+            (
+                json!({"ingressCIDRs": ["10.0.0.0/33"]}),
+                "ingressCIDRs",
+                "10.0.0.0/33",
+            ),
+            (
+                json!({"ingressCIDRs": ["10.0.0.1"]}),
+                "ingressCIDRs",
+                "10.0.0.1",
             ),
             (
                 json!({"firewalldZone": "--reload"}),

@@ -5,7 +5,7 @@
 
 use std::fs;
 
-use super::iptables;
+use super::{iptables, nftables};
 use crate::attach::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, Rule, TableRef, Verdict};
@@ -22,6 +22,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// Whether it is the chain FORWARD of iptables, which can't read it.
+    pub(super) fn is_iptables(&self) -> bool {
+        self.table == "filter" && self.chain == "FORWARD" && self.family != Family::Inet
+    }
+
     pub(super) fn table(&self) -> TableRef<'_> {
         TableRef {
             family: self.family,
@@ -42,8 +47,10 @@ pub(super) struct IpTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Forward {
     pub(super) table: IpTable,
-    /// Whether the policy of its chain FORWARD is known to be DROP.
+    /// Whether its chain FORWARD is known to drop what none of its rules is about.
     pub(super) drops: bool,
+    /// Whether the administrator's chain in it has rules, or may have some.
+    pub(super) admin: bool,
 }
 
 /// What there is.
@@ -57,19 +64,30 @@ pub(super) struct Seen {
     pub(super) firewalld: bool,
 }
 
-/// Looks around. `with_iptables` says whether the iptables command is there: without it, nobody can be disturbed by
-/// nftables rules in a chain that looks like one of iptables'.
-pub(super) fn look(nft: &mut Nft, with_iptables: bool) -> Result<Seen, HostError> {
+/// What to know before looking around.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context<'a> {
+    /// Whether the iptables command is there: without it, nobody can be disturbed by nftables rules in a chain that looks
+    /// like one of iptables'.
+    pub(super) with_iptables: bool,
+    /// Tables that the command can't read, so that it disturbs nobody either.
+    pub(super) unreadable: &'a [IpTable],
+    /// The administrator's chain.
+    pub(super) admin: &'a str,
+}
+
+/// Looks around.
+pub(super) fn look(nft: &mut Nft, context: &Context<'_>) -> Result<Seen, HostError> {
     let mut seen = Seen::default();
     let chains = nft.chains(None)?;
     for chain in chains.iter().filter(|chain| filters_forwarded(chain)) {
-        if with_iptables && is_iptables(chain) {
-            let table = IpTable {
-                v6: chain.family == Family::IPv6,
-                legacy: false,
-            };
-            let drops = chain.base.as_ref().is_some_and(|base| base.drops);
-            seen.iptables.push(Forward { table, drops });
+        if let Some(table) = as_iptables(&chains, chain, context) {
+            let admin = table.filter().object(context.admin);
+            seen.iptables.push(Forward {
+                table,
+                drops: drops(nft, chain)?,
+                admin: !nft.rules(admin)?.is_empty(),
+            });
         } else if is_firewalld(chain) {
             seen.firewalld = true;
         } else if drops(nft, chain)? {
@@ -80,14 +98,33 @@ pub(super) fn look(nft: &mut Nft, with_iptables: bool) -> Result<Seen, HostError
             });
         }
     }
-    if with_iptables {
+    if context.with_iptables {
         let legacy = legacy_tables().into_iter();
         seen.iptables.extend(legacy.map(|table| Forward {
             table,
             drops: false,
+            admin: true,
         }));
     }
     Ok(seen)
+}
+
+/// The table of iptables that a chain is the FORWARD of, as far as it is for iptables to change. Where there is a chain of
+/// ours in it as we put it into the tables of others, iptables could not read it when that was made.
+fn as_iptables(chains: &[Chain], chain: &Chain, context: &Context<'_>) -> Option<IpTable> {
+    let table = IpTable {
+        v6: chain.family == Family::IPv6,
+        legacy: false,
+    };
+    let served = |other: &Chain| {
+        (other.family, &other.table) == (chain.family, &chain.table)
+            && nftables::is_guard_chain(&other.name)
+    };
+    let theirs = context.with_iptables
+        && is_iptables(chain)
+        && !context.unreadable.contains(&table)
+        && !chains.iter().any(served);
+    theirs.then_some(table)
 }
 
 /// Whether firewalld has rules here.
@@ -103,13 +140,12 @@ fn is_firewalld(chain: &Chain) -> bool {
 pub(super) fn iptables_with_our_chain(nft: &mut Nft) -> Result<Vec<IpTable>, HostError> {
     let mut tables = Vec::new();
     for v6 in [false, true] {
-        let family = if v6 { Family::IPv6 } else { Family::IPv4 };
-        let filter = TableRef {
-            family,
-            name: "filter",
-        };
-        if nft.chain(filter.object(iptables::FORWARD))?.is_some() {
-            tables.push(IpTable { v6, legacy: false });
+        let table = IpTable { v6, legacy: false };
+        if nft
+            .chain(table.filter().object(iptables::FORWARD))?
+            .is_some()
+        {
+            tables.push(table);
         }
     }
     tables.extend(legacy_tables());
@@ -191,6 +227,7 @@ mod tests {
             let rule = |verdict: &Option<Verdict>| Rule {
                 handle: 1,
                 comment: None,
+                content: Vec::new(),
                 verdict: verdict.clone(),
             };
             Ok(verdicts.iter().map(rule).collect())

@@ -35,6 +35,7 @@ mod nftables;
 mod others;
 mod ports;
 mod reference;
+mod seal;
 mod select;
 mod wanted;
 
@@ -47,15 +48,19 @@ use cni_conf::result::CniResult;
 
 use self::conf::{Policy, Settings};
 use self::firewalld::Firewalld;
+use self::iptables::Outcome;
 use self::others::Others;
 use self::select::Backends;
 use self::wanted::Wanted;
-use crate::attach::owner::Owner;
+use crate::attach::list::List;
 use crate::attach::readiness;
 use crate::attach::record::Records;
 use crate::attach::undo::Undo;
-use crate::attach::{chained, check, comment};
+use crate::attach::{chained, check, forwarding, veth};
+use crate::host::Rtnl;
 use crate::host::nft::Nft;
+use crate::host::rtnl::Link;
+use crate::owner::{Owner, Owners};
 
 /// What its records are called by.
 const NAME: &str = "firewall";
@@ -82,20 +87,23 @@ impl Plugin for Firewall {
         let previous = chained::previous(request)?;
         let settings = Settings::read(request)?;
         let records = Records::of(request, NAME)?;
-        let wanted = Wanted::new(request, attachment, previous, &settings)?;
+        let mut wanted = Wanted::new(request, attachment, previous, &settings)?;
         if wanted.addresses.is_empty() {
             return Ok(previous.clone());
         }
-        let backends = Backends::choose(&settings)?;
+        let mut backends = Backends::choose(&settings)?;
         let owner = Owner::of(request, attachment);
-        let others = Others::new(request, &settings, &records, &owner, &wanted);
+        let addresses = wanted.addresses.clone();
+        let others = Others::new(request, &settings, &records, &owner, addresses);
         Undo::guard(|undo| {
             undo.push(|| self.del(request, attachment));
-            records.write(request, attachment);
+            if !records.write(request, attachment) {
+                wanted = wanted.by_itself();
+            }
             if settings.policy == Policy::Isolated {
                 ports::isolate(previous)?;
             }
-            ensure(&backends, &wanted, &others, &settings, &owner)
+            ensure(&mut backends, &wanted, &others, &settings, &owner)
         })?;
         others.take_out_the_gone();
         backends.warn_of_the_rest();
@@ -105,13 +113,16 @@ impl Plugin for Firewall {
     /// Whatever the configuration says now: what any backend made is found by its owner.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let owner = Owner::of(request, attachment);
-        let recorded = Records::to_remove(request, NAME).remove(&owner);
-        let owner = comment::of(&owner);
+        let records = Records::to_remove(request, NAME);
+        let was_recorded = records.holds(&owner);
+        let recorded = records.remove(&owner);
+        let deserted =
+            || !records.hold_any(&owner.network) && (was_recorded || is_last_pair(&owner));
         let result = request.prev_result.as_ref();
         let addresses = result.map(wanted::addresses).unwrap_or_default();
-        let own = remove_all(request, &|found| names::is(&owner, found), &addresses);
-        let of_the_reference = reference::remove(request).map_err(Error::from);
-        let outcomes = [recorded, own, of_the_reference];
+        let own = remove_all(request, &Owners::one(&owner), &addresses, &deserted);
+        reference::remove(request).unwrap_or_else(warn);
+        let outcomes = [recorded, own];
         Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
@@ -124,11 +135,12 @@ impl Plugin for Firewall {
         }
         let backends = Backends::choose(&settings)?;
         let mut differences = Vec::new();
-        if backends.nftables {
+        if backends.uses_nftables() {
             differences.extend(nftables::check(&wanted, &backends)?);
         }
+        let network = &request.network;
         for table in &backends.iptables {
-            differences.extend(iptables::check(*table, &wanted)?);
+            differences.extend(iptables::check(*table, network, &wanted, backends.always)?);
         }
         if backends.firewalld {
             let mut firewalld = Firewalld::find()?.ok_or_else(firewalld::missing)?;
@@ -144,36 +156,51 @@ impl Plugin for Firewall {
     }
 
     fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
-        let keep: Vec<String> = valid
-            .iter()
-            .map(|id| comment::of(&Owner::new(&request.network, id)))
-            .collect();
-        let condemned = |found: &str| {
-            names::belongs_to(&request.network, found)
-                && !keep.iter().any(|kept| names::is(kept, found))
-        };
-        let recorded = Records::to_remove(request, NAME).collect(&request.network, valid);
-        let rules = remove_all(request, &condemned, &[]);
+        let condemned = Owners::all_but(&request.network, valid);
+        let records = Records::to_remove(request, NAME);
+        let recorded = records.collect(&request.network, valid);
+        let deserted = || valid.is_empty() && !records.hold_any(&request.network);
+        let rules = remove_all(request, &condemned, &[], &deserted);
         Error::join([recorded, rules].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
     fn status(&self, request: &Request) -> Result<(), Error> {
         let settings = Settings::read(request)?;
-        readiness::judge(Backends::choose(&settings).and_then(|backends| backends.ready()))
+        if let Some(list) = List::find(&request.network) {
+            forwarding::warn_of_closed_cluster(&request.network, &list);
+        }
+        let ready = Backends::choose(&settings).and_then(|backends| backends.ready(&settings));
+        readiness::judge(ready)
     }
 }
 
+/// Whether no other container of the network has a pair on this host. Asked where ADD wrote nothing down, as far as is
+/// known: then what others wrote down may be elsewhere, too.
+fn is_last_pair(owner: &Owner) -> bool {
+    let own = owner.alias();
+    let theirs = |link: &Link| {
+        let alias = link.alias.as_deref();
+        alias.is_some_and(|alias| Owner::alias_is_of(&owner.network, alias) && alias != own)
+    };
+    let links = Rtnl::new().and_then(|host| host.links_of_kind(veth::KIND));
+    links.is_ok_and(|links| !links.iter().any(theirs))
+}
+
 fn ensure(
-    backends: &Backends,
+    backends: &mut Backends,
     wanted: &Wanted,
     others: &Others<'_>,
     settings: &Settings,
     owner: &Owner,
 ) -> Result<(), Error> {
-    for table in &backends.iptables {
-        iptables::ensure(*table, &owner.network, wanted, &|| others.look_up())?;
+    for table in backends.iptables.clone() {
+        let (network, always) = (&owner.network, backends.always);
+        let outcome = iptables::ensure(table, network, wanted, &|| others.look_up(), always)?;
+        if outcome == Outcome::Unreadable {
+            backends.unreadable.push(table);
+        }
     }
-    if backends.nftables {
+    if backends.uses_nftables() {
         nftables::ensure(wanted, backends, &|| others.look_up())?;
     }
     // Behind nftables, because the owners of firewalld's sources are in our own set: what is not there is not found.
@@ -185,15 +212,17 @@ fn ensure(
     Ok(())
 }
 
-/// Takes out what those owners of the network have whom `condemned` says so of, whichever backend made it. `addresses`
-/// are known to be theirs, as long as nobody else has them now. Carries on after an error.
+/// Takes out what these owners have, whichever backend made it. `addresses`
+/// are known to be theirs, as long as nobody else has them now; `deserted` says whether nobody of the network is left.
+/// Carries on after an error.
 fn remove_all(
     request: &Request,
-    condemned: &dyn Fn(&str) -> bool,
+    condemned: &Owners,
     addresses: &[IpAddr],
+    deserted: &dyn Fn() -> bool,
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
-    match nftables::remove(&names::label(&request.network), condemned) {
+    match nftables::remove(condemned) {
         Ok(removed) => errors.extend(leave_firewalld(request, removed, addresses).err()),
         Err(error) => errors.push(error.into()),
     }
@@ -201,7 +230,7 @@ fn remove_all(
         Ok(tables) => errors.extend(
             tables
                 .into_iter()
-                .filter_map(|table| iptables::remove(table, &request.network, condemned).err())
+                .filter_map(|table| iptables::remove(table, condemned, deserted).err())
                 .map(Error::from),
         ),
         Err(error) => errors.push(error.into()),
@@ -242,15 +271,11 @@ fn leave_firewalld(
 /// # Errors
 /// What the kernel or iptables says.
 pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> {
-    let label = names::label(network);
+    let (label, all) = (names::label(network), Owners::all(network));
     let mut kept = nftables::list(&label)?;
     for table in guard::iptables_with_our_chain(&mut Nft::open()?)? {
         let rules = iptables::list(table)?;
-        kept.extend(
-            rules
-                .into_iter()
-                .filter(|rule| names::belongs_to(network, &rule.owner)),
-        );
+        kept.extend(rules.into_iter().filter(|rule| all.has(&rule.owner)));
     }
     Ok(kept)
 }

@@ -1,17 +1,18 @@
 //! The network's other containers, for when the host's rules have forgotten them.
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 
 use cni_conf::dispatch::warn;
 use cni_conf::error::Error;
 use cni_conf::request::Request;
 
 use super::conf::Settings;
+use super::remove_all;
 use super::wanted::Wanted;
-use super::{names, remove_all};
 use crate::attach::chained;
-use crate::attach::owner::Owner;
 use crate::attach::record::{Recorded, Records};
+use crate::owner::{Owner, Owners};
 
 /// What the living containers of a network want besides one that is being attached. Looked up when it is first asked
 /// for, which is where there is no rule for the network.
@@ -20,7 +21,8 @@ pub(super) struct Others<'a> {
     settings: &'a Settings,
     records: &'a Records,
     owner: &'a Owner,
-    wanted: &'a Wanted,
+    /// What IPAM gave to that one.
+    addresses: Vec<IpAddr>,
     found: OnceCell<Found>,
 }
 
@@ -31,20 +33,20 @@ struct Found {
 }
 
 impl<'a> Others<'a> {
-    /// Those besides `owner`, which wants `wanted`.
+    /// Those besides `owner`, which has these addresses.
     pub(super) fn new(
         request: &'a Request,
         settings: &'a Settings,
         records: &'a Records,
         owner: &'a Owner,
-        wanted: &'a Wanted,
+        addresses: Vec<IpAddr>,
     ) -> Self {
         Self {
             request,
             settings,
             records,
             owner,
-            wanted,
+            addresses,
             found: OnceCell::new(),
         }
     }
@@ -80,7 +82,7 @@ impl<'a> Others<'a> {
         let result = chained::previous(&other.request)?;
         let mut wanted = Wanted::new(&other.request, &other.attachment, result, self.settings)?;
         // IPAM gave these to the container that is being attached.
-        let own = &self.wanted.addresses;
+        let own = &self.addresses;
         wanted.addresses.retain(|address| !own.contains(address));
         Ok(wanted)
     }
@@ -95,8 +97,10 @@ impl<'a> Others<'a> {
             if self.records.has(recorded) {
                 continue;
             }
-            let is_theirs = |owner: &str| names::is(&wanted.comment, owner);
-            if let Err(error) = remove_all(&recorded.request, &is_theirs, &wanted.addresses) {
+            let theirs = Owners::one(&recorded.owner());
+            // The rules of the network are also those of the container that is being attached.
+            if let Err(error) = remove_all(&recorded.request, &theirs, &wanted.addresses, &|| false)
+            {
                 warn(format_args!(
                     "take the firewall rules of {} out again: {error}",
                     wanted.comment

@@ -7,14 +7,16 @@
 //! | `firewalld` | firewalld's zone                                                                          |
 //! | (absent)    | all that guard this host: firewalld if it runs; iptables if its filter table exists, or if the configuration names an administrator's chain; nftables if one of its chains drops, or if there is nothing else |
 //!
-//! iptables is served whether its policy is DROP or not: whoever made the table (Docker, ufw, kube-proxy) may set the
-//! policy later, and rules in the administrator's chain count in either case.
+//! Where nothing drops forwarded packets there is nothing to do, whichever backend is chosen: kube-proxy's tables of
+//! iptables have a chain FORWARD that accepts. Whoever sets its policy to DROP later is noticed by CHECK and by the next
+//! ADD, which serves the containers that are there already. Rules of the administrator count in any case, so a chain of
+//! theirs that has some, or that the configuration names, is reason enough, and so is an `ingressPolicy`.
 
 use cni_conf::error::Error;
 
-use super::conf::{Choice, Settings};
+use super::conf::{Choice, Policy, Settings};
 use super::firewalld::{self, Firewalld};
-use super::guard::{self, IpTable, Seen};
+use super::guard::{self, Context, Guard, IpTable, Seen};
 use super::warn_of_guard;
 use crate::attach::readiness;
 use crate::host::HostError;
@@ -27,8 +29,14 @@ pub(super) struct Backends {
     pub(super) nftables: bool,
     pub(super) iptables: Vec<IpTable>,
     pub(super) firewalld: bool,
+    /// Tables of iptables that it turned out not to be able to read. They are served as other nftables tables are.
+    pub(super) unreadable: Vec<IpTable>,
+    /// Whether rules are wanted also where nothing is seen to drop forwarded packets.
+    pub(super) always: bool,
     /// Whether the iptables command is there.
-    pub(super) with_iptables: bool,
+    with_iptables: bool,
+    /// The administrator's chain.
+    admin: String,
     /// What guards this host.
     seen: Seen,
 }
@@ -40,7 +48,12 @@ impl Backends {
     /// Where firewalld is asked for and does not run; else what the kernel says.
     pub(super) fn choose(settings: &Settings) -> Result<Self, Error> {
         let with_iptables = command(false).find("").is_ok();
-        let seen = guard::look(&mut Nft::open()?, with_iptables)?;
+        let context = Context {
+            with_iptables,
+            unreadable: &[],
+            admin: &settings.admin,
+        };
+        let seen = guard::look(&mut Nft::open()?, &context)?;
         let firewalld = match settings.backend {
             Choice::Firewalld if Firewalld::find()?.is_none() => return Err(firewalld::missing()),
             Choice::Firewalld => true,
@@ -48,6 +61,24 @@ impl Backends {
             Choice::Iptables | Choice::Nftables => false,
         };
         Ok(decide(settings, seen, firewalld, with_iptables))
+    }
+
+    /// The nftables base chains to serve, as they are now.
+    pub(super) fn guards(&self, nft: &mut Nft) -> Result<Vec<Guard>, HostError> {
+        let context = Context {
+            with_iptables: self.with_iptables,
+            unreadable: &self.unreadable,
+            admin: &self.admin,
+        };
+        let mut guards = guard::look(nft, &context)?.native;
+        guards.retain(|guard| self.nftables || guard.is_iptables());
+        Ok(guards)
+    }
+
+    /// Whether nftables has anything to do.
+    pub(super) fn uses_nftables(&self) -> bool {
+        let of_iptables = |guard: &Guard| guard.is_iptables();
+        self.nftables || !self.unreadable.is_empty() || self.seen.native.iter().any(of_iptables)
     }
 
     /// Says on stderr which chains drop although ADD did what it could.
@@ -67,17 +98,22 @@ impl Backends {
         {
             warn_of_guard("the chain FORWARD of iptables", "iptables");
         }
-        if let Some(guard) = self.seen.native.first().filter(|_| !self.nftables) {
+        let mut native = self.seen.native.iter();
+        if let Some(guard) = native.find(|guard| !self.nftables && !guard.is_iptables()) {
             let chain = format!("nft chain {} {}", guard.table(), guard.chain);
             warn_of_guard(&chain, "nftables");
         }
     }
 
-    /// Whether everything needed is installed.
-    pub(super) fn ready(&self) -> Result<(), Error> {
+    /// Whether everything needed is installed: what the configuration names, and what guards this host calls for.
+    pub(super) fn ready(&self, settings: &Settings) -> Result<(), Error> {
         let purpose = "let containers' traffic through";
-        if self.nftables {
+        let guards = self.always || self.firewalld || !self.seen.native.is_empty();
+        if settings.backend == Choice::Nftables || (self.nftables && guards) {
             readiness::require_nft(purpose)?;
+        }
+        if settings.backend == Choice::Iptables {
+            readiness::require(command(false), purpose)?;
         }
         for table in &self.iptables {
             readiness::require(command(table.v6), purpose)?;
@@ -98,20 +134,23 @@ fn firewalld_guards(seen: &Seen) -> Result<bool, HostError> {
 
 /// The choice, given what was seen.
 fn decide(settings: &Settings, seen: Seen, firewalld: bool, with_iptables: bool) -> Backends {
-    let mut existing: Vec<IpTable> = seen.iptables.iter().map(|forward| forward.table).collect();
-    let both = [false, true].map(|v6| IpTable { v6, legacy: false });
+    let always = settings.admin_is_named || settings.policy != Policy::Open;
+    let served = seen.iptables.iter();
+    let served = served.filter(|forward| always || forward.drops || forward.admin);
+    let mut existing: Vec<IpTable> = served.map(|forward| forward.table).collect();
+    let all = settings.backend == Choice::Iptables && always;
+    let named = settings.backend == Choice::Automatic && settings.admin_is_named;
+    if all || named {
+        // The command itself may be of the old kind; then it makes no second table.
+        for table in [false, true].map(|v6| IpTable { v6, legacy: false }) {
+            if !existing.iter().any(|other| other.v6 == table.v6) {
+                existing.push(table);
+            }
+        }
+    }
     let iptables = match settings.backend {
         Choice::Nftables | Choice::Firewalld => Vec::new(),
-        Choice::Automatic if !settings.admin_is_named => existing,
-        _ => {
-            // The command itself may be of the old kind; then it makes no second table.
-            for table in both {
-                if !existing.iter().any(|other| other.v6 == table.v6) {
-                    existing.push(table);
-                }
-            }
-            existing
-        }
+        Choice::Automatic | Choice::Iptables => existing,
     };
     let nftables = match settings.backend {
         // firewalld keeps no owners, so our own set does.
@@ -123,7 +162,10 @@ fn decide(settings: &Settings, seen: Seen, firewalld: bool, with_iptables: bool)
         nftables,
         iptables,
         firewalld,
+        unreadable: Vec::new(),
+        always,
         with_iptables,
+        admin: settings.admin.clone(),
         seen,
     }
 }
@@ -131,7 +173,6 @@ fn decide(settings: &Settings, seen: Seen, firewalld: bool, with_iptables: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::conf::Policy;
     use crate::firewall::guard::{Forward, Guard};
     use crate::host::nft::Family;
 
@@ -142,6 +183,7 @@ mod tests {
             admin_is_named,
             zone: "trusted".into(),
             policy: Policy::Open,
+            ingress: Vec::new(),
         }
     }
 
@@ -167,6 +209,7 @@ mod tests {
         let forward = |table: &IpTable| Forward {
             table: *table,
             drops: true,
+            admin: false,
         };
         Seen {
             iptables: iptables.iter().map(forward).collect(),
@@ -211,15 +254,35 @@ mod tests {
     fn a_backend_by_name_is_used_alone() {
         let all = seen(&[V4], true);
         let chosen = decide(&settings(Choice::Iptables, false), all.clone(), false, true);
-        assert_eq!((chosen.nftables, chosen.iptables), (false, vec![V4, V6]));
+        assert_eq!((chosen.nftables, chosen.iptables), (false, vec![V4]));
         let chosen = decide(&settings(Choice::Nftables, false), all.clone(), false, true);
         assert_eq!((chosen.nftables, chosen.iptables), (true, vec![]));
-        let chosen = decide(
-            &settings(Choice::Iptables, false),
-            seen(&[OLD], false),
-            false,
-            true,
-        );
+        let isolated = Settings {
+            policy: Policy::Isolated,
+            ..settings(Choice::Iptables, false)
+        };
+        let chosen = decide(&isolated, seen(&[OLD], false), false, true);
         assert_eq!(chosen.iptables, [OLD, V6]);
+    }
+
+    #[test]
+    fn a_table_that_accepts_is_served_for_the_administrators_rules_or_a_policy_alone() {
+        let mut accepts = seen(&[V4, V6], false);
+        for forward in &mut accepts.iptables {
+            forward.drops = false;
+        }
+        let automatic = settings(Choice::Automatic, false);
+        let chosen = decide(&automatic, accepts.clone(), false, true);
+        assert_eq!((chosen.nftables, chosen.iptables), (true, vec![]));
+        let mut with_rules = accepts.clone();
+        with_rules.iptables[1].admin = true;
+        let chosen = decide(&automatic, with_rules, false, true);
+        assert_eq!(chosen.iptables, [V6]);
+        let policy = Settings {
+            policy: Policy::SameBridge,
+            ..automatic
+        };
+        let chosen = decide(&policy, accepts, false, true);
+        assert_eq!((chosen.nftables, chosen.iptables), (false, vec![V4, V6]));
     }
 }

@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod cluster;
+mod hostile;
 mod isolation;
+mod network;
 #[path = "../nft/node.rs"]
 mod node;
 mod open;
 #[path = "../nft/private.rs"]
 mod private;
+mod programs;
 mod restore;
 mod rules;
 mod scene;
@@ -27,10 +31,24 @@ pub(crate) struct Case {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = programs::run_again() {
+        return code;
+    }
     private::cover_run();
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // The tests' containers have the same names, and what is written down of them is in one directory.
+    arguments.test_threads = Some(1);
     let _scratch = scratch::make();
-    let cases = [open::CASES, isolation::CASES, rules::CASES, restore::CASES].concat();
+    let cases = [
+        open::CASES,
+        isolation::CASES,
+        rules::CASES,
+        restore::CASES,
+        network::CASES,
+        cluster::CASES,
+        hostile::CASES,
+    ]
+    .concat();
     let trials = cases.into_iter().map(|case| {
         let reason = reason_to_skip(&case);
         if let Some(reason) = &reason {

@@ -1,14 +1,15 @@
 //! What is in the tables: how it reads, that it is found again, and that nothing stays.
 
+use std::path::Path;
 use std::sync::{Arc, Barrier};
 
 use cni_conf::error::Code;
 use serde_json::{Value, json};
 
-use crate::Case;
 use crate::node::Node;
 use crate::open::{DOCKER, NATIVE};
 use crate::scene::{A, OUTSIDE, Scene, add, add_alone, check, conf, del, gc, named, status};
+use crate::{Case, programs};
 
 pub(crate) const CASES: &[Case] = &[
     case("the_rulesets_read_like_documentation", golden),
@@ -56,10 +57,21 @@ pub(crate) fn ruleset(node: &Node) -> String {
     node.sh("nft -s list ruleset")
 }
 
+/// The digests are of what the kernel makes of the rules, which is its own affair and that of the programs.
+fn without_digests(text: &str) -> String {
+    let mut parts = text.split("digest ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        assert!(part[..16].chars().all(|c| c.is_ascii_hexdigit()), "{part}");
+        format!("{text}digest 0123456789abcdef{}", &part[16..])
+    })
+}
+
 fn compare(found: &str, file: &str) {
+    let found = without_digests(found);
     let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, found).unwrap();
+        std::fs::write(&path, &found).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap();
     assert_eq!(
@@ -70,13 +82,13 @@ fn compare(found: &str, file: &str) {
 
 fn golden() {
     let isolated = json!({"ingressPolicy": "isolated"});
-    let add_two = move || {
+    let add_all = move || {
         add(
             &conf(json!({})),
             "abc",
             "cni0",
             "",
-            &["10.1.0.5", "fd00:1::5"],
+            &["10.1.0.5/24", "fd00:1::5/64"],
         )
         .unwrap();
         add(
@@ -84,18 +96,27 @@ fn golden() {
             "def",
             "cni0",
             "",
-            &["10.2.0.5"],
+            &["10.2.0.5/24"],
+        )
+        .unwrap();
+        // An address that no subnet is known of.
+        add(
+            &named("lone", json!({"ingressCIDRs": ["10.0.0.0/8"]})),
+            "ghi",
+            "cni0",
+            "",
+            &["10.3.0.5"],
         )
         .unwrap();
     };
     let node = host(NATIVE);
-    node.run(add_two.clone());
+    node.run(add_all.clone());
     compare(&ruleset(&node), "firewall.nft");
     // What is listed can be loaded again: every name is one that nft's language can spell.
     node.sh("nft list ruleset > $$.nft; nft flush ruleset; nft -f $$.nft; rm $$.nft");
     compare(&ruleset(&node), "firewall.nft");
     let node = host(DOCKER);
-    node.run(add_two);
+    node.run(add_all);
     compare(
         &node.sh("iptables -S; echo; ip6tables -S"),
         "firewall.iptables",
@@ -368,24 +389,37 @@ fn statuses() {
         }
         let error = status(&conf(json!({"backend": "firewalld"}))).unwrap_err();
         assert_eq!(error.code, Code::NotAvailable);
-        // The programs are looked for in fixed places too, so they have to be hidden: a mount namespace.
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        for dir in ["/usr/sbin", "/usr/local/sbin"] {
-            let empty = nix::mount::MsFlags::empty();
-            nix::mount::mount(Some("none"), dir, Some("tmpfs"), empty, None::<&str>).unwrap();
-        }
-        for (backend, package) in [
-            ("nftables", "nftables"),
-            ("iptables", "iptables"),
-            ("", "nftables"),
-        ] {
+        hide_programs();
+        // Without a guard there is nothing to install.
+        status(&conf(json!({}))).unwrap();
+        for (backend, package) in [("nftables", "nftables"), ("iptables", "iptables")] {
             let error = status(&conf(json!({"backend": backend}))).unwrap_err();
             assert_eq!(error.code, Code::NotAvailable);
             assert!(error.details.contains(package), "{error}");
         }
     });
+    let guarded = host(NATIVE);
+    guarded.run(|| {
+        hide_programs();
+        let error = status(&conf(json!({}))).unwrap_err();
+        assert_eq!(error.code, Code::NotAvailable);
+        assert!(error.details.contains("nftables"), "{error}");
+    });
+}
+
+/// The programs are looked for in fixed places too, so they have to be hidden: a mount namespace.
+fn hide_programs() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    for dir in [
+        Path::new("/usr/sbin"),
+        Path::new("/usr/local/sbin"),
+        &programs::dir(),
+    ] {
+        let empty = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("none"), dir, Some("tmpfs"), empty, None::<&str>).unwrap();
+    }
 }
 
 fn reference() {

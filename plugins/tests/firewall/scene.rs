@@ -9,6 +9,7 @@ use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
 use cni_conf::result::{CniResult, Interface, IpConfig};
 use cni_conf::version::SpecVersion;
+use ipnet::IpNet;
 use plugins::firewall::Firewall;
 use serde_json::{Value, json};
 
@@ -32,6 +33,11 @@ pub(crate) const A: [&str; 2] = ["10.1.0.5", "fd00:1::5"];
 pub(crate) const B: [&str; 2] = ["10.1.0.6", "fd00:1::6"];
 pub(crate) const C: [&str; 2] = ["10.2.0.5", "fd00:2::5"];
 pub(crate) const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+
+/// The same with their subnets.
+pub(crate) const A_NET: [&str; 2] = ["10.1.0.5/24", "fd00:1::5/64"];
+pub(crate) const B_NET: [&str; 2] = ["10.1.0.6/24", "fd00:1::6/64"];
+pub(crate) const C_NET: [&str; 2] = ["10.2.0.5/24", "fd00:2::5/64"];
 
 impl Scene {
     pub(crate) fn new() -> Self {
@@ -106,6 +112,28 @@ impl Scene {
                 .map(drop)
                 .unwrap()
         });
+    }
+
+    /// ADD of pod `a` with its subnets, as IPAM tells them.
+    pub(crate) fn add_a_in_subnet(&self, conf: &Value) {
+        self.add(conf, "a", &self.a, ["cni0", "vetha"], &A_NET);
+    }
+
+    /// ADD of pod `b` with its subnets.
+    pub(crate) fn add_b_in_subnet(&self, conf: &Value) {
+        self.add(conf, "b", &self.b, ["cni0", "vethb"], &B_NET);
+    }
+
+    /// ADD of pod `c` with its subnets.
+    pub(crate) fn add_c_in_subnet(&self, conf: &Value) {
+        self.add(conf, "c", &self.c, ["cni1", "vethc"], &C_NET);
+    }
+
+    /// CHECK of pod `a`, of whose subnets IPAM has told.
+    pub(crate) fn check_a_in_subnet(&self, conf: &Value) -> Result<(), Error> {
+        let conf = conf.clone();
+        self.host
+            .run(move || check(&conf, "a", "cni0", "vetha", &A_NET))
     }
 
     /// ADD of pod `a`, which must succeed.
@@ -213,6 +241,12 @@ fn attachment(container: &str) -> Attachment {
     }
 }
 
+/// `10.1.0.5/24`, or an address without a subnet.
+fn prefix(text: &str) -> IpNet {
+    let address = || text.parse::<IpAddr>().unwrap().into();
+    text.parse().unwrap_or_else(|_| address())
+}
+
 /// The result of a bridge plugin.
 pub(crate) fn result(bridge: &str, veth: &str, addresses: &[&str]) -> CniResult {
     let interface = |name: &str, sandbox: &str| Interface {
@@ -232,7 +266,7 @@ pub(crate) fn result(bridge: &str, veth: &str, addresses: &[&str]) -> CniResult 
             .iter()
             .map(|address| IpConfig {
                 interface: Some(index),
-                address: address.parse::<IpAddr>().unwrap().into(),
+                address: prefix(address),
                 gateway: None,
             })
             .collect(),

@@ -7,11 +7,16 @@ use cni_conf::error::Error;
 use cni_conf::names::NetworkName;
 use cni_conf::request::Request;
 use cni_conf::result::IpConfig;
+use ipnet::IpNet;
 
-use super::{Behind, Finding, Path, judge, may_drop};
-use crate::attach::{ipam, list};
+use super::{Behind, Finding, Path, judge, may_drop, owned};
+use crate::attach::list::{self, List};
+use crate::attach::{ipam, veth};
+use crate::host::nft::Nft;
 use crate::host::rtnl::Family;
 use crate::host::{HostError, Rtnl};
+use crate::owner::Owners;
+use crate::owner::network::label;
 
 /// The plugin that lets forwarded packets through.
 const FIREWALL: &str = "firewall";
@@ -28,7 +33,7 @@ pub fn warn_of_dropped_traffic(
     for ipv4 in [true, false] {
         let mut addresses = ips.iter().map(|ip| ip.address.addr());
         if let Some(address) = addresses.find(|address| address.is_ipv4() == ipv4) {
-            look(host, network, behind, address);
+            look(host, network, behind, address, When::Add);
         }
     }
 }
@@ -42,14 +47,48 @@ pub fn warn_beforehand(request: &Request, behind: Behind<'_>) -> Result<(), Erro
     for subnet in ipam::subnets(request)? {
         // Any address of the subnet will do: the second one is no gateway's in most networks.
         if let Some(address) = subnet.hosts().nth(1) {
-            look(&host, &request.network, behind, address);
+            look(&host, &request.network, behind, address, When::Status);
         }
     }
     Ok(())
 }
 
-fn look(host: &Rtnl, network: &NetworkName, behind: Behind<'_>, address: IpAddr) {
-    match dropped(host, network, behind, address) {
+/// STATUS of `firewall`, and the others where it is in the list: warns where other nodes' containers are to see the
+/// containers' own addresses and can't open connections to them, because something drops forwarded packets and the
+/// firewall is not told of them.
+pub fn warn_of_closed_cluster(network: &NetworkName, known: &List) {
+    let Some(firewall) = known.plugin(FIREWALL) else {
+        return;
+    };
+    let let_in = list::key(firewall, "ingressCIDRs").and_then(|value| value.as_array());
+    if let_in.is_some_and(|prefixes| !prefixes.is_empty()) {
+        return;
+    }
+    let dropped = |prefix: &IpNet| may_drop(prefix.addr()).unwrap_or(false);
+    let elsewhere: Vec<String> = known
+        .elsewhere()
+        .iter()
+        .filter(|prefix| dropped(prefix))
+        .map(ToString::to_string)
+        .collect();
+    if !elsewhere.is_empty() {
+        warn(format_args!(
+            "the host's filter rules drop forwarded packets, and the plugin `firewall` of network {network} is not told \
+             to let other nodes' containers in: set its \"ingressCIDRs\", as to {elsewhere:?} of \"nonMasqueradeCIDRs\" \
+             and the nodes' own prefix"
+        ));
+    }
+}
+
+/// Which call it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Add,
+    Status,
+}
+
+fn look(host: &Rtnl, network: &NetworkName, behind: Behind<'_>, address: IpAddr, when: When) {
+    match dropped(host, network, behind, address, when) {
         Ok(findings) => findings.iter().for_each(warn),
         Err(error) => warn(format_args!(
             "the host's filter rules could not be looked at: {error}"
@@ -63,9 +102,25 @@ fn dropped(
     network: &NetworkName,
     behind: Behind<'_>,
     address: IpAddr,
+    when: When,
 ) -> Result<Vec<Finding>, HostError> {
-    if !may_drop(address)? || list::names_plugin(network, FIREWALL) {
+    if !may_drop(address)? {
         return Ok(Vec::new());
+    }
+    match List::find(network) {
+        Some(list) if list.plugin(FIREWALL).is_some() => {
+            warn_of_closed_cluster(network, &list);
+            return Ok(Vec::new());
+        }
+        Some(_) => {}
+        None => {
+            // A runtime that keeps its lists elsewhere. The plugin has rules for a network that it takes care of; before
+            // the first container's firewall was called, nothing tells.
+            let first = when == When::Add && !has_others(host, network)?;
+            if first || is_served(network)? {
+                return Ok(Vec::new());
+            }
+        }
     }
     let uplink = uplink(host, address)?;
     judge(&Path {
@@ -73,6 +128,24 @@ fn dropped(
         address,
         uplink: uplink.as_deref(),
     })
+}
+
+/// Whether the network has pairs on this host besides the one that is being made.
+fn has_others(host: &Rtnl, network: &NetworkName) -> Result<bool, HostError> {
+    let all = Owners::all(network);
+    let links = host.links_of_kind(veth::KIND)?;
+    let aliases = links.iter().filter_map(|link| link.alias.as_deref());
+    Ok(aliases
+        .filter(|alias| all.has_alias(alias))
+        .nth(1)
+        .is_some())
+}
+
+/// Whether the plugin has rules for the network.
+fn is_served(network: &NetworkName) -> Result<bool, HostError> {
+    let own = [owned::way(network), owned::guard_chain(&label(network))];
+    let chains = Nft::open()?.chains(None)?;
+    Ok(chains.iter().any(|chain| own.contains(&chain.name)))
 }
 
 /// The interface of the host's default route.

@@ -10,13 +10,14 @@
 mod advice;
 mod iptables;
 mod nft;
+pub mod owned;
 mod verdict;
 
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use advice::{warn_beforehand, warn_of_dropped_traffic};
+pub use advice::{warn_beforehand, warn_of_closed_cluster, warn_of_dropped_traffic};
 
 use crate::host::HostError;
 use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, family_name};

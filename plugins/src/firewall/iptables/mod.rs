@@ -1,28 +1,56 @@
-//! The firewall by iptables: rules per container, found by the owner in their comments.
+//! The firewall by iptables: a few rules for a network, in chains of its own, which a container costs nothing more.
 //!
-//! A table is listed, what has to change is decided from the listing ([`plan`]), and the changes are one transaction
+//! Whether they stand is seen by netlink ([`standing`]). Only where they don't, or where a container needs rules of its
+//! own ([`plan`]), a table is listed, what has to change is decided from the listing, and the changes are one transaction
 //! of `iptables-restore --noflush`. Of our own processes one at a time does that, lest the last container of a network
 //! take along what the first one of the next counts on; others that change the table in between make the transaction
 //! fail, and it is planned anew.
+//!
+//! A table that iptables itself can't read, because somebody wrote rules into it that only nftables has, is
+//! [`Outcome::Unreadable`]: its chain FORWARD is served as that of any other nftables table then.
+//!
+//! A container counts on its network's rules only if it is written down ([`crate::attach::record`]): whoever is the last
+//! one takes them along.
 
+mod network;
 mod plan;
+mod remove;
+mod standing;
+mod words;
 
+use cni_conf::dispatch::warn;
 use cni_conf::names::NetworkName;
 
 use super::Kept;
 use super::guard::IpTable;
-use super::names::belongs_to;
-use super::wanted::Wanted;
+use super::wanted::{PAIRS, Wanted, has_strangers};
 use crate::attach::rules_lock;
 use crate::host::HostError;
 use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command};
+use crate::host::nft::{Family, TableRef};
 use crate::host::program::Program;
+use crate::owner::Owners;
 
 use plan::Listing;
 pub(super) use plan::{FORWARD, PREFIX};
+use remove::Removal;
 
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 6;
+
+/// What became of an attempt to work on a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    /// There are rules in it that iptables does not know.
+    Unreadable,
+}
+
+/// What a listing gives.
+enum Listed {
+    Rules(Listing),
+    Unreadable,
+}
 
 impl IpTable {
     fn command(self) -> Program {
@@ -47,101 +75,188 @@ impl IpTable {
         }
     }
 
-    fn listing(self, purpose: &str) -> Result<Listing, HostError> {
-        let [wait, seconds] = LOCK_WAIT;
-        let text = self
-            .command()
-            .run(purpose, [wait, seconds, "-t", "filter", "-S"], "")?;
-        Ok(Listing::parse(&text))
+    /// The table as nftables knows it, unless it is a legacy one.
+    pub(super) fn filter(self) -> TableRef<'static> {
+        TableRef {
+            family: if self.v6 { Family::IPv6 } else { Family::IPv4 },
+            name: "filter",
+        }
     }
 
-    /// Lists and changes the table until there is nothing to change.
+    fn listing(self, purpose: &str) -> Result<Listed, HostError> {
+        let [wait, seconds] = LOCK_WAIT;
+        let args = [wait, seconds, "-t", "filter", "-S"];
+        match self.command().run(purpose, args, "") {
+            Ok(text) => Ok(Listed::Rules(Listing::parse(&text))),
+            Err(HostError::ProgramFailed { complaint, .. })
+                if complaint.contains("incompatible") =>
+            {
+                Ok(Listed::Unreadable)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists and changes the table until there is nothing to change. The caller holds the lock.
     fn change(
         self,
         purpose: &str,
-        plan: impl Fn(&Listing) -> Vec<String>,
-    ) -> Result<(), HostError> {
-        let _lock = rules_lock::take()?;
+        plan: impl Fn(&Listing) -> Result<Vec<String>, HostError>,
+    ) -> Result<Outcome, HostError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let lines = plan(&self.listing(purpose)?);
+            let Listed::Rules(listing) = self.listing(purpose)? else {
+                return Ok(Outcome::Unreadable);
+            };
+            let lines = plan(&listing)?;
             if lines.is_empty() {
-                return Ok(());
+                return Ok(Outcome::Done);
             }
             let input = format!("*filter\n{}\nCOMMIT\n", lines.join("\n"));
             let [wait, seconds] = LOCK_WAIT;
-            match self
-                .restore_command()
-                .run(purpose, [wait, seconds, "--noflush"], &input)
-            {
+            let arguments = [wait, seconds, "--noflush"];
+            match self.restore_command().run(purpose, arguments, &input) {
                 Err(HostError::ProgramFailed { .. }) if attempt < ATTEMPTS => {}
-                outcome => return outcome.map(drop),
+                outcome => return outcome.map(|_| Outcome::Done),
             }
         }
     }
 }
 
-/// Makes sure of the shared rules and of the container's own, and of those of the `others` where none of the network has
-/// any.
+/// Makes sure of the network's rules and of the container's own, and of those of the `others` where none of the network
+/// has any. `always` says that they are wanted also where nothing is seen to drop forwarded packets.
 pub(super) fn ensure<'a>(
     table: IpTable,
     network: &NetworkName,
     wanted: &Wanted,
     others: &dyn Fn() -> &'a [Wanted],
-) -> Result<(), HostError> {
+    always: bool,
+) -> Result<Outcome, HostError> {
     if !plan::concerns(table.v6, wanted) {
-        return Ok(());
+        return Ok(Outcome::Done);
     }
+    if !table.legacy {
+        // Beside those who look as well. Whoever takes the rules away, or makes them anew, waits.
+        let _lock = rules_lock::share()?;
+        if standing::stands(table, network, wanted)? {
+            return Ok(Outcome::Done);
+        }
+    }
+    let wanted = apart(wanted)?;
     let purpose = format!("let traffic of {} through", wanted.comment);
-    table.change(&purpose, |listing| {
-        if listing.owned().any(|(owner, _)| belongs_to(network, owner)) {
-            return listing.ensure(table.v6, wanted);
+    let _lock = rules_lock::take()?;
+    let all = Owners::all(network);
+    let outcome = table.change(&purpose, |listing| {
+        if !(always || serves(listing, &wanted)) {
+            return Ok(Vec::new());
         }
-        let mut lines = Vec::new();
-        let concerned = |other: &&Wanted| plan::concerns(table.v6, other);
-        for one in others().iter().filter(concerned).chain([wanted]) {
-            // They share chains and jumps.
-            let missing = listing.ensure(table.v6, one).into_iter();
-            lines.extend(
-                missing
-                    .filter(|line| !lines.contains(line))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        lines
-    })
+        let known = listing.has_chain(&network::branches(network)[0].chain)
+            || listing.owned().any(|(owner, _)| all.has(owner));
+        let others: &[Wanted] = if known { &[] } else { others() };
+        let others = others.iter().filter(|one| plan::concerns(table.v6, one));
+        let others = others.map(apart).collect::<Result<Vec<_>, _>>()?;
+        let all: Vec<&Wanted> = others.iter().chain([&wanted]).collect();
+        Ok(listing.ensure(table.v6, network, &all))
+    })?;
+    if outcome == Outcome::Done && !table.legacy {
+        standing::seal(table, network)?;
+    }
+    Ok(outcome)
 }
 
-/// Takes out the rules of the network's owners whom `condemned` says so of, and the shared rules that nobody needs any
-/// more.
+/// Whether rules in a table do anything for a container.
+fn serves(listing: &Listing, wanted: &Wanted) -> bool {
+    listing.drops() || listing.has_rules(&wanted.admin)
+}
+
+/// The same without the places in which there are others than containers: a rule that stands for all who are there would
+/// let the host's neighbours through.
+fn apart(wanted: &Wanted) -> Result<Wanted, HostError> {
+    for place in wanted.places.iter().filter(|place| place.link != PAIRS) {
+        if has_strangers(place)? {
+            return Ok(wanted.by_itself());
+        }
+    }
+    Ok(wanted.clone())
+}
+
+/// Takes out the rules of these owners, the network's own if it is `deserted`, and the shared rules that nobody needs any more. An old table that can't be read is worth a warning.
 pub(super) fn remove(
     table: IpTable,
-    network: &NetworkName,
-    condemned: &dyn Fn(&str) -> bool,
+    condemned: &Owners,
+    deserted: &dyn Fn() -> bool,
 ) -> Result<(), HostError> {
-    let purpose = format!("remove firewall rules of network {network}");
-    table.change(&purpose, |listing| listing.remove(network, condemned))
+    if !table.legacy {
+        let removal = Removal {
+            condemned,
+            deserted,
+        };
+        return remove::remove(table, &removal);
+    }
+    let purpose = format!("remove firewall rules of network {}", condemned.network());
+    if let Err(error) = table.listing(&purpose) {
+        warn(error);
+        return Ok(());
+    }
+    let _lock = rules_lock::take()?;
+    let plan = |listing: &Listing| Ok(listing.remove(condemned, deserted()));
+    table.change(&purpose, plan).map(drop)
 }
 
 /// A sentence for each difference between what is there and what is wanted.
-pub(super) fn check(table: IpTable, wanted: &Wanted) -> Result<Vec<String>, HostError> {
+pub(super) fn check(
+    table: IpTable,
+    network: &NetworkName,
+    wanted: &Wanted,
+    always: bool,
+) -> Result<Vec<String>, HostError> {
     if !plan::concerns(table.v6, wanted) {
         return Ok(Vec::new());
     }
-    let listing = table.listing(&format!("check the firewall rules of {}", wanted.comment))?;
+    // Somebody may be making them anew.
+    let _lock = rules_lock::share()?;
+    if !table.legacy && standing::stands(table, network, wanted)? {
+        return Ok(Vec::new());
+    }
+    let wanted = apart(wanted)?;
     let program = table.command().name;
-    Ok(listing
-        .ensure(table.v6, wanted)
-        .into_iter()
-        .map(|line| format!("a rule is missing in {program}: {line}"))
+    let purpose = format!("check the firewall rules of {}", wanted.comment);
+    let Listed::Rules(listing) = table.listing(&purpose)? else {
+        let chain = table.filter().object("FORWARD").to_string();
+        return Ok(vec![format!(
+            "{program} can't read the table of nft chain {chain}, and no rules of network {network} are in it"
+        )]);
+    };
+    if !(always || serves(&listing, &wanted)) {
+        return Ok(Vec::new());
+    }
+    let lines = listing.ensure(table.v6, network, &[&wanted]).into_iter();
+    Ok(lines
+        .map(|line| format!("a rule is missing or differs in {program}: {line}"))
         .collect())
 }
 
-/// The rules that have owners.
+/// The rules that have owners. An old table that can't be read is worth a warning.
 pub(super) fn list(table: IpTable) -> Result<Vec<Kept>, HostError> {
-    let listing = table.listing("list firewall rules")?;
     let program = table.command().name;
+    if !table.legacy {
+        let owners = remove::owned(table)?.into_iter();
+        return Ok(owners
+            .map(|owner| Kept {
+                what: format!("a rule in {program} {FORWARD} of {owner}"),
+                owner,
+            })
+            .collect());
+    }
+    let listing = match table.listing("list firewall rules") {
+        Ok(Listed::Rules(listing)) => listing,
+        Ok(Listed::Unreadable) => return Ok(Vec::new()),
+        Err(error) => {
+            warn(error);
+            return Ok(Vec::new());
+        }
+    };
     Ok(listing
         .owned()
         .map(|(owner, rule)| Kept {

@@ -1,54 +1,61 @@
 //! What has to change in a filter table, decided from a listing of it.
 //!
+//! Containers that no rule of their network can stand for have rules of their own, found by the owner in their comments:
+//!
 //! ```text
-//! -A FORWARD -m comment --comment "trestle: containers" -j TRESTLE-FORWARD
-//! -A TRESTLE-FORWARD -m comment --comment "trestle: ingressPolicy" -j TRESTLE-ISOLATE
-//! -A TRESTLE-FORWARD -m comment --comment "trestle: rules of the administrator" -j CNI-ADMIN
 //! -A TRESTLE-FORWARD -d 10.1.0.5/32 -m comment --comment podnet/CONTAINER/eth0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT
 //! -A TRESTLE-FORWARD -s 10.1.0.5/32 -m comment --comment podnet/CONTAINER/eth0 -j ACCEPT
-//! -A TRESTLE-ISOLATE -i cni0 -o cni0 -m comment --comment "network podnet" -j DROP
-//! -A TRESTLE-ISOLATE -i cni0 ! -o cni0 -m comment --comment "network podnet" -j TRESTLE-ISOLATE-TO
-//! -A TRESTLE-ISOLATE-TO -o cni0 -m comment --comment "network podnet" -j DROP
+//! -A TRESTLE-ISOLATE -i vethX ! -o vethX -m comment --comment podnet/CONTAINER/eth0 -j TRESTLE-ISOLATE-TO
+//! -A TRESTLE-ISOLATE-TO -o vethX -m comment --comment podnet/CONTAINER/eth0 -j DROP
 //! ```
-//!
-//! The rules with a network as their comment go when no rule of a container of that network is left.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
+use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 
-use super::super::names::{belongs_to, network_comment, printable};
+use super::super::names::network_comment;
+use super::super::seal;
 use super::super::wanted::{Isolation, Wanted};
+use super::network::{self, Branch};
+use super::words::{
+    Words, after, comment, is_about_everything, is_owner, jump, line, rule, sorted, target,
+};
 use crate::host::iptables::words;
-use cni_conf::names::NetworkName;
+use crate::owner::Owners;
 
 /// What the names of our chains begin with.
 pub(in super::super) const PREFIX: &str = "TRESTLE-";
 
-/// The chain with the containers' rules.
+/// The chain that leads to the networks' and has containers' rules.
 pub(in super::super) const FORWARD: &str = "TRESTLE-FORWARD";
 
 /// Packets that come from a container.
-const ISOLATE: &str = "TRESTLE-ISOLATE";
+pub(super) const ISOLATE: &str = "TRESTLE-ISOLATE";
 
 /// Such packets that leave by another link than they came in.
-const ISOLATE_TO: &str = "TRESTLE-ISOLATE-TO";
+pub(super) const ISOLATE_TO: &str = "TRESTLE-ISOLATE-TO";
 
 const TO_FORWARD: &str = "trestle: containers";
 const TO_ISOLATE: &str = "trestle: ingressPolicy";
-const TO_ADMIN: &str = "trestle: rules of the administrator";
+pub(super) const TO_ADMIN: &str = "trestle: rules of the administrator";
 
-/// Chains that have rules of ours.
-const OURS: [&str; 3] = [FORWARD, ISOLATE, ISOLATE_TO];
+/// Chains that are there once.
+pub(super) const SHARED: [&str; 3] = [FORWARD, ISOLATE, ISOLATE_TO];
 
-/// A rule: the words behind `-A CHAIN`.
-type Words = Vec<String>;
+/// How deep chains may call each other.
+const DEPTH: u32 = 16;
 
 /// What `iptables -S` printed.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     chains: Vec<String>,
+    /// The chains whose policy is to drop.
+    dropping: Vec<String>,
     rules: Vec<(String, Words)>,
+    /// The same for looking up: the order of matches is iptables' own affair.
+    known: HashSet<(String, Words)>,
 }
 
 /// Whether the container has an address of this version of IP.
@@ -65,19 +72,62 @@ impl Listing {
         for line in text.lines() {
             let mut words = words(line).into_iter();
             match (words.next().as_deref(), words.next()) {
-                (Some("-P" | "-N"), Some(chain)) => listing.chains.push(chain),
-                (Some("-A"), Some(chain)) => listing.rules.push((chain, words.collect())),
+                (Some("-P"), Some(chain)) => {
+                    if words.next().as_deref() == Some("DROP") {
+                        listing.dropping.push(chain.clone());
+                    }
+                    listing.chains.push(chain);
+                }
+                (Some("-N"), Some(chain)) => listing.chains.push(chain),
+                (Some("-A"), Some(chain)) => {
+                    let rule: Words = words.collect();
+                    listing.known.insert((chain.clone(), sorted(&rule)));
+                    listing.rules.push((chain, rule));
+                }
                 _ => {}
             }
         }
         listing
     }
 
-    fn has_chain(&self, name: &str) -> bool {
+    /// Whether the table drops the packets that none of its rules is about.
+    pub(super) fn drops(&self) -> bool {
+        let dropping = self.dropping.iter().any(|chain| chain == "FORWARD");
+        self.end("FORWARD", DEPTH).unwrap_or(dropping)
+    }
+
+    /// Whether a chain drops packets that no rule is about in particular; none where it does not decide.
+    fn end(&self, chain: &str, depth: u32) -> Option<bool> {
+        if depth == 0 {
+            return None;
+        }
+        for rule in self.rules(chain).filter(|rule| is_about_everything(rule)) {
+            match target(rule) {
+                Some("ACCEPT") => return Some(false),
+                Some("DROP" | "REJECT") => return Some(true),
+                Some("RETURN") => return None,
+                Some(next) => {
+                    let decided = self.end(next, depth - 1);
+                    if decided.is_some() || after(rule, "-g").is_some() {
+                        return decided;
+                    }
+                }
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Whether the administrator's chain has rules.
+    pub(super) fn has_rules(&self, chain: &str) -> bool {
+        self.rules(chain).next().is_some()
+    }
+
+    pub(super) fn has_chain(&self, name: &str) -> bool {
         self.chains.iter().any(|chain| chain == name)
     }
 
-    fn rules<'a>(&'a self, chain: &'a str) -> impl Iterator<Item = &'a Words> {
+    pub(super) fn rules<'a>(&'a self, chain: &'a str) -> impl Iterator<Item = &'a Words> {
         self.rules
             .iter()
             .filter(move |(name, _)| name == chain)
@@ -85,7 +135,7 @@ impl Listing {
     }
 
     fn has(&self, chain: &str, rule: &[String]) -> bool {
-        self.rules(chain).any(|other| same(other, rule))
+        self.known.contains(&(chain.to_owned(), sorted(rule)))
     }
 
     /// The rules of containers with their owners.
@@ -98,46 +148,137 @@ impl Listing {
         })
     }
 
-    /// The lines that make sure of everything `wanted`; none when it is there.
-    pub(super) fn ensure(&self, v6: bool, wanted: &Wanted) -> Vec<String> {
-        let mut lines = Vec::new();
-        for chain in [FORWARD, &wanted.admin] {
-            if !self.has_chain(chain) {
-                lines.push(format!("-N {chain}"));
+    /// The lines that make sure of everything that the network's containers want; none when it is there. The last one
+    /// says what holds for the network as a whole.
+    pub(super) fn ensure(
+        &self,
+        v6: bool,
+        network: &NetworkName,
+        wanted: &[&Wanted],
+    ) -> Vec<String> {
+        let Some(last) = wanted.last() else {
+            return Vec::new();
+        };
+        let isolates = wanted.iter().any(|one| one.isolation.is_some());
+        let mut lines = self.shared(&last.admin, isolates);
+        lines.extend(self.network(v6, network, wanted));
+        for one in wanted {
+            lines.extend(self.former_owners(v6, one));
+            let own = container_rules(v6, one)
+                .into_iter()
+                .map(|rule| (FORWARD, rule))
+                .chain(pair_rules(one));
+            let missing = own.filter(|(chain, rule)| !self.has(chain, rule));
+            lines.extend(missing.map(|(chain, rule)| line("-A", chain, &rule)));
+        }
+        lines
+    }
+
+    /// The chains that are there once, and what leads to them.
+    fn shared(&self, admin: &str, isolates: bool) -> Vec<String> {
+        let isolation: &[&str] = if isolates {
+            &[ISOLATE, ISOLATE_TO]
+        } else {
+            &[]
+        };
+        let mut lines: Vec<String> = [FORWARD, admin]
+            .iter()
+            .chain(isolation)
+            .filter(|chain| !self.has_chain(chain))
+            .map(|chain| format!("-N {chain}"))
+            .collect();
+        for (chain, rule, needed) in [
+            ("FORWARD", jump(TO_FORWARD, FORWARD), true),
+            (FORWARD, jump(TO_ISOLATE, ISOLATE), isolates),
+        ] {
+            if needed && !self.has(chain, &rule) {
+                lines.push(line("-I", chain, &rule));
             }
         }
-        let isolates = wanted.isolation.is_some();
-        if isolates {
-            lines.extend(
-                [ISOLATE, ISOLATE_TO]
-                    .iter()
-                    .filter(|chain| !self.has_chain(chain))
-                    .map(|chain| format!("-N {chain}")),
-            );
-        }
-        let (to_forward, to_isolate) = (jump(TO_FORWARD, FORWARD), jump(TO_ISOLATE, ISOLATE));
-        if !self.has("FORWARD", &to_forward) {
-            lines.push(line("-I", "FORWARD", &to_forward));
-        }
-        let to_admin = jump(TO_ADMIN, &wanted.admin);
-        let isolated = self.has(FORWARD, &to_isolate);
-        if !self.has(FORWARD, &to_admin) {
-            let place = if isolated { "2" } else { "1" };
-            let rule: Words = [vec![place.to_owned()], to_admin].concat();
-            lines.push(line("-I", FORWARD, &rule));
-        }
-        if isolates && !isolated {
-            lines.push(line("-I", FORWARD, &to_isolate));
-        }
-        lines.extend(self.former_owners(v6, wanted));
-        let own = container_rules(v6, wanted)
+        lines
+    }
+
+    /// The network's own chains, with what an older build had in their stead.
+    fn network(&self, v6: bool, network: &NetworkName, wanted: &[&Wanted]) -> Vec<String> {
+        let whole = network_comment(network);
+        let mut lines: Vec<String> = [ISOLATE, ISOLATE_TO]
             .into_iter()
-            .map(|rule| (FORWARD, rule));
-        let shared = isolation_rules(wanted);
-        let missing = own
-            .chain(shared)
-            .filter(|(chain, rule)| !self.has(chain, rule));
-        lines.extend(missing.map(|(chain, rule)| line("-A", chain, &rule)));
+            .flat_map(|chain| self.rules(chain).map(move |rule| (chain, rule)))
+            .filter(|(_, rule)| comment(rule) == Some(&whole) && !leads_to_branch(network, rule))
+            .map(|(chain, rule)| line("-D", chain, rule))
+            .collect();
+        let branches = network::branches(network);
+        for (branch, rules) in branches.iter().zip(self.network_rules(v6, network, wanted)) {
+            lines.extend(self.branch(branch, &whole, &rules));
+        }
+        lines
+    }
+
+    /// What the network's chains are to say, with the places that they know already.
+    fn network_rules(
+        &self,
+        v6: bool,
+        network: &NetworkName,
+        wanted: &[&Wanted],
+    ) -> [Vec<Words>; 3] {
+        let [way, from, to] = network::branches(network).map(|it| it.chain);
+        let comments = |chain: &'_ str| -> Vec<String> {
+            let comments = self.rules(chain).filter_map(comment);
+            comments.map(str::to_owned).collect()
+        };
+        let found = [comments(&way), comments(&from), comments(&to)];
+        let [way, from, to] = &found;
+        network::rules(
+            v6,
+            wanted,
+            [
+                &mut way.iter().map(String::as_str),
+                &mut from.iter().map(String::as_str),
+                &mut to.iter().map(String::as_str),
+            ],
+        )
+    }
+
+    /// Lines that give a chain of the network these rules, or take it away where it is to have none.
+    fn branch(&self, branch: &Branch, comment: &str, rules: &[Words]) -> Vec<String> {
+        let Branch { from, chain } = branch;
+        let mut lines = Vec::new();
+        if rules.is_empty() {
+            return self.without(branch);
+        }
+        if !self.has_chain(chain) {
+            lines.push(format!("-N {chain}"));
+        }
+        let found: Vec<&Words> = self.rules(chain).filter(|rule| !is_seal(rule)).collect();
+        let equal = found.len() == rules.len()
+            && found
+                .iter()
+                .zip(rules)
+                .all(|(one, other)| sorted(one) == sorted(other));
+        if !equal {
+            if self.has_rules(chain) {
+                lines.push(format!("-F {chain}"));
+            }
+            lines.extend(rules.iter().map(|rule| line("-A", chain, rule)));
+        }
+        let leads = jump(comment, chain);
+        if !self.has(from, &leads) {
+            lines.push(line("-A", from, &leads));
+        }
+        lines
+    }
+
+    /// Lines that take a chain of the network away.
+    fn without(&self, Branch { chain, .. }: &Branch) -> Vec<String> {
+        if !self.has_chain(chain) {
+            return Vec::new();
+        }
+        let leading = self
+            .rules
+            .iter()
+            .filter(|(_, rule)| target(rule) == Some(chain));
+        let mut lines: Vec<String> = leading.map(|(from, rule)| line("-D", from, rule)).collect();
+        lines.extend(["-F", "-X"].map(|verb| format!("{verb} {chain}")));
         lines
     }
 
@@ -145,75 +286,87 @@ impl Listing {
     /// them before is gone. So are rules for addresses that the container no longer has.
     fn former_owners(&self, v6: bool, wanted: &Wanted) -> Vec<String> {
         let own = container_rules(v6, wanted);
-        let hosts: Words = hosts(v6, wanted);
+        let own: HashSet<Words> = own.iter().map(|rule| sorted(rule)).collect();
+        let hosts: HashSet<String> = hosts(v6, wanted.addresses.iter().copied())
+            .into_iter()
+            .collect();
         self.rules(FORWARD)
+            .filter(|rule| comment(rule).is_some_and(is_owner) && !own.contains(&sorted(rule)))
             .filter(|rule| {
-                comment(rule).is_some_and(is_owner) && !own.iter().any(|other| same(rule, other))
-            })
-            .filter(|rule| {
-                comment(rule) == Some(printable(&wanted.comment).as_str())
+                comment(rule) == Some(wanted.iptables_comment.as_str())
                     || rule.iter().any(|word| hosts.contains(word))
             })
             .map(|rule| line("-D", FORWARD, rule))
             .collect()
     }
 
-    /// The lines that take out what the condemned owners have, and what nobody needs any more then.
-    pub(super) fn remove(
-        &self,
-        network: &NetworkName,
-        condemned: &dyn Fn(&str) -> bool,
-    ) -> Vec<String> {
-        let doomed =
-            |rule: &Words| comment(rule).is_some_and(|owner| is_owner(owner) && condemned(owner));
-        let remaining = || {
-            let others = self.rules(FORWARD).filter(|rule| !doomed(rule));
-            others.filter_map(comment).filter(|text| is_owner(text))
+    /// The lines that take out what the condemned owners have, the network's chains if it has nobody left, and what
+    /// nobody needs any more then.
+    pub(super) fn remove(&self, condemned: &Owners, deserted: bool) -> Vec<String> {
+        let network = condemned.network();
+        let whole = network_comment(network);
+        let branches = network::branches(network);
+        // The administrator's rules come before those of containers that have rules of their own.
+        let all = Owners::all(network);
+        let mut left = self.owned().filter(|(owner, _)| !condemned.has(owner));
+        let deserted = deserted && !left.any(|(owner, _)| all.has(owner));
+        let goes = |rule: &Words| {
+            let owner = comment(rule).is_some_and(|owner| is_owner(owner) && condemned.has(owner));
+            let of_network = comment(rule) == Some(&whole) || leads_to_branch(network, rule);
+            owner || (deserted && of_network)
         };
-        let condemned_any = self
+        let mut lines: Vec<String> = self
             .rules
             .iter()
-            .any(|(chain, rule)| OURS.contains(&chain.as_str()) && doomed(rule));
-        if remaining().next().is_none() {
-            return self.dismantle();
+            .filter(|(chain, rule)| SHARED.contains(&chain.as_str()) && goes(rule))
+            .map(|(chain, rule)| line("-D", chain, rule))
+            .collect();
+        let leaving: Vec<&str> = branches
+            .iter()
+            .map(|branch| branch.chain.as_str())
+            .filter(|chain| deserted && self.has_chain(chain))
+            .collect();
+        for verb in ["-F", "-X"] {
+            lines.extend(leaving.iter().map(|chain| format!("{verb} {chain}")));
         }
-        if !condemned_any {
-            return Vec::new();
-        }
-        let whole = network_comment(network);
-        let last = !remaining().any(|owner| belongs_to(network, owner));
-        let mut lines = Vec::new();
-        for (chain, rule) in &self.rules {
-            let shared = last && comment(rule) == Some(whole.as_str());
-            if OURS.contains(&chain.as_str()) && (doomed(rule) || shared) {
-                lines.push(line("-D", chain, rule));
-            }
+        let mut others = self.chains.iter().filter(|chain| network::is_way(chain));
+        let needed = others.any(|chain| !leaving.contains(&chain.as_str()))
+            || self
+                .rules(FORWARD)
+                .any(|rule| !goes(rule) && is_needed(rule));
+        if !needed {
+            lines.extend(self.dismantle(&leaving));
         }
         lines
     }
 
-    /// Takes out all that is ours, and administrators' chains that are empty.
-    fn dismantle(&self) -> Vec<String> {
+    /// Takes out the shared chains, and administrators' chains that are empty and that nothing but ours and what is
+    /// `leaving` leads to.
+    fn dismantle(&self, leaving: &[&str]) -> Vec<String> {
+        let ours = |chain: &str| SHARED.contains(&chain) || leaving.contains(&chain);
         let mut lines = Vec::new();
         for (chain, rule) in &self.rules {
-            if !OURS.contains(&chain.as_str()) && target(rule).is_some_and(|to| OURS.contains(&to))
-            {
+            if !ours(chain) && target(rule).is_some_and(|to| SHARED.contains(&to)) {
                 lines.push(line("-D", chain, rule));
             }
         }
-        let ours: Vec<&str> = OURS
+        let there: Vec<&str> = SHARED
             .into_iter()
             .filter(|chain| self.has_chain(chain))
             .collect();
-        lines.extend(ours.iter().map(|chain| format!("-F {chain}")));
-        lines.extend(ours.iter().map(|chain| format!("-X {chain}")));
-        let admins = self
-            .rules(FORWARD)
-            .filter(|rule| comment(rule) == Some(TO_ADMIN))
-            .filter_map(|rule| target(rule));
+        for verb in ["-F", "-X"] {
+            lines.extend(there.iter().map(|chain| format!("{verb} {chain}")));
+        }
+        let led = self
+            .rules
+            .iter()
+            .filter(|(chain, rule)| ours(chain) && comment(rule) == Some(TO_ADMIN));
+        let mut admins: Vec<&str> = led.filter_map(|(_, rule)| target(rule)).collect();
+        admins.sort_unstable();
+        admins.dedup();
         for admin in admins {
             let used = self.rules.iter().any(|(chain, rule)| {
-                chain == admin || (!OURS.contains(&chain.as_str()) && target(rule) == Some(admin))
+                chain == admin || (!ours(chain) && target(rule) == Some(admin))
             });
             if !used {
                 lines.push(format!("-X {admin}"));
@@ -223,106 +376,63 @@ impl Listing {
     }
 }
 
-/// The rules for the container's addresses.
+/// The rules for those of the container's addresses that no rule of the network is about.
 fn container_rules(v6: bool, wanted: &Wanted) -> Vec<Words> {
-    let owner = printable(&wanted.comment);
+    let owner = &wanted.iptables_comment;
+    let ingress = wanted.ingress.iter().filter(|it| it.addr().is_ipv6() == v6);
+    let ingress: Words = ingress.map(ToString::to_string).collect();
     let mut rules = Vec::new();
-    for host in hosts(v6, wanted) {
+    for host in hosts(v6, wanted.lone()) {
         let answers = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT";
-        rules.push(rule(&["-d", &host], &owner, answers));
-        rules.push(rule(&["-s", &host], &owner, "-j ACCEPT"));
+        rules.push(rule(&["-d", &host], owner, answers));
+        rules.push(rule(&["-s", &host], owner, "-j ACCEPT"));
+        for prefix in &ingress {
+            let both = [&network::condition("-s", prefix)[..], &["-d", &host]].concat();
+            rules.push(rule(&both, owner, "-j ACCEPT"));
+        }
     }
     rules
 }
 
-fn isolation_rules(wanted: &Wanted) -> Vec<(&'static str, Words)> {
-    let Some(Isolation {
-        link,
-        shared,
-        within,
-    }) = &wanted.isolation
-    else {
+/// The rules for a container that has a link of its own, with an `ingressPolicy`.
+fn pair_rules(wanted: &Wanted) -> Vec<(&'static str, Words)> {
+    let isolation = wanted.isolation.as_ref().filter(|it| !it.shared);
+    let Some(Isolation { link, within, .. }) = isolation else {
         return Vec::new();
     };
-    let owner = printable(if *shared {
-        &wanted.network_comment
-    } else {
-        &wanted.comment
-    });
+    let owner = &wanted.iptables_comment;
+    let elsewhere = format!("-j {ISOLATE_TO}");
     let mut rules = vec![
         (
             ISOLATE,
-            rule(
-                &["-i", link, "!", "-o", link],
-                &owner,
-                &format!("-j {ISOLATE_TO}"),
-            ),
+            rule(&["-i", link, "!", "-o", link], owner, &elsewhere),
         ),
-        (ISOLATE_TO, rule(&["-o", link], &owner, "-j DROP")),
+        (ISOLATE_TO, rule(&["-o", link], owner, "-j DROP")),
     ];
     if *within {
-        rules.push((ISOLATE, rule(&["-i", link, "-o", link], &owner, "-j DROP")));
+        rules.push((ISOLATE, rule(&["-i", link, "-o", link], owner, "-j DROP")));
     }
     rules
 }
 
-fn hosts(v6: bool, wanted: &Wanted) -> Words {
-    let of_version = |address: &&IpAddr| address.is_ipv6() == v6;
-    let addresses = wanted.addresses.iter().filter(of_version);
+fn hosts(v6: bool, addresses: impl Iterator<Item = IpAddr>) -> Words {
     addresses
-        .map(|address| IpNet::from(*address).to_string())
+        .filter(|address| address.is_ipv6() == v6)
+        .map(|address| IpNet::from(address).to_string())
         .collect()
 }
 
-fn jump(comment: &str, chain: &str) -> Words {
-    rule(&[], comment, &format!("-j {chain}"))
+fn is_seal(rule: &Words) -> bool {
+    comment(rule).is_some_and(|text| text.starts_with(seal::COMMENT))
 }
 
-fn rule(first: &[&str], comment: &str, rest: &str) -> Words {
-    let mut words: Words = first.iter().map(|word| (*word).to_owned()).collect();
-    words.extend(["-m", "comment", "--comment", comment].map(str::to_owned));
-    words.extend(rest.split(' ').map(str::to_owned));
-    words
+fn leads_to_branch(network: &NetworkName, rule: &Words) -> bool {
+    let mut branches = network::branches(network).into_iter();
+    target(rule).is_some_and(|to| branches.any(|branch| branch.chain == to))
 }
 
-/// Whether two rules have the same words. The order of matches is iptables' own affair.
-fn same(one: &[String], other: &[String]) -> bool {
-    let sorted = |words: &[String]| {
-        let mut words = words.to_vec();
-        words.sort();
-        words
-    };
-    one.len() == other.len() && sorted(one) == sorted(other)
-}
-
-fn comment(rule: &Words) -> Option<&str> {
-    after(rule, "--comment")
-}
-
-fn target(rule: &Words) -> Option<&str> {
-    after(rule, "-j").or_else(|| after(rule, "-g"))
-}
-
-fn after<'a>(rule: &'a Words, option: &str) -> Option<&'a str> {
-    let place = rule.iter().position(|word| word == option)?;
-    rule.get(place + 1).map(String::as_str)
-}
-
-/// Whether a comment is that of an owner: `network/containerID/ifname`, which has no blanks.
-fn is_owner(comment: &str) -> bool {
-    comment.contains('/') && !comment.contains(' ')
-}
-
-/// A line for `iptables-restore`.
-fn line(verb: &str, chain: &str, rule: &[String]) -> String {
-    let quoted = rule.iter().map(|word| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./#:@+~!,".contains(c);
-        match !word.is_empty() && word.chars().all(plain) {
-            true => word.clone(),
-            false => format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"")),
-        }
-    });
-    let mut words = vec![verb.to_owned(), chain.to_owned()];
-    words.extend(quoted);
-    words.join(" ")
+/// Whether a rule of the chain with containers' rules is there for a container or a network.
+fn is_needed(rule: &Words) -> bool {
+    let leads = target(rule).is_some_and(|to| to == ISOLATE) || comment(rule) == Some(TO_ADMIN);
+    !leads
 }

@@ -4,22 +4,27 @@
 //! an ADD costs more when there are many. A guard that appears later, or is loaded anew by itself, is found by the
 //! next ADD, which also puts the containers in that are there already.
 
+mod claim;
 mod remove;
 mod rules;
 
 use std::net::IpAddr;
 
+use claim::{bridge, claim, elements};
 pub(super) use remove::remove;
+pub(super) use rules::is_guard_chain;
 
 use super::Kept;
-use super::guard::{self, Guard};
+use super::guard::Guard;
+use super::seal;
 use super::select::Backends;
-use super::wanted::{Isolation, Wanted};
+use super::wanted::Wanted;
 use crate::attach::rules_lock;
 use crate::attach::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{
-    Batch, Chain, Element, FORWARD_HOOK, Family, Nft, ObjectRef, TableRef, family_name, ruleset,
+    Batch, Chain, Element, FORWARD_HOOK, Family, Nft, ObjectRef, Rule, TableRef, Verdict,
+    family_name, ruleset,
 };
 
 /// How often a change that another process crossed is tried again.
@@ -64,7 +69,8 @@ impl Place {
 
 /// What is missing or out of date.
 struct Stale {
-    /// Whether our own table knows nothing of the network.
+    /// Whether there may be containers of the network that are in no set: our own table knows nothing of the network, or
+    /// a guard is new, and while there was none nobody was put down anywhere.
     blank: bool,
     own: bool,
     guards: Vec<Guard>,
@@ -81,7 +87,11 @@ pub(super) fn ensure<'a>(
     let (mut attempt, mut everything, mut blank) = (0, false, false);
     loop {
         attempt += 1;
-        let guards = guard::look(&mut nft, backends.with_iptables)?.native;
+        let guards = backends.guards(&mut nft)?;
+        if guards.is_empty() && wanted.isolation.is_none() && !backends.firewalld {
+            // Nothing drops, so nobody has to be let through.
+            return Ok(());
+        }
         let outcome = repair(&mut nft, wanted, &guards, everything).and_then(|was_blank| {
             blank |= was_blank;
             let others = if blank { others() } else { &[] };
@@ -137,7 +147,7 @@ fn find_stale(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<Stale,
         }
     }
     Ok(Stale {
-        blank: !members.contains(&true),
+        blank: !members.contains(&true) || !stale.is_empty(),
         own,
         guards: stale,
     })
@@ -155,24 +165,22 @@ fn has_guard_rules(nft: &mut Nft, wanted: &Wanted, guard: &Guard) -> Result<bool
     has_rules(nft, guard.table().object(&chain), &expected)
 }
 
-/// Whether the rules of a chain are the expected ones, by their comments.
+/// Whether the rules of a chain are the expected ones.
 fn has_rules(
     nft: &mut Nft,
     chain: ObjectRef<'_>,
     expected: &[rules::Rule],
 ) -> Result<bool, HostError> {
-    let found = nft.rules(chain)?;
-    let found = found.iter().map(|rule| rule.comment.as_deref());
-    Ok(found.eq(expected.iter().map(|rule| Some(rule.comment.as_str()))))
+    let comments = expected.iter().map(|rule| rule.comment.as_str());
+    Ok(seal::holds(&nft.rules(chain)?, comments))
 }
 
 /// Whether the guard's chain has the rule that leads to the network's.
 fn leads(nft: &mut Nft, wanted: &Wanted, guard: &Guard) -> Result<bool, HostError> {
-    let comment = rules::jump_comment(&wanted.network);
+    let chain = rules::guard_chain(&wanted.network);
+    let leads = |rule: &Rule| matches!(&rule.verdict, Some(Verdict::Jump(to)) if *to == chain);
     let found = nft.rules(guard.table().object(&guard.chain))?;
-    Ok(found
-        .iter()
-        .any(|rule| rule.comment.as_ref() == Some(&comment)))
+    Ok(found.iter().any(leads))
 }
 
 /// Makes what is missing, in one transaction of `nft`.
@@ -192,6 +200,13 @@ fn install(nft: &mut Nft, wanted: &Wanted, stale: &Stale) -> Result<(), HostErro
     }
     let purpose = format!("install the firewall rules of network {}", wanted.network);
     ruleset::NFT.run(&purpose, ["-j", "-f", "-"], &rules::script(&commands))?;
+    let chain = rules::guard_chain(&wanted.network);
+    for guard in &stale.guards {
+        seal::put(nft, guard.table().object(&chain))?;
+    }
+    if stale.own {
+        seal::put(nft, TABLE.object(&rules::own_chain(&wanted.network)))?;
+    }
     for v6 in [false, true] {
         fill(nft, &wanted.network, &stale.guards, v6)?;
     }
@@ -230,94 +245,6 @@ fn fill(nft: &mut Nft, network: &str, guards: &[Guard], v6: bool) -> Result<(), 
             outcome => return outcome,
         }
     }
-}
-
-/// What belongs to one container, and where.
-fn elements(wanted: &Wanted, guards: &[Guard]) -> Vec<(Place, Element)> {
-    let network = &wanted.network;
-    let mut elements = Vec::new();
-    for address in &wanted.addresses {
-        let v6 = address.is_ipv6();
-        let element = Element::address(*address, wanted.comment.as_str());
-        let mut put = |place| elements.push((place, element.clone()));
-        put(Place::own(rules::members_set(network, v6)));
-        if wanted.isolation.is_some() {
-            put(Place::own(rules::PROTECTED[usize::from(v6)].to_owned()));
-        }
-        for guard in guards
-            .iter()
-            .filter(|guard| rules::has_version(guard.family, v6))
-        {
-            let place = Place::in_guard(guard, rules::guard_set(network, v6));
-            // A table may have two guards.
-            if elements_has_not(&place, address, &elements) {
-                elements.push((place, element.clone()));
-            }
-        }
-    }
-    if let Some(Isolation { link, shared, .. }) = &wanted.isolation
-        && !shared
-    {
-        let element = rules::link(link, &wanted.comment);
-        elements.push((Place::own(rules::links_set(network)), element));
-    }
-    elements
-}
-
-/// The bridge that the network's containers share. It stays as long as the network has any.
-fn bridge(wanted: &Wanted) -> Option<(Place, Element)> {
-    let isolation = wanted
-        .isolation
-        .as_ref()
-        .filter(|isolation| isolation.shared)?;
-    let element = rules::link(&isolation.link, &wanted.network_comment);
-    Some((Place::own(rules::links_set(&wanted.network)), element))
-}
-
-fn elements_has_not(place: &Place, address: &IpAddr, elements: &[(Place, Element)]) -> bool {
-    let same = |(other, element): &(Place, Element)| {
-        other == place && element.as_address() == Some(*address)
-    };
-    !elements.iter().any(same)
-}
-
-/// Puts the elements into their sets in one transaction, taking the place of those of other owners.
-///
-/// IPAM gave the address to this container, so whoever had it before is gone, and its DEL, late as it may be, must not
-/// find the element any more.
-///
-/// What is there already is part of the transaction too: it may go along with another container before it.
-fn claim(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<(), HostError> {
-    let (elements, bridge) = (elements(wanted, guards), bridge(wanted));
-    let begin = || {
-        let mut batch = Batch::new();
-        if let Some((place, element)) = &bridge {
-            batch.ensure_elements(place.object(), std::slice::from_ref(element));
-        }
-        batch
-    };
-    let mut batch = begin();
-    for (place, element) in &elements {
-        batch.add_elements(place.object(), std::slice::from_ref(element));
-    }
-    match nft.commit(batch) {
-        Err(error) if error.is_exists() => {}
-        outcome => return outcome,
-    }
-    let _lock = rules_lock::take()?;
-    let mut batch = begin();
-    for (place, element) in &elements {
-        let present = nft.element(place.object(), element)?;
-        if present.as_ref() == Some(element) {
-            batch.ensure_elements(place.object(), std::slice::from_ref(element));
-            continue;
-        }
-        if let Some(present) = present {
-            batch.delete_elements(place.object(), &[present]);
-        }
-        batch.add_elements(place.object(), std::slice::from_ref(element));
-    }
-    nft.commit(batch)
 }
 
 /// A table of somebody else that has rules of ours for a network.
@@ -395,8 +322,13 @@ pub(super) fn members(network: &str) -> Result<Vec<IpAddr>, HostError> {
 
 /// A sentence for each difference between what is there and what is wanted.
 pub(super) fn check(wanted: &Wanted, backends: &Backends) -> Result<Vec<String>, HostError> {
+    // Somebody may be making them anew.
+    let _lock = rules_lock::share()?;
     let mut nft = Nft::open()?;
-    let guards = guard::look(&mut nft, backends.with_iptables)?.native;
+    let guards = backends.guards(&mut nft)?;
+    if guards.is_empty() && wanted.isolation.is_none() && !backends.firewalld {
+        return Ok(Vec::new());
+    }
     let mut differences = Vec::new();
     let network = &wanted.network;
     if !has_own_rules(&mut nft, wanted)? {

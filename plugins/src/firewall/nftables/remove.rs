@@ -1,21 +1,22 @@
 //! Taking out what belongs to owners, and the rules along with the last of them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
 
+use super::super::names;
 use super::{ATTEMPTS, Foreign, Place, elements_of, foreign, rules};
 use crate::attach::rules_lock;
 use crate::attach::table::{self, TABLE, unless_in_use};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, Verdict};
+use crate::owner::Owners;
 
-/// Takes out the elements of `network` whose comment `condemned` says so of, and the rules of the network when it has
-/// none left. Gives the addresses that were known for them.
-pub(in super::super) fn remove(
-    network: &str,
-    condemned: &dyn Fn(&str) -> bool,
-) -> Result<Vec<IpAddr>, HostError> {
+/// Takes out the elements of these owners, and the rules of the network when it has none left. Gives the addresses that were known for them.
+pub(in super::super) fn remove(condemned: &Owners) -> Result<Vec<IpAddr>, HostError> {
+    let network = &names::label(condemned.network());
+    let its_own = |found: &str| condemned.has_among_its_own(found);
     let mut nft = Nft::open()?;
     let mut removed = Vec::new();
     let mut attempt = 0;
@@ -26,7 +27,7 @@ pub(in super::super) fn remove(
         // A new guard's sets are filled with what ours have at that moment, so guards come second.
         let foreign = foreign(&nft.chains(None)?, network);
         for place in foreign.iter().flat_map(|table| table.sets(network)) {
-            let gone = take_out(&mut nft, &place, condemned)?;
+            let gone = take_out(&mut nft, &place, &its_own)?;
             removed.extend(gone.iter().filter_map(Element::as_address));
             members.push(place);
         }
@@ -51,20 +52,24 @@ fn take_out_own(
     nft: &mut Nft,
     network: &str,
     sets: &[String],
-    condemned: &dyn Fn(&str) -> bool,
+    condemned: &Owners,
     removed: &mut Vec<IpAddr>,
 ) -> Result<Vec<Place>, HostError> {
     let there = |place: &Place| sets.contains(&place.set);
-    let shared = rules::PROTECTED.map(str::to_owned).map(Place::own);
-    let links = Place::own(rules::links_set(network));
-    for place in shared.into_iter().chain([links]).filter(there) {
-        take_out(nft, &place, condemned)?;
-    }
+    let mut comments = BTreeSet::new();
     let own = [false, true].map(|v6| Place::own(rules::members_set(network, v6)));
     let members: Vec<Place> = own.into_iter().filter(there).collect();
     for place in &members {
-        let gone = take_out(nft, place, condemned)?;
+        let gone = take_out(nft, place, &|found| condemned.has_among_its_own(found))?;
         removed.extend(gone.iter().filter_map(Element::as_address));
+        comments.extend(gone.into_iter().filter_map(|element| element.comment));
+    }
+    // Also what a former version spelt in a way that does not tell the network.
+    let condemned = |found: &str| condemned.has(found) || comments.contains(found);
+    let shared = rules::PROTECTED.map(str::to_owned).map(Place::own);
+    let links = Place::own(rules::links_set(network));
+    for place in shared.into_iter().chain([links]).filter(there) {
+        take_out(nft, &place, &condemned)?;
     }
     Ok(members)
 }
@@ -116,13 +121,13 @@ fn dismantle(
 ) -> Result<(), HostError> {
     let _lock = rules_lock::take()?;
     let mut batch = Batch::new();
-    let (jump, ours) = (rules::jump_comment(network), rules::guard_chain(network));
+    let ours = rules::guard_chain(network);
     let mut admins = Vec::new();
     for table in foreign {
         for base in &table.base {
             let chain = table.table().object(base);
             for rule in nft.rules(chain)? {
-                if rule.comment.as_ref() == Some(&jump) {
+                if matches!(&rule.verdict, Some(Verdict::Jump(to)) if *to == ours) {
                     batch.delete_rule(chain, rule.handle);
                 }
             }

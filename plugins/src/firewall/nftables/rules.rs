@@ -43,6 +43,7 @@ use serde_json::{Value, json};
 
 use super::super::guard::Guard;
 use super::super::wanted::{Isolation, Wanted};
+use crate::attach::forwarding::owned;
 use crate::attach::table::TABLE;
 use crate::host::nft::{Element, Family, TableRef, family_name};
 
@@ -72,7 +73,12 @@ pub(super) fn own_chain(network: &str) -> String {
 
 /// The network's chain in a guard's table.
 pub(super) fn guard_chain(network: &str) -> String {
-    format!("trestle/{network}")
+    owned::guard_chain(network)
+}
+
+/// Whether a chain is some network's in a guard's table.
+pub(in super::super) fn is_guard_chain(chain: &str) -> bool {
+    chain.starts_with(owned::GUARD)
 }
 
 /// The network's set in a guard's table.
@@ -215,7 +221,6 @@ pub(super) fn guard_rules(guard: &Guard, wanted: &Wanted) -> Vec<Rule> {
     }];
     for v6 in versions(guard.family) {
         let members = format!("@{}", guard_set(network, v6));
-        let ct = |key: &str, value: Value| json!({"match": {"op": "in", "left": {"ct": {"key": key}}, "right": value}});
         let accept = json!({"accept": null});
         let mut rule = |expr: Vec<Value>, what: &str| {
             let comment = format!("{} {what}", ip(v6));
@@ -235,6 +240,41 @@ pub(super) fn guard_rules(guard: &Guard, wanted: &Wanted) -> Vec<Rule> {
             vec![address("daddr", v6, &members), published, accept],
             "to published ports",
         );
+    }
+    rules.extend(ingress_rules(guard, wanted));
+    rules
+}
+
+/// The rules for those who may open connections to the containers, and for what the host translates on its way to them.
+fn ingress_rules(guard: &Guard, wanted: &Wanted) -> Vec<Rule> {
+    let accept = json!({"accept": null});
+    let translated = ct("status", json!("dnat"));
+    let mut rules = Vec::new();
+    for prefix in &wanted.ingress {
+        let v6 = prefix.addr().is_ipv6();
+        if !has_version(guard.family, v6) {
+            continue;
+        }
+        let members = format!("@{}", guard_set(&wanted.network, v6));
+        let within = |field: &str| {
+            let value = json!({"prefix": {"addr": prefix.addr(), "len": prefix.prefix_len()}});
+            address_in(field, v6, &value)
+        };
+        let mut rule = |expr: Vec<Value>, comment: String| rules.push(Rule { expr, comment });
+        rule(
+            vec![
+                within("saddr"),
+                address("daddr", v6, &members),
+                accept.clone(),
+            ],
+            format!("{prefix} to containers"),
+        );
+        for (field, word) in [("daddr", "to"), ("saddr", "from")] {
+            rule(
+                vec![within(field), translated.clone(), accept.clone()],
+                format!("translated, {word} {prefix}"),
+            );
+        }
     }
     rules
 }
@@ -289,7 +329,15 @@ fn meta(key: &str, op: &str, with: &str) -> Value {
     json!({"match": {"op": op, "left": {"meta": {"key": key}}, "right": with}})
 }
 
+fn ct(key: &str, value: Value) -> Value {
+    json!({"match": {"op": "in", "left": {"ct": {"key": key}}, "right": value}})
+}
+
 fn address(field: &str, v6: bool, with: &str) -> Value {
+    address_in(field, v6, &json!(with))
+}
+
+fn address_in(field: &str, v6: bool, with: &Value) -> Value {
     let protocol = if v6 { "ip6" } else { "ip" };
     json!({"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": with}})
 }

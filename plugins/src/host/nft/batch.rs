@@ -3,14 +3,15 @@
 //! Elements that are added to (or deleted from) one set one after the other share messages, as many in each as
 //! an attribute has room for, however the caller hands them over.
 
-use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC};
+use netlink_packet_core::{Emitable, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetElementList, SetElementMessage, SetMessage, TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, ExpressionAttribute, ListAttribute, NfTablesMessage,
+    RuleAttribute, RuleMessage, SetAttribute, SetElementList, SetElementMessage, SetMessage,
+    TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
-use super::element::Element;
+use super::element::{Element, encode_userdata};
 use super::{Family, ObjectRef, TableRef};
 use crate::host::netlink::netfilter::Outgoing;
 
@@ -119,6 +120,28 @@ impl Batch {
     /// Deletes a chain that has no rules; `EBUSY` when it has some, or when a rule elsewhere leads to it.
     pub fn delete_empty_chain(&mut self, chain: ObjectRef<'_>) -> &mut Self {
         self.chain(chain, EMPTY)
+    }
+
+    /// Adds a rule that decides nothing behind those of a chain, for the sake of its comment. It counts the packets that
+    /// get there, since iptables lists no rule without a counter.
+    pub fn append_note(&mut self, chain: ObjectRef<'_>, comment: &str) -> &mut Self {
+        let counter = ListAttribute::Element(vec![ExpressionAttribute::Name("counter".to_owned())]);
+        let body = RuleMessage {
+            attributes: vec![
+                RuleAttribute::Table(chain.table.name.to_owned()),
+                RuleAttribute::Chain(chain.name.to_owned()),
+                RuleAttribute::Expressions(vec![counter]),
+                RuleAttribute::UserData(encode_userdata(comment)),
+            ],
+        };
+        let operation = format!("add a note to nft chain {chain}");
+        let flags = NLM_F_CREATE | NLM_F_APPEND;
+        self.push(
+            chain.table,
+            NfTablesMessage::NewRule(body),
+            flags,
+            operation,
+        )
     }
 
     /// Deletes one rule, by the handle of a listing.

@@ -127,6 +127,11 @@ fn decode_data(data: Attributes<'_>) -> Option<ElementData> {
 }
 
 fn encode_comment(comment: &str) -> SetElementAttribute {
+    SetElementAttribute::UserData(encode_userdata(comment))
+}
+
+/// The userdata of an element or a rule with a comment.
+pub(super) fn encode_userdata(comment: &str) -> Vec<u8> {
     let comment = cut(comment, COMMENT_MAX);
     let mut bytes = Vec::with_capacity(comment.len() + 3);
     // The cut above keeps the length within a byte.
@@ -134,7 +139,7 @@ fn encode_comment(comment: &str) -> SetElementAttribute {
     bytes.extend([USERDATA_COMMENT, length]);
     bytes.extend_from_slice(comment.as_bytes());
     bytes.push(0);
-    SetElementAttribute::UserData(bytes)
+    bytes
 }
 
 /// The longest beginning of `text` that has at most `limit` bytes and no broken character.

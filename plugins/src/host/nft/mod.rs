@@ -12,9 +12,9 @@
 pub mod batch;
 mod content;
 pub mod element;
+mod expression;
 mod query;
 pub mod ruleset;
-mod verdict;
 
 use std::fmt;
 
@@ -117,6 +117,9 @@ pub struct Rule {
     pub handle: u64,
     /// Its comment.
     pub comment: Option<String>,
+    /// What it says, byte for byte as the kernel tells it, save for what counters have counted. Two rules of the same
+    /// content do the same, as long as sets that they name have the same elements.
+    pub content: Vec<u8>,
     /// What it does with every packet that comes to it; none when it is about some packets only, or when
     /// it decides nothing.
     pub verdict: Option<Verdict>,

@@ -11,7 +11,9 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 use nix::errno::Errno;
 
 use super::element::{Element, decode_comment};
-use super::{BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch, content, verdict};
+use super::{
+    BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch, content, expression,
+};
 use crate::host::HostError;
 use crate::host::netlink::NetlinkError;
 use crate::host::netlink::attributes::Attributes;
@@ -397,13 +399,16 @@ fn read_chain(object: &Object<'_>) -> Option<Chain> {
 
 fn read_rule(object: &Object<'_>) -> Option<Rule> {
     let handle = object.attributes.u64(NFTA_RULE_HANDLE)?;
+    let expressions = object.attributes.nested(NFTA_RULE_EXPRESSIONS);
     let comment = object
         .attributes
         .find(NFTA_RULE_USERDATA)
-        .and_then(decode_comment);
+        .and_then(decode_comment)
+        .or_else(|| expression::comment(expressions));
     (object.kind == NEW_RULE).then_some(Rule {
         handle,
         comment,
-        verdict: verdict::of(object.attributes.nested(NFTA_RULE_EXPRESSIONS)),
+        content: content::of(expressions),
+        verdict: expression::verdict(expressions),
     })
 }

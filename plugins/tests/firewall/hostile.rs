@@ -1,0 +1,107 @@
+//! Rulesets that iptables can't read, and more addresses than usual.
+
+use serde_json::json;
+
+use crate::Case;
+use crate::node::Node;
+use crate::open::{DOCKER, NATIVE};
+use crate::rules::{case, host, ruleset};
+use crate::scene::{A, OUTSIDE, Scene, add, check, conf, del, gc, named};
+
+pub(crate) const CASES: &[Case] = &[
+    case("a_ruleset_that_nft_saved_and_loaded_stops_nobody", reloaded),
+    case(
+        "a_filter_table_of_the_hosts_own_is_served_as_nftables",
+        native_filter,
+    ),
+    case("many_addresses_come_and_go", many_addresses),
+];
+
+fn reloaded() {
+    let reload = "nft list ruleset > $$.f; nft flush ruleset; nft -f $$.f; rm $$.f";
+    for policy in ["open", "same-bridge"] {
+        let scene = Scene::new();
+        scene
+            .host
+            .sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
+        let (one, two) = (
+            conf(json!({"ingressPolicy": policy})),
+            named("two", json!({"ingressPolicy": policy})),
+        );
+        scene.add_a_in_subnet(&one);
+        scene.add_c_in_subnet(&two);
+        scene.host.sh(reload);
+        let readable = || {
+            scene
+                .host
+                .sh("iptables -S >/dev/null 2>&1 && echo yes || echo no")
+        };
+        assert_eq!(readable().trim(), "no", "the point of this test");
+        assert!(scene.check_a_in_subnet(&one).is_err());
+        scene.del(&two, "c");
+        scene.add_b_in_subnet(&one);
+        for pod in [&scene.a, &scene.b] {
+            scene.assert_talks(pod, &scene.outside, OUTSIDE, true);
+        }
+        scene.assert_talks(&scene.outside, &scene.a, A, false);
+        scene.check_a_in_subnet(&one).unwrap();
+        scene.add_c_in_subnet(&two);
+        scene.assert_talks(&scene.c, &scene.outside, OUTSIDE, true);
+        scene.del(&one, "a");
+        scene.del(&one, "b");
+        scene.host.run(move || gc(&two, &[]).unwrap());
+        let rules = scene.rules();
+        assert!(!rules.to_lowercase().contains("trestle"), "{rules}");
+        assert_eq!(readable().trim(), "yes", "{rules}");
+    }
+}
+
+fn native_filter() {
+    let scene = Scene::new();
+    scene.host.sh("for f in ip ip6; do nft \"add table $f filter
+         add set $f filter s { type ${f}v4_addr; }\" 2>/dev/null || nft \"add table $f filter; add set $f filter s { type ipv6_addr; }\"; done
+         nft 'add set ip filter t { type ipv4_addr; }'
+         for f in ip ip6; do nft \"add chain $f filter FORWARD { type filter hook forward priority 0; policy drop; }
+         add rule $f filter FORWARD ct state { established, related } accept
+         add rule $f filter FORWARD $f saddr @s accept\"; done");
+    let before = scene.rules();
+    for backend in ["", "iptables"] {
+        let conf = conf(json!({"backend": backend}));
+        scene.assert_talks(&scene.a, &scene.outside, OUTSIDE, false);
+        scene.add_a_in_subnet(&conf);
+        scene.assert_talks(&scene.a, &scene.outside, OUTSIDE, true);
+        scene.assert_talks(&scene.outside, &scene.a, A, false);
+        scene.check_a_in_subnet(&conf).unwrap();
+        scene.add_b_in_subnet(&conf);
+        scene.del(&conf, "a");
+        scene.assert_talks(&scene.a, &scene.outside, OUTSIDE, false);
+        scene.del(&conf, "b");
+        assert_eq!(scene.rules(), before);
+    }
+}
+
+fn many_addresses() {
+    for guard in [NATIVE, DOCKER] {
+        for (count, lone) in [(128, true), (300, true), (1_000, true), (10_000, false)] {
+            let node: Node = host(guard);
+            let before = ruleset(&node);
+            // Ten thousand rules of a container's own are iptables' affair.
+            let length = if lone { "" } else { "/16" };
+            node.run(move || {
+                let conf = conf(json!({"ingressPolicy": "same-bridge"}));
+                let addresses: Vec<String> = (0..count)
+                    .map(|n| format!("10.1.{}.{}{length}", n / 250, n % 250 + 1))
+                    .collect();
+                let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+                add(&conf, "many", "cni0", "", &addresses).unwrap();
+                check(&conf, "many", "cni0", "", &addresses).unwrap();
+                add(&conf, "heir", "cni0", "", &addresses).unwrap();
+                check(&conf, "heir", "cni0", "", &addresses).unwrap();
+                del(&conf, "many").unwrap();
+                check(&conf, "heir", "cni0", "", &addresses).unwrap();
+                del(&conf, "heir").unwrap();
+            });
+            assert_eq!(ruleset(&node), before, "{count}");
+        }
+    }
+}
