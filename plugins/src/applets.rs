@@ -56,6 +56,10 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::tap::Tap,
     },
     Applet {
+        name: "host-device",
+        plugin: &crate::host_device::HostDevice,
+    },
+    Applet {
         name: "tuning",
         plugin: &crate::tuning::Tuning,
     },
@@ -102,6 +106,7 @@ pub fn parse_conf(
         "vlan" => crate::vlan::parse_conf(request),
         "dummy" => crate::dummy::parse_conf(request),
         "tap" => crate::tap::parse_conf(request, attachment),
+        "host-device" => crate::host_device::parse_conf(request),
         "tuning" => crate::tuning::parse_conf(request, attachment),
         "bandwidth" => crate::bandwidth::parse_conf(request),
         "portmap" => crate::portmap::parse_conf(request),

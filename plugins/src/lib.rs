@@ -13,6 +13,7 @@ pub mod dummy;
 pub mod explain;
 pub mod firewall;
 pub mod host;
+pub mod host_device;
 pub mod ipvlan;
 pub mod loopback;
 pub mod macvlan;

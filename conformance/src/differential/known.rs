@@ -231,6 +231,19 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, fact| is_answer(fact, "check", " CHECK "),
     },
     Difference {
+        name: "device-comes-back-as-it-was",
+        covers: |maker, fact| {
+            let recorded = is(fact, "file") && fact.what.contains("/run/cni/host-device/");
+            maker == Maker::Ours && recorded
+                || fact.step.starts_with("del")
+                    && (fact.what.contains("dev0") || fact.what.contains("link peer0 flags"))
+        },
+    },
+    Difference {
+        name: "del-without-the-device",
+        covers: |_, fact| fact.step.starts_with("del") && fact.what.contains(" DEL pod "),
+    },
+    Difference {
         name: "isolated-ports",
         covers: |_, fact| fact.what.contains(".isolated="),
     },

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::scenarios;
 
 /// The keys of each plugin by their paths, lists left out, of the network configuration and of `CNI_ARGS`.
-const KEYS: [(&str, &[&str]); 14] = [
+const KEYS: [(&str, &[&str]); 15] = [
     (
         "bridge",
         &[
@@ -109,6 +109,18 @@ const KEYS: [(&str, &[&str]); 14] = [
             "args.cni.mac",
             "runtimeConfig.mac",
             "CNI_ARGS.MAC",
+        ],
+    ),
+    (
+        "host-device",
+        &[
+            "device",
+            "hwaddr",
+            "kernelpath",
+            "pciBusID",
+            "dns.nameservers",
+            "ipam.type",
+            "runtimeConfig.deviceID",
         ],
     ),
     (
@@ -224,7 +236,9 @@ const KEYS: [(&str, &[&str]); 14] = [
 ];
 
 /// Keys that the documentation tells of and the reference has nothing to compare with.
-const OURS_ALONE: [(&str, &str); 11] = [
+const OURS_ALONE: [(&str, &str); 13] = [
+    ("host-device", "dataDir"),
+    ("host-device", "useInterfaceNetwork"),
     ("dummy", "dns"),
     ("portmap", "dataDir"),
     ("firewall", "dataDir"),

@@ -4,6 +4,7 @@
 mod bandwidth;
 mod bridge;
 mod firewall;
+mod host_device;
 mod host_local;
 mod interfaces;
 mod keys;
@@ -53,6 +54,7 @@ fn scenarios() -> Vec<Scenario> {
         ptp::scenarios(),
         macvlan::scenarios(),
         interfaces::scenarios(),
+        host_device::scenarios(),
         host_local::scenarios(),
         static_ipam::scenarios(),
         vec![loopback],

@@ -57,7 +57,8 @@ impl Container {
         }
     }
 
-    fn inside(netns: NetNs) -> Result<Self, Error> {
+    /// A namespace that is open already.
+    pub fn inside(netns: NetNs) -> Result<Self, Error> {
         Ok(Self {
             rtnl: Rtnl::in_netns(&netns)?,
             netns,

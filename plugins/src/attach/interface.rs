@@ -80,7 +80,7 @@ pub struct Adding<'a> {
     pub attachment: &'a Attachment,
     /// The keys that all have.
     pub common: Common,
-    /// Addresses and routes of plugins before this one, where it has no IPAM plugin.
+    /// Addresses and routes beside those of the IPAM plugin, such as of a plugin before this one.
     pub given: Option<&'a CniResult>,
     /// The neighbours are told where the addresses are, by setting the hardware address once more.
     pub announces: bool,
@@ -96,6 +96,20 @@ impl Adding<'_> {
         &self,
         make: impl FnOnce(&Container) -> Result<Link, Error>,
     ) -> Result<CniResult, Error> {
+        self.run_with(make, |container, link| {
+            delete_anew(&container.netns, link.index)
+        })
+    }
+
+    /// The same where the interface is taken away in another way than by deleting it.
+    ///
+    /// # Errors
+    /// As [`Adding::run`].
+    pub fn run_with(
+        &self,
+        make: impl FnOnce(&Container) -> Result<Link, Error>,
+        unmake: impl Fn(&Container, &Link) -> Result<(), Error>,
+    ) -> Result<CniResult, Error> {
         let name = self.common.ipam.plugin()?;
         let ipam = name
             .map(|name| Ipam::find(self.request, name))
@@ -104,17 +118,17 @@ impl Adding<'_> {
         container.require_free(self.attachment.ifname.as_str())?;
         Undo::guard(|undo| {
             let link = make(&container)?;
-            let (netns, index) = (&container.netns, link.index);
-            undo.push(move || delete_anew(netns, index));
-            let mut leased = match (&ipam, self.given) {
-                (Some(ipam), _) => {
-                    let leased = ipam.add(self.attachment)?;
-                    undo.push(|| ipam.del(self.attachment));
-                    leased
-                }
-                (None, Some(given)) => given.clone(),
-                (None, None) => CniResult::default(),
-            };
+            let (inside, unmake, made) = (&container, &unmake, link.clone());
+            undo.push(move || unmake(inside, &made));
+            let mut leased = CniResult::default();
+            if let Some(ipam) = &ipam {
+                leased = ipam.add(self.attachment)?;
+                undo.push(|| ipam.del(self.attachment));
+            }
+            if let Some(given) = self.given {
+                leased.ips.extend(given.ips.iter().cloned());
+                leased.routes.extend(given.routes.iter().cloned());
+            }
             for ip in &mut leased.ips {
                 ip.interface = Some(0);
             }

@@ -11,6 +11,7 @@
 pub mod child;
 pub mod conntrack;
 pub mod dbus;
+pub mod device;
 pub mod error;
 pub mod iptables;
 pub mod module;

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod alike;
+mod host_device;
 mod macvlan;
 mod stacked;
 mod support;
@@ -23,5 +24,6 @@ fn main() -> ExitCode {
     alike::add(&mut tests);
     stacked::add(&mut tests);
     tap::add(&mut tests);
+    host_device::add(&mut tests);
     libtest_mimic::run(&arguments, tests.into_trials()).exit_code()
 }

@@ -31,6 +31,7 @@ pub(crate) const UPLINK: &str = "up0";
 /// What a test needs of the machine, beside root.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
+    Nothing,
     /// Links of that kind.
     Kind(Kind),
     /// A kernel without them.
@@ -55,7 +56,7 @@ impl Tests {
             Needs::Kind(kind) if !has(kind) => Some(format!("the kernel has no {}", kind.name())),
             Needs::NoKind(kind) if has(kind) => Some(format!("the kernel has {}", kind.name())),
             Needs::Tap if tap::require().is_err() => Some("no /dev/net/tun here".into()),
-            Needs::Kind(_) | Needs::NoKind(_) | Needs::Tap => None,
+            Needs::Nothing | Needs::Kind(_) | Needs::NoKind(_) | Needs::Tap => None,
         }
     }
 
