@@ -30,6 +30,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_pod_that_goes_while_its_port_is_restored_gets_none).ours(),
         case!(status_and_version_are_answered).ours(),
         case!(hostile_values_are_named_and_reach_no_rule).ours(),
+        case!(ten_thousand_ports_are_one_add).ours(),
+        case!(a_dead_owners_port_is_taken_over_and_a_living_ones_is_not).ours(),
     ]
 }
 
@@ -504,3 +506,67 @@ fn hostile_values_are_named_and_reach_no_rule(lab: &Lab) {
     }
     assert_eq!(nft(&site.host), before);
 }
+
+fn ten_thousand_ports_are_one_add(lab: &Lab) {
+    let site = Site::new();
+    let chain = Chain::new(lab, &site.host, json!({}));
+    let pod = site.host.pod("pod");
+    let before = site.host.observe();
+    let mappings: Value = (0..10_000)
+        .map(|n| {
+            let protocol = if n % 2 == 0 { "tcp" } else { "udp" };
+            json!({"hostPort": 20_000 + n / 2, "containerPort": 80, "protocol": protocol})
+        })
+        .collect();
+    let (ports, result) = chain.add(&pod, &mappings);
+    let checked = chain.portmap.check(&ports, &result, &Call::of(&pod));
+    assert!(checked.ok(), "{}", checked.text());
+    for protocol in Protocol::BOTH {
+        let _server = pod.serve(protocol, POD.into(), 80);
+        let seen = site.outside.ask(protocol, at(HOST, 24_999));
+        seen.expect("the last port answers");
+    }
+    chain.portmap.del(&ports, &Call::of(&pod));
+    chain.bridge.del(&chain.network, &Call::of(&pod));
+    site.host.assert_nothing_left(&before, &[]);
+}
+
+fn a_dead_owners_port_is_taken_over_and_a_living_ones_is_not(lab: &Lab) {
+    for backend in ["nftables", "iptables"] {
+        for records in [true, false] {
+            let site = Site::new();
+            let chain = Chain::new(lab, &site.host, json!({"backend": backend}));
+            let (dead, other) = (site.host.pod("dead"), site.host.pod("other"));
+            chain.add(&dead, &both(8080, 80));
+            if !records {
+                site.host.script("/run/boot", BOOT);
+                site.host.sh("/run/boot");
+            }
+            let attached = chain.bridge.add(&chain.network, &Call::of(&other));
+            let ports = with_prev_result(&chain.ports(&both(8080, 80)), &attached);
+            let error = chain.portmap.add_error(&ports, &Call::of(&other));
+            assert_eq!(error["code"], 102, "{backend} {records}: {error}");
+            dead.vanish();
+            chain.portmap.add(&ports, &Call::of(&other));
+            let checked = chain.portmap.check(&ports, &attached, &Call::of(&other));
+            assert!(checked.ok(), "{}", checked.text());
+            let address = addresses(&attached)[0];
+            let _server = other.serve(Protocol::Tcp, address, 80);
+            let seen = site.outside.ask(Protocol::Tcp, at(HOST, 8080));
+            seen.unwrap_or_else(|error| panic!("{backend} {records}: {error}"));
+        }
+    }
+}
+
+/// What services do at boot that restore the rules that were saved, each its own; nothing else is left of the last boot.
+const BOOT: &str = "#!/bin/sh
+set -e
+iptables-save > /run/saved.v4
+ip6tables-save > /run/saved.v6
+nft list table inet trestle > /run/saved.nft || true
+nft flush ruleset
+iptables-restore /run/saved.v4
+ip6tables-restore /run/saved.v6
+nft -f /run/saved.nft
+rm -r /run/cni
+";

@@ -70,6 +70,11 @@ impl Recorded {
         self.origin.is_current(&KernelLiveness)
     }
 
+    /// Whether its namespace is no longer at the path that ADD was told. Something of it may stand yet.
+    pub fn has_lost_netns(&self) -> bool {
+        self.origin.netns.is_some() && !self.is_living()
+    }
+
     /// Whether the container is known to be gone: by the evidence that host-local takes addresses back on.
     pub fn is_gone(&self) -> bool {
         let Some(now) = Origin::now(None, &KernelLiveness) else {

@@ -7,6 +7,8 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use ipam::store::living_namespaces;
 
@@ -16,27 +18,59 @@ use crate::host::rtnl::Link;
 use crate::host::{HostError, NetNs, Rtnl};
 use crate::owner::{Owner, Owners};
 
+/// What is known of an owner.
+enum State {
+    /// It is gone, and why that is known.
+    Gone(&'static str),
+    /// Nothing but an interface of it is left, as while the kernel takes its namespace down.
+    Going,
+    /// It lives, or nothing tells.
+    MayLive,
+}
+
+/// How often it is looked whether one that is going has gone.
+const LOOKS: u32 = 100;
+
+/// How long to wait between two looks.
+const TICK: Duration = Duration::from_millis(20);
+
 /// Why the owner is known to be gone, or none.
 pub(super) fn evidence(
     rival: &Rival,
     records: &Records,
     own_netns: Option<&Path>,
 ) -> Result<Option<&'static str>, HostError> {
+    for _ in 0..LOOKS {
+        match look(rival, records, own_netns)? {
+            State::Gone(why) => return Ok(Some(why)),
+            State::MayLive => return Ok(None),
+            State::Going => thread::sleep(TICK),
+        }
+    }
+    Ok(None)
+}
+
+fn look(rival: &Rival, records: &Records, own_netns: Option<&Path>) -> Result<State, HostError> {
     if let Some(recorded) = recorded(records, &rival.comment) {
-        let why = "its network namespace is gone, or the machine was started since";
-        return Ok(recorded.is_gone().then_some(why));
+        return Ok(if recorded.is_gone() {
+            State::Gone("its network namespace is gone, or the machine was started since")
+        } else if recorded.has_lost_netns() {
+            State::Going
+        } else {
+            State::MayLive
+        });
     }
     let host = Rtnl::new()?;
     let Some(address) = rival.to else {
-        return Ok(None);
+        return Ok(State::MayLive);
     };
-    let stands = stands(&host, &rival.comment)? || may_stand(&host, address)?;
-    if stands || is_held(&host, address, &rival.comment, own_netns)? {
-        return Ok(None);
+    if may_stand(&host, address)? || is_held(&host, address, &rival.comment, own_netns)? {
+        return Ok(State::MayLive);
     }
-    Ok(Some(
-        "no record, no interface and no address of it is left on this host",
-    ))
+    Ok(match stands(&host, &rival.comment)? {
+        true => State::Going,
+        false => State::Gone("no record, no interface and no address of it is left on this host"),
+    })
 }
 
 /// What ADD wrote down of the attachment with this comment.

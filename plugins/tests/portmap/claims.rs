@@ -28,6 +28,7 @@ pub(crate) const CASES: &[Case] = &[
         "long_names_of_two_networks_are_one_container",
         long_two_networks,
     ),
+    case("names_that_differ_in_the_last_byte_are_two", near_names),
     case("a_dead_owners_port_is_taken_over", dead_owner),
     case(
         "a_port_restored_without_records_is_taken_over",
@@ -187,6 +188,61 @@ fn long_two_networks(backend: Backend) {
     served_by(&scene, "second");
     scene.del(&second);
     assert_eq!(scene.state(), "");
+}
+
+/// Networks, containers and interfaces whose names are alike but for the last byte, through every verb.
+fn near_names(backend: Backend) {
+    let scene = Scene::new();
+    let dir = scratch::own();
+    let call = |network: &str, container: &str, ifname: &str, port| {
+        Call::new(backend, container, both(port, 80))
+            .on(network.to_owned().leak())
+            .by(ifname)
+            .at(match port {
+                8080 => &["10.1.0.5/24"],
+                _ => &["10.1.0.6/24"],
+            })
+            .with("dataDir", json!(dir))
+    };
+    let name = |length: usize, last: char| format!("{}{last}", "n".repeat(length - 1));
+    let mut pairs: Vec<(Call, Call)> = Vec::new();
+    for length in [1, 99, 100, 101, 109, 110, 128, 240] {
+        let (a, b) = (name(length, 'a'), name(length, 'b'));
+        pairs.push((call(&a, "abc", "eth0", 8080), call(&b, "def", "eth0", 8081)));
+        pairs.push((call("net", &a, "eth0", 8080), call("net", &b, "eth0", 8081)));
+        pairs.push((call(&a, &a, "eth0", 8080), call(&a, &b, "eth0", 8081)));
+    }
+    pairs.push((
+        call("net", "abc", "e$", 8080),
+        call("net", "abc", "e_", 8081),
+    ));
+    for (one, other) in pairs {
+        scene.add(&other);
+        let alone = scene.state();
+        scene.add(&one);
+        scene.check(&one).expect("success");
+        scene.check(&other).expect("success");
+        let mut third = one.clone();
+        third.container = "third".to_owned();
+        assert!(scene.try_add(&third).is_err(), "{}", one.network);
+        scene.del(&one);
+        assert_eq!(scene.state(), alone, "{} {}", one.network, one.container);
+        scene.add(&one);
+        let valid: &[_] = match one.network == other.network {
+            true => &*vec![(
+                &*other.container.clone().leak(),
+                &*other.ifname.clone().leak(),
+            )]
+            .leak(),
+            false => &[],
+        };
+        scene.gc(&one, valid);
+        assert_eq!(scene.state(), alone, "{} {}", one.network, one.container);
+        scene.check(&other).expect("success");
+        scene.del(&other);
+        assert_eq!(scene.state(), "");
+        assert_eq!(scratch::files(&dir), Vec::<String>::new());
+    }
 }
 
 /// A process in a network namespace of its own, as a container is: what is seen of it goes with it.

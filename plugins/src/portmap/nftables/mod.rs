@@ -1,5 +1,6 @@
 //! Port mappings by nftables: elements by netlink, rules by `nft` when they are missing or out of date.
 
+mod installed;
 mod remove;
 
 use std::collections::btree_map::Entry;
@@ -11,13 +12,15 @@ use cni_conf::names::NetworkName;
 use super::claims::{Outcome, Rival, Whose};
 use super::conf::{Masquerade, Protocol};
 use super::plan::{Addresses, Forward};
-use super::rules::{self, CHAINS, Map, SEALED, Sources};
+use super::rules::{self, Map, Sources};
 use super::{Kept, Wanted, crossed, localnet};
 use crate::attach::table::{self, TABLE};
 use crate::host::HostError;
-use crate::host::nft::{Batch, Element, Nft, ruleset};
+use crate::host::nft::{Batch, Element, Nft};
 use crate::owner::Owners;
 
+pub(super) use self::installed::{guard, is_forgotten};
+use self::installed::{has_chains_of, has_fixed_rules, install};
 pub(super) use self::remove::{Removed, dismantle, remove};
 
 /// How often a change that another process crossed is tried again.
@@ -110,7 +113,7 @@ fn ensure_elements(
         }
         let fixed = has_fixed_rules(&mut nft)?;
         if !fixed || !has_chains_of(&mut nft, &elements.sources)? {
-            match install(&elements.sources) {
+            match install(&mut nft, &elements.sources) {
                 // Somebody may have changed the table while nft was at it.
                 Err(HostError::ProgramFailed { .. }) if refused < INSTALLATIONS => refused += 1,
                 outcome => {
@@ -131,11 +134,7 @@ fn ensure_elements(
 }
 
 /// One attempt with the rules in place. None where another process crossed it.
-fn map(
-    nft: &mut Nft,
-    elements: &Elements,
-    wanted: &Wanted<'_>,
-) -> Result<Option<Outcome>, HostError> {
+fn map(nft: &mut Nft, elements: &Elements, wanted: &Wanted<'_>) -> Result<Option<Outcome>, Error> {
     let served = match put(nft, elements, wanted)? {
         Put::Done(served) => served,
         Put::Crossed => return Ok(None),
@@ -152,54 +151,9 @@ fn map(
     }))
 }
 
-/// Whether the rules are gone that exist once, or were never there.
-pub(super) fn is_forgotten() -> Result<bool, HostError> {
-    let rules = Nft::open()?.rules(TABLE.object(SEALED))?;
-    Ok(rules.is_empty())
-}
-
-/// Whether the rules that exist once are there and those of this version.
-fn has_fixed_rules(nft: &mut Nft) -> Result<bool, HostError> {
-    for (name, count) in CHAINS {
-        let rules = nft.rules(TABLE.object(name))?;
-        let sealed = || rules.last().and_then(|rule| rule.comment.as_ref()) == Some(&rules::seal());
-        if rules.len() != count || (name == SEALED && !sealed()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Whether the chains that masquerade for these sources are there.
-fn has_chains_of(nft: &mut Nft, sources: &BTreeSet<Sources>) -> Result<bool, HostError> {
-    for from in sources {
-        if nft.rules(TABLE.object(&from.chain()))?.len() != from.rule_count() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Makes sure of the rules that exist once, where localhost reaches somebody and the rules that guard it may be gone.
-pub(super) fn guard() -> Result<(), HostError> {
-    match has_fixed_rules(&mut Nft::open()?)? {
-        true => Ok(()),
-        false => install(&BTreeSet::new()),
-    }
-}
-
-fn install(sources: &BTreeSet<Sources>) -> Result<(), HostError> {
-    let script: String = std::iter::once(rules::script())
-        .chain(sources.iter().map(Sources::script))
-        .collect();
-    ruleset::NFT
-        .run("install the rules of port mappings", ["-f", "-"], &script)
-        .map(drop)
-}
-
 /// Puts the elements in, in one transaction, save for those of ports that another attachment of the container serves.
-fn put(nft: &mut Nft, elements: &Elements, wanted: &Wanted<'_>) -> Result<Put, HostError> {
-    match commit(nft, batch_of(elements))? {
+fn put(nft: &mut Nft, elements: &Elements, wanted: &Wanted<'_>) -> Result<Put, Error> {
+    match commit(nft, &batch_of(elements), elements)? {
         Committed::Done => return Ok(Put::Done(wanted.forwards.to_vec())),
         Committed::Missing => return Ok(Put::Crossed),
         Committed::Exists => {}
@@ -222,7 +176,7 @@ fn put(nft: &mut Nft, elements: &Elements, wanted: &Wanted<'_>) -> Result<Put, H
         }
         batch.add_elements(set, std::slice::from_ref(element));
     }
-    Ok(match commit(nft, batch)? {
+    Ok(match commit(nft, &batch, &elements)? {
         Committed::Done => Put::Done(served),
         Committed::Missing | Committed::Exists => Put::Crossed,
     })
@@ -245,13 +199,35 @@ enum Committed {
     Exists,
 }
 
-fn commit(nft: &mut Nft, batch: Batch) -> Result<Committed, HostError> {
-    match nft.commit(batch) {
-        Ok(()) => Ok(Committed::Done),
-        Err(error) if error.is_exists() => Ok(Committed::Exists),
-        Err(error) if error.is_missing() => Ok(Committed::Missing),
-        Err(error) => Err(error),
+fn commit(nft: &mut Nft, batch: &Batch, elements: &Elements) -> Result<Committed, Error> {
+    let Err(refused) = nft.transact(batch) else {
+        return Ok(Committed::Done);
+    };
+    if refused.error.is_exists() {
+        return Ok(Committed::Exists);
     }
+    if refused.error.is_missing() {
+        return Ok(Committed::Missing);
+    }
+    let known = refused.element.as_ref().and_then(|refused| {
+        let (map, element) = elements.all().find(|(_, it)| it.key == refused.key)?;
+        rules::port_of(*map, element)
+    });
+    let first = elements.forwarding.first();
+    let port = known.or_else(|| {
+        let (map, element) = first?;
+        let more = elements.forwarding.len() - 1;
+        let port = rules::port_of(*map, element)?;
+        Some(match more {
+            0 => port,
+            more => format!("{port} and {more} more"),
+        })
+    });
+    let error = Error::from(refused.error);
+    Err(Error {
+        msg: format!("map host port {}: {}", port.unwrap_or_default(), error.msg),
+        ..error
+    })
 }
 
 /// The mappings that are this attachment's to serve, because no other one of its container does, or who else has one.

@@ -3,14 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::super::plan::Forward;
-use super::super::rules::{self, CHAINS, FROM_PREFIX, Map, PREFIX};
-use super::ATTEMPTS;
+use super::super::rules::{self, CHAINS, DIGESTS, FROM_PREFIX, Map, PREFIX};
+use super::{ATTEMPTS, installed};
 use crate::attach::table::{self, TABLE};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, ElementData, Nft};
-
-/// How many elements go into one transaction, so that it fits into a socket's buffer.
-const ELEMENTS_AT_ONCE: usize = 500;
 
 /// Takes out the elements whose comment `condemned` says so of.
 /// Gives what was forwarded by them. What is left over without use, [`dismantle`] deletes.
@@ -78,14 +75,10 @@ fn take_out(
     mut elements: Vec<Element>,
     removed: &mut Vec<Element>,
 ) -> Result<(), HostError> {
-    while !elements.is_empty() {
-        let rest = elements.split_off(elements.len().min(ELEMENTS_AT_ONCE));
-        let mut batch = Batch::new();
-        batch.delete_elements(TABLE.object(set), &elements);
-        nft.commit(batch)?;
-        removed.append(&mut elements);
-        elements = rest;
-    }
+    let mut batch = Batch::new();
+    batch.delete_elements(TABLE.object(set), &elements);
+    nft.commit(batch)?;
+    removed.append(&mut elements);
     Ok(())
 }
 
@@ -102,7 +95,7 @@ pub(in super::super) fn dismantle(removed: &Removed) -> Result<(), HostError> {
     if sets.is_empty() {
         return Ok(());
     }
-    for set in &sets {
+    for set in sets.iter().filter(|set| *set != DIGESTS) {
         match nft.is_empty(TABLE.object(set)) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
@@ -130,7 +123,10 @@ pub(in super::super) fn dismantle(removed: &Removed) -> Result<(), HostError> {
         batch.delete_chain(TABLE.object(name));
     }
     for set in &sets {
-        batch.delete_empty_set(TABLE.object(set));
+        match set == DIGESTS {
+            true => batch.delete_set(TABLE.object(set)),
+            false => batch.delete_empty_set(TABLE.object(set)),
+        };
     }
     if table::unless_in_use(nft.commit(batch))? {
         table::delete_if_empty(&mut nft)?;
@@ -150,6 +146,7 @@ fn delete_unused(nft: &mut Nft, chain: &str) -> Result<(), HostError> {
     if nft.chain(object)?.is_some_and(|chain| chain.uses <= rules) {
         let mut batch = Batch::new();
         batch.delete_chain(object);
+        installed::forget(nft, &mut batch, chain)?;
         table::unless_in_use(nft.commit(batch))?;
     }
     Ok(())

@@ -22,6 +22,8 @@
 //! - `portmap/localnet` sees packets as they come from the wire, before connection tracking (-200) puts an address
 //!   back: there, 127.0.0.0/8 is always somebody who should not be let in (CVE-2020-8558).
 
+mod script;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
@@ -31,6 +33,8 @@ use super::plan::Forward;
 use crate::host::nft::{Element, ElementData, KeyBuilder, KeyReader};
 use crate::owner::fnv1a;
 
+pub(super) use self::script::{script, seal};
+
 /// What the names of all objects begin with.
 pub(super) const PREFIX: &str = "portmap/";
 
@@ -39,6 +43,12 @@ pub(super) const FROM_PREFIX: &str = "portmap/from/";
 
 /// The set of containers that localhost reaches, each with the interface it is reached by.
 pub(super) const LOCALNET: &str = "portmap/localnet";
+
+/// The set of digests of what stands in the kernel, each with the name of the chain that it is of, or [`FIXED`].
+pub(super) const DIGESTS: &str = "portmap/digests";
+
+/// What the digest of the rules that exist once is called by.
+pub(super) const FIXED: &str = "portmap";
 
 /// The chains that exist once, each with the number of its rules. Chains that lead to others come first.
 pub(super) const CHAINS: [(&str, usize); 6] = [
@@ -197,6 +207,20 @@ pub(super) fn masquerading(forward: &Forward, from: &Sources, comment: &str) -> 
     (map, element)
 }
 
+/// The port of the host that an element belongs to, as it is called in errors.
+pub(super) fn port_of(map: Map, element: &Element) -> Option<String> {
+    if let Some(forward) = parse_forwarding(map, element) {
+        return Some(forward.to_string());
+    }
+    let mut key = KeyReader::new(&element.key);
+    match map.is_v6() {
+        true => key.ipv6().map(drop)?,
+        false => key.ipv4().map(drop)?,
+    }
+    let protocol = Protocol::from_number(key.protocol()?)?;
+    Some(format!("{}/{}", key.port()?, protocol.name()))
+}
+
 /// The sources whose connections are masqueraded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sources {
@@ -226,6 +250,18 @@ impl Sources {
             }
             Self::Anywhere => format!("{FROM_PREFIX}anywhere"),
         }
+    }
+
+    /// Those whose chain has this name.
+    pub(super) fn of_chain(name: &str) -> Option<Self> {
+        let label = name.strip_prefix(FROM_PREFIX)?;
+        if label == "anywhere" {
+            return Some(Self::Anywhere);
+        }
+        let (address, length) = label.rsplit_once('-')?;
+        let subnet = format!("{}/{length}", address.replace('_', ":"));
+        let found = Self::Near(subnet.parse().ok()?);
+        (found.chain() == name).then_some(found)
     }
 
     /// Its rules: what a packet must match, and a comment.
@@ -288,93 +324,12 @@ pub(super) fn localnet_interface(element: &Element) -> Option<&str> {
     std::str::from_utf8(&name[..end]).ok()
 }
 
-/// The comment of a rule that tells whether the rules are the ones below.
-pub(super) fn seal() -> String {
-    let digest = fnv1a(unsealed().as_bytes());
-    format!("connections from nearby to mapped ports, rules {digest:016x}")
-}
-
-/// One transaction that makes everything that exists once, whatever was there before. Elements stay.
-pub(super) fn script() -> String {
-    unsealed().replace(SEAL, &seal())
-}
-
-/// Stands for the seal in the text that the seal is made from.
-const SEAL: &str = "SEAL";
-
-fn unsealed() -> String {
-    let mut script = String::from("add table inet trestle\n");
-    for map in Map::ALL {
-        script += &format!(
-            "add map inet trestle {} {{ type {}; }}\n",
-            map.name(),
-            map.types()
-        );
+/// The element for the digest of the chain of this name.
+pub(super) fn digest(name: &str, digest: u64) -> Element {
+    let [.., a, b, c, d] = fnv1a(name.as_bytes()).to_be_bytes();
+    Element {
+        key: vec![a, b, c, d],
+        data: None,
+        comment: Some(format!("{name} {digest:016x}")),
     }
-    script += &format!("add set inet trestle {LOCALNET} {{ type ipv4_addr . ifname; }}\n");
-    // Targets before those who lead to them.
-    for (chain, hook, rules) in BODY.iter().rev() {
-        script +=
-            &format!("add chain inet trestle {chain}{hook}\nflush chain inet trestle {chain}\n");
-        for rule in *rules {
-            script += &format!("add rule inet trestle {chain} {rule}\n");
-        }
-    }
-    script
 }
-
-type ChainBody = (&'static str, &'static str, &'static [&'static str]);
-
-/// The chains in the order of [`CHAINS`], with what makes them base chains, and their rules.
-///
-/// `meta l4proto { … }` has to stand in front for nft to know the size of the ports.
-const BODY: [ChainBody; 6] = [
-    (
-        "portmap/prerouting",
-        " { type nat hook prerouting priority -90; policy accept; }",
-        &[
-            "meta nfproto ipv4 fib daddr type local goto portmap/dnat-v4 comment \"addressed to this host\"",
-            "meta nfproto ipv6 fib daddr type local goto portmap/dnat-v6 comment \"addressed to this host\"",
-        ],
-    ),
-    (
-        "portmap/output",
-        " { type nat hook output priority -90; policy accept; }",
-        &[
-            "meta nfproto ipv4 fib daddr type local goto portmap/dnat-v4 comment \"from this host to itself\"",
-            "ip6 daddr != ::1 fib daddr type local goto portmap/dnat-v6 comment \"from this host to itself\"",
-        ],
-    ),
-    (
-        "portmap/postrouting",
-        " { type nat hook postrouting priority 90; policy accept; }",
-        &[
-            "ct status dnat meta l4proto { tcp, udp, sctp } ip daddr . meta l4proto . ct original proto-dst vmap @portmap/snat-v4 comment \"connections from nearby to mapped ports\"",
-            "ct status dnat meta l4proto { tcp, udp, sctp } ip6 daddr . meta l4proto . ct original proto-dst vmap @portmap/snat-v6 comment \"SEAL\"",
-        ],
-    ),
-    (
-        "portmap/localnet",
-        " { type filter hook prerouting priority -300; policy accept; }",
-        &[
-            "iifname != \"lo\" ip daddr 127.0.0.0/8 drop comment \"localhost is not for neighbours\"",
-            "iifname != \"lo\" ip saddr 127.0.0.0/8 drop comment \"neighbours are not localhost\"",
-        ],
-    ),
-    (
-        "portmap/dnat-v4",
-        "",
-        &[
-            "meta l4proto { tcp, udp, sctp } dnat ip to ip daddr . meta l4proto . th dport map @portmap/host-v4 comment \"ports of one address\"",
-            "meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . th dport map @portmap/any-v4 comment \"ports of all addresses\"",
-        ],
-    ),
-    (
-        "portmap/dnat-v6",
-        "",
-        &[
-            "meta l4proto { tcp, udp, sctp } dnat ip6 to ip6 daddr . meta l4proto . th dport map @portmap/host-v6 comment \"ports of one address\"",
-            "meta l4proto { tcp, udp, sctp } dnat ip6 to meta l4proto . th dport map @portmap/any-v6 comment \"ports of all addresses\"",
-        ],
-    ),
-];
