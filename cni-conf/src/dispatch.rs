@@ -107,8 +107,7 @@ fn write_line(stdout: &mut impl Write, text: &str) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
     }
-    stdout.write_all(text.as_bytes())?;
-    stdout.write_all(b"\n")?;
+    stdout.write_all(format!("{text}\n").as_bytes())?;
     stdout.flush()
 }
 

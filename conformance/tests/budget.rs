@@ -27,11 +27,11 @@ struct Budget {
 /// bridge + host-local, the network and other containers being there.
 const BRIDGE: [Budget; 2] = [
     Budget {
-        calls: 225,
+        calls: 124,
         messages: 10,
     },
     Budget {
-        calls: 130,
+        calls: 85,
         messages: 6,
     },
 ];
@@ -39,11 +39,11 @@ const BRIDGE: [Budget; 2] = [
 /// The same with masquerade in nftables.
 const MASQUERADE: [Budget; 2] = [
     Budget {
-        calls: 235,
+        calls: 130,
         messages: 14,
     },
     Budget {
-        calls: 140,
+        calls: 93,
         // Two of them ask whether iptables has a chain of the owner's: the backend may have been changed since ADD.
         messages: 11,
     },
@@ -52,7 +52,7 @@ const MASQUERADE: [Budget; 2] = [
 /// host-local, called as a runtime's plugin calls it.
 const HOST_LOCAL: [Budget; 2] = [
     Budget {
-        calls: 115,
+        calls: 80,
         messages: 0,
     },
     Budget {
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         (None, Subject::Go) => Some("trestle's own behaviour".to_owned()),
         (None, Subject::Trestle) => trace::unavailable(),
     };
-    let tests: [(&str, Test); 7] = [
+    let tests: [(&str, Test); 8] = [
         (
             "bridge_and_host_local_stay_within_budget",
             bridge_within_budget,
@@ -93,6 +93,10 @@ fn main() -> ExitCode {
         (
             "a_port_has_its_settings_before_it_comes_up",
             settings_before_up,
+        ),
+        (
+            "standard_descriptors_that_are_closed_lead_nowhere",
+            closed_descriptors,
         ),
     ];
     let trials = tests.into_iter().map(|(name, test)| {
@@ -185,6 +189,30 @@ fn settings_before_up(lab: &Lab) {
         let message = messages.iter().find(|message| message.contains(&attribute));
         let message = message.unwrap_or_else(|| panic!("nobody sends {setting}"));
         assert!(message.contains("ifi_flags=0,"), "{message}");
+    }
+}
+
+/// What is opened next would be one of them otherwise, and what is meant for stdout would go there.
+fn closed_descriptors(lab: &Lab) {
+    let node = Node::new(lab, ipam_network(ipam()));
+    for (closed, number) in [("1>&-", 1), ("2>&-", 2)] {
+        let shell = [
+            "sh".to_owned(),
+            "-c".to_owned(),
+            format!("exec \"$@\" {closed}"),
+            "sh".to_owned(),
+        ];
+        let wrapper: Vec<String> = shell.into_iter().chain(trace::wrapper(TRACE)).collect();
+        let container = format!("closed-{number}");
+        node.call("ADD", &container, &node.pod.netns(), "eth0", &wrapper);
+        let calls = node.host.read(TRACE).expect("a trace");
+        let wanted = format!("= {number}");
+        let opened = calls.lines().find(|line| line.contains(" openat("));
+        let opened = opened.expect("something is opened");
+        assert!(
+            opened.contains("\"/dev/null\"") && opened.ends_with(&wanted),
+            "{opened}"
+        );
     }
 }
 

@@ -1,9 +1,16 @@
 //! `trestle`: one binary that is every plugin, by the name it is called with.
 
-use std::process::ExitCode;
+#![cfg_attr(not(test), no_main)]
 
-use plugins::{applets, process::Process};
+/// What the C library calls; docs/decisions/own-main.md says why.
+#[cfg(not(test))]
+#[expect(
+    unsafe_code,
+    reason = "the C library knows it by this name, which no other function has"
+)]
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    use plugins::{applets, host, process::Process};
 
-fn main() -> ExitCode {
-    Process::from_os().run(applets::ALL)
+    host::start::run(|| Process::from_os().run(applets::ALL))
 }

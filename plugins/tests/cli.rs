@@ -44,6 +44,25 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+fn a_reader_that_is_gone_does_not_kill() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = Command::new(TRESTLE)
+        .arg("version")
+        .stdout(writer)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.code().is_some(), "{status}");
+}
+
+#[test]
+fn the_status_of_wrong_usage_is_2() {
+    let output = run(TRESTLE, &["--no-such-option"], &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+}
+
+#[test]
 fn install_links_one_binary_under_every_plugins_name() {
     let dir = TempDir::new().unwrap();
     let output = trestle(&dir, "install --bin-dir DIR/bin");

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -203,8 +204,11 @@ impl Origin {
 
 /// The ID of this boot of the machine.
 pub(super) fn current_boot() -> Option<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let boot = text.trim();
+    // A UUID and a newline, which procfs hands out at once.
+    let mut text = [0; 64];
+    let mut file = fs::File::open("/proc/sys/kernel/random/boot_id").ok()?;
+    let length = file.read(&mut text).ok()?;
+    let boot = std::str::from_utf8(&text[..length]).ok()?.trim();
     (!boot.is_empty()).then(|| boot.to_owned())
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use cni_conf::addr::MacAddr;
@@ -40,7 +41,10 @@ impl Container {
             )
             .with_details("give the container's own namespace; a container on the host's network needs no plugin"));
         }
-        Self::inside(netns)
+        let container = Self::inside(netns)?;
+        // Records of what the container gets say which namespace it was.
+        container.netns.note_cookie(container.rtnl.as_fd());
+        Ok(container)
     }
 
     /// Opens the namespace for DEL: `None` where it is not given or gone, which is no error there.

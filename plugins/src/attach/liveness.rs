@@ -14,7 +14,7 @@ pub struct KernelLiveness;
 
 impl Liveness for KernelLiveness {
     fn netns_cookie(&self, netns: &Path) -> Option<u64> {
-        NetNs::open(netns).and_then(|netns| netns.cookie()).ok()
+        NetNs::cookie_at(netns).ok()
     }
 
     fn standing(&self, suspects: &[Suspect<'_>]) -> Vec<bool> {

@@ -7,9 +7,9 @@
 use std::fs;
 use std::net::IpAddr;
 
-use crate::host::HostError;
 use crate::host::iptables::{LOCK_WAIT, command, restore_command};
 use crate::host::nft::{Family, Nft, TableRef};
+use crate::host::{HostError, procfs};
 
 pub use crate::owner::printable;
 
@@ -55,7 +55,8 @@ impl Version {
         } else {
             "ip_tables_names"
         };
-        fs::read_to_string(format!("/proc/thread-self/net/{list}"))
+        fs::File::open(format!("/proc/thread-self/net/{list}"))
+            .and_then(procfs::read)
             .is_ok_and(|tables| tables.lines().any(|table| table == "nat"))
     }
 

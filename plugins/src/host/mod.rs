@@ -21,6 +21,7 @@ pub mod nft;
 pub mod procfs;
 pub mod program;
 pub mod rtnl;
+pub mod start;
 pub mod sysctl;
 pub mod sysfs;
 pub mod tap;

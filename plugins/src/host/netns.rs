@@ -5,12 +5,14 @@
 //! here goes through `/proc/thread-self` and is sound in a program with several threads. See
 //! namespaces(7).
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -27,6 +29,11 @@ const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 /// Where the calling thread finds its own network namespace.
 const OWN_NETNS: &str = "/proc/thread-self/ns/net";
 
+thread_local! {
+    /// The cookies of namespaces that are held open on this thread, by the paths they were opened by.
+    static HELD: RefCell<Vec<(PathBuf, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
 /// A network namespace, kept alive for as long as this value lives.
 #[derive(Debug)]
 pub struct NetNs {
@@ -34,6 +41,8 @@ pub struct NetNs {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Whether [`NetNs::cookie_at`] knows it.
+    noted: AtomicBool,
 }
 
 impl NetNs {
@@ -82,6 +91,7 @@ impl NetNs {
         Ok(Self {
             device: metadata.dev(),
             inode: metadata.ino(),
+            noted: AtomicBool::new(false),
             path: path.to_owned(),
             file,
         })
@@ -157,6 +167,32 @@ impl NetNs {
         socket_cookie(socket.as_fd()).map_err(failed)
     }
 
+    /// The cookie of the namespace at a path: that of the one that this thread holds open by the path and told of
+    /// ([`NetNs::note_cookie`]), even if the path leads to another one by now, else of the one that is there.
+    ///
+    /// # Errors
+    /// As [`NetNs::open`] and [`NetNs::cookie`].
+    pub fn cookie_at(path: &Path) -> Result<u64, HostError> {
+        let held = HELD.with_borrow(|held| {
+            let mut held = held.iter();
+            held.find(|(known, _)| known == path)
+                .map(|(_, cookie)| *cookie)
+        });
+        match held {
+            Some(cookie) => Ok(cookie),
+            None => Self::open(path)?.cookie(),
+        }
+    }
+
+    /// Has [`NetNs::cookie_at`] know this namespace's cookie for as long as this value lives. The socket is one that
+    /// was opened inside, which spares going there once more. Before Linux 5.14 nothing comes of it.
+    pub fn note_cookie(&self, socket: BorrowedFd<'_>) {
+        if let Ok(cookie) = socket_cookie(socket) {
+            self.noted.store(true, Ordering::Relaxed);
+            HELD.with_borrow_mut(|held| held.push((self.path.clone(), cookie)));
+        }
+    }
+
     fn cookie_operation(&self) -> String {
         format!(
             "read the cookie of network namespace {}",
@@ -186,6 +222,15 @@ impl NetNs {
             on_this_thread: PhantomData,
         };
         Ok(work())
+    }
+}
+
+impl Drop for NetNs {
+    fn drop(&mut self) {
+        if *self.noted.get_mut() {
+            // The thread's variables may be gone when it ends.
+            let _ = HELD.try_with(|held| held.borrow_mut().retain(|(path, _)| *path != self.path));
+        }
     }
 }
 

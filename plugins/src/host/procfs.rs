@@ -7,7 +7,7 @@
 //! own has a cache of its own, which is empty and goes with the mount.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -15,6 +15,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+/// Longer than most files of procfs, in bytes.
+const SHORT: usize = 1024;
 
 /// A way into procfs.
 #[derive(Debug)]
@@ -54,6 +57,20 @@ impl Procfs {
         };
         Ok(opened?.into())
     }
+}
+
+/// Reads a file of procfs, which hands out all of a short one at once and of which it tells no length.
+///
+/// # Errors
+/// The system's.
+pub fn read(mut file: impl Read) -> io::Result<String> {
+    let mut start = [0; SHORT];
+    let length = file.read(&mut start)?;
+    let mut bytes = start[..length].to_vec();
+    if length == SHORT {
+        file.read_to_end(&mut bytes)?;
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// fsopen(2), fsconfig(2) and fsmount(2). The mount goes when its descriptor is closed.

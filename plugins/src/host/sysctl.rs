@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 
 use super::error::HostError;
-use super::procfs::Procfs;
+use super::procfs::{self, Procfs};
 
 /// One network sysctl, by name. Making one does not touch the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Sysctl {
         self.check()?;
         let mut value = procfs
             .open(&self.path_in_procfs(), OFlag::O_RDONLY)
-            .and_then(io::read_to_string)
+            .and_then(procfs::read)
             .map_err(self.failed("read"))?;
         value.truncate(value.trim_end().len());
         Ok(value)

@@ -1,12 +1,12 @@
 //! Opening, comparing and entering namespaces.
 
 use std::fs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
 
 use nix::sys::stat::Mode;
-use plugins::host::{HostError, NetNs};
+use plugins::host::{HostError, NetNs, Rtnl};
 
 use super::support::{Needs, Sandbox, Tests, new_netns};
 
@@ -40,6 +40,11 @@ pub(crate) fn add(tests: &mut Tests) {
         "netns_cookie_tells_namespaces_apart",
         Needs::Root,
         cookies_differ,
+    );
+    tests.add(
+        "netns_cookie_at_a_path_is_that_of_the_namespace_that_is_held",
+        Needs::Root,
+        cookie_of_the_held,
     );
     tests.add(
         "netns_lives_while_it_is_held",
@@ -134,6 +139,33 @@ fn enter_nests(sandbox: &Sandbox) {
     })
     .unwrap();
     assert!(sandbox.netns.is_current().unwrap());
+}
+
+fn cookie_of_the_held(sandbox: &Sandbox) {
+    let dir = std::env::temp_dir().join(format!("trestle-held-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let (path, elsewhere) = (dir.join("netns"), dir.join("elsewhere"));
+    let lead_to = |netns: &NetNs| {
+        let _ = fs::remove_file(&path);
+        let target = format!("/proc/self/fd/{}", netns.fd().as_raw_fd());
+        std::os::unix::fs::symlink(target, &path).unwrap();
+    };
+    let (one, other) = (new_netns(), new_netns());
+    let (cookie, other_cookie) = (one.cookie().unwrap(), other.cookie().unwrap());
+    lead_to(&one);
+    let held = NetNs::open(&path).unwrap();
+    let rtnl = Rtnl::in_netns(&held).unwrap();
+    lead_to(&other);
+    assert_eq!(NetNs::cookie_at(&path).unwrap(), other_cookie);
+    held.note_cookie(rtnl.as_fd());
+    assert_eq!(NetNs::cookie_at(&path).unwrap(), cookie);
+    drop(NetNs::open(&path).unwrap());
+    assert_eq!(NetNs::cookie_at(&path).unwrap(), cookie);
+    assert!(NetNs::cookie_at(&elsewhere).is_err());
+    drop(held);
+    assert_eq!(NetNs::cookie_at(&path).unwrap(), other_cookie);
+    assert_ne!(cookie, sandbox.netns.cookie().unwrap());
+    fs::remove_dir_all(&dir).unwrap();
 }
 
 fn cookies_differ(sandbox: &Sandbox) {

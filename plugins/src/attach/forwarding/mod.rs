@@ -19,8 +19,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use advice::{warn_beforehand, warn_of_closed_cluster, warn_of_dropped_traffic};
 
-use crate::host::HostError;
 use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, family_name};
+use crate::host::{HostError, procfs};
 
 /// firewalld's table.
 const FIREWALLD: &str = "firewalld";
@@ -212,6 +212,7 @@ fn legacy_filter_exists(address: IpAddr) -> bool {
     } else {
         "ip6_tables_names"
     };
-    fs::read_to_string(format!("/proc/thread-self/net/{list}"))
+    fs::File::open(format!("/proc/thread-self/net/{list}"))
+        .and_then(procfs::read)
         .is_ok_and(|tables| tables.lines().any(|table| table == "filter"))
 }

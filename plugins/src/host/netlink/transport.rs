@@ -59,6 +59,8 @@ pub(crate) struct Transport {
     socket: Socket,
     /// The number of the request made last.
     sequence: Cell<u32>,
+    /// Whether requests for listings are checked strictly.
+    strict: Cell<bool>,
     /// Whether replies to a request that was given up on may be waiting.
     stale: Cell<bool>,
     /// The socket's port number, while it is subscribed to notifications.
@@ -106,14 +108,18 @@ impl Transport {
         Ok(Self {
             socket,
             sequence: Cell::new(0),
+            strict: Cell::new(false),
             stale: Cell::new(false),
             subscriber: Cell::new(None),
         })
     }
 
-    /// Has the kernel check requests for listings strictly, and so filter as they say (Linux 4.20).
+    /// Has the kernel check requests for listings strictly from now on, and so filter as they say (Linux 4.20).
+    /// Without, a listing has to be filtered when it comes in.
     pub(crate) fn filter_strictly(&self) {
-        let _ = self.socket.set_netlink_get_strict_chk(true);
+        if !self.strict.replace(true) {
+            let _ = self.socket.set_netlink_get_strict_chk(true);
+        }
     }
 
     /// No requests yet.

@@ -22,6 +22,13 @@ impl std::fmt::Debug for Rtnl {
     }
 }
 
+/// For calls that are no messages.
+impl AsFd for Rtnl {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
+    }
+}
+
 impl Rtnl {
     /// A socket in the namespace that the calling thread is in.
     ///
@@ -32,8 +39,6 @@ impl Rtnl {
             operation: "open a route netlink socket".to_owned(),
             source,
         })?;
-        // Without, a listing is filtered when it comes in.
-        transport.filter_strictly();
         Ok(Self { transport })
     }
 
@@ -90,14 +95,10 @@ impl Rtnl {
         &self,
         request: &RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.transport.filter_strictly();
         self.transport.dump(request, |found, header, payload| {
             found.extend(parse(header, payload));
         })
-    }
-
-    /// Lends the socket, for calls that are no messages.
-    pub(super) fn with_socket<T>(&self, work: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
-        work(self.transport.as_fd())
     }
 
     /// Subscribes this socket to a multicast group, `RTNLGRP_*`, until the guard is dropped. Meanwhile the reply to a

@@ -1,6 +1,6 @@
 //! Links of every kind: finding and deleting them.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -114,13 +114,13 @@ impl Rtnl {
         }
         // SAFETY: SIOCGIFINDEX (netdevice(7)) reads the name, which ends with a zero as it is shorter than the field,
         // and writes the index into the same structure, which lives for the duration of the call.
-        let answer = self.with_socket(|socket| unsafe {
+        let answer = unsafe {
             libc::ioctl(
-                socket.as_raw_fd(),
+                self.as_fd().as_raw_fd(),
                 libc::SIOCGIFINDEX as _,
                 &raw mut request,
             )
-        });
+        };
         match Errno::result(answer) {
             Ok(_) => Ok(true),
             Err(Errno::ENODEV) => Ok(false),

@@ -1,0 +1,74 @@
+//! The beginning and the end of the process.
+//!
+//! What the standard library does before `main`, less what is of no use to a process that lives for some milliseconds:
+//! it reads /proc/self/maps and maps a stack for signal handlers, to put the overflow of the main thread's stack into
+//! words (docs/decisions/own-main.md).
+
+use std::ffi::c_int;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, IntoRawFd};
+use std::process::ExitCode;
+
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::Mode;
+
+/// Does the work, and returns the status that the process ends with.
+pub fn run(work: impl FnOnce() -> ExitCode) -> c_int {
+    keep_standard_descriptors();
+    ignore_broken_pipes();
+    let status = work();
+    // Nobody is left to be told of a failure.
+    let _ = io::stdout().flush();
+    number(status)
+}
+
+/// Opens /dev/null for each of the standard descriptors that is closed: otherwise the next file or socket would
+/// become one of them, and what is meant for stdout would be written to it.
+fn keep_standard_descriptors() {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let mut standard = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
+        .map(|descriptor| PollFd::new(descriptor, PollFlags::empty()));
+    if poll(&mut standard, PollTimeout::ZERO).is_err() {
+        return;
+    }
+    for descriptor in &standard {
+        let closed = descriptor
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLNVAL));
+        if closed {
+            // It gets the lowest number that is free, which is this one.
+            match open("/dev/null", OFlag::O_RDWR, Mode::empty()) {
+                Ok(file) => drop(file.into_raw_fd()),
+                Err(_) => std::process::abort(),
+            }
+        }
+    }
+}
+
+/// Writing to a pipe that nobody reads is an error then, and not the end of the process.
+#[expect(unsafe_code, reason = "sigaction(2) may install a handler")]
+fn ignore_broken_pipes() {
+    // SAFETY: no handler is installed; the signal is ignored.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+}
+
+/// The number of a status, which the standard library keeps to itself.
+fn number(status: ExitCode) -> c_int {
+    (0..=u8::MAX)
+        .find(|number| ExitCode::from(*number) == status)
+        .map_or(1, c_int::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_keeps_its_number() {
+        for status in [0, 1, 2, 255] {
+            assert_eq!(number(ExitCode::from(status)), c_int::from(status));
+        }
+    }
+}
