@@ -46,9 +46,17 @@ pub fn ensure(rtnl: &Rtnl, bridge: &Link, mode: Mode) -> Result<(), HostError> {
     match mode {
         Mode::Off => Ok(()),
         Mode::Sysctl => {
-            load()?;
-            KEYS.iter()
-                .try_for_each(|key| Sysctl::bridge(key).ensure("1").map(drop))
+            let set = || {
+                KEYS.iter()
+                    .try_for_each(|key| Sysctl::bridge(key).ensure("1").map(drop))
+            };
+            match set() {
+                Err(error) if error.is_missing() => {
+                    load()?;
+                    set()
+                }
+                outcome => outcome,
+            }
         }
         Mode::Bridge => {
             if load()? {

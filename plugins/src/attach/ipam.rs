@@ -82,8 +82,8 @@ impl<'a> Ipam<'a> {
             .cni_path
             .iter()
             .map(|dir| dir.join(name.as_str()))
-            .find(|path| is_program(path));
-        let Some(path) = found else {
+            .find_map(|path| program(&path).map(|found| (path, found)));
+        let Some((path, found)) = found else {
             let dirs: Vec<_> = request
                 .cni_path
                 .iter()
@@ -101,7 +101,7 @@ impl<'a> Ipam<'a> {
             ));
         };
         let place = match built_in(&name) {
-            Some(plugin) if is_this_binary(&path) => Place::Here(plugin),
+            Some(plugin) if is_this_binary(&found) => Place::Here(plugin),
             _ => Place::There(path),
         };
         Ok(Self {
@@ -294,13 +294,13 @@ fn verb(call: &Call) -> &'static str {
     }
 }
 
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+/// The file at a path, if it is a program.
+fn program(path: &Path) -> Option<fs::Metadata> {
+    let found = fs::metadata(path).ok()?;
+    (found.is_file() && found.mode() & 0o111 != 0).then_some(found)
 }
 
-fn is_this_binary(path: &Path) -> bool {
-    match (fs::metadata(path), fs::metadata("/proc/self/exe")) {
-        (Ok(found), Ok(own)) => (found.dev(), found.ino()) == (own.dev(), own.ino()),
-        _ => false,
-    }
+fn is_this_binary(found: &fs::Metadata) -> bool {
+    let own = fs::metadata("/proc/self/exe");
+    own.is_ok_and(|own| (found.dev(), found.ino()) == (own.dev(), own.ino()))
 }
