@@ -27,6 +27,35 @@ struct Wire {
     ip_masq_backend: String,
     #[serde(rename = "nonMasqueradeCIDRs")]
     non_masquerade_cidrs: Vec<String>,
+    ipam: serde_json::Value,
+}
+
+/// What is looked at of IPAM's section, however wrong it is: that is IPAM's to say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WireIpam {
+    ranges: serde_json::Value,
+}
+
+/// How many range sets host-local has.
+fn range_sets(ipam: &serde_json::Value) -> usize {
+    let ipam: WireIpam = json::from_value(ipam).unwrap_or_default();
+    ipam.ranges.as_array().map_or(0, Vec::len)
+}
+
+/// # Errors
+/// Where a container would need more chains than can be.
+fn refuse_more_than_can_be(count: usize, of_what: &str) -> Result<(), Error> {
+    let limit = masquerade::SUBNETS_MAX;
+    if count <= limit {
+        return Ok(());
+    }
+    Err(
+        Error::config(format!("field \"ipMasq\": {count} {of_what}, at most {limit} can be masqueraded")).with_details(
+            "leave out \"ipMasq\", divide the network, or give addresses of larger subnets; with a host prefix (/32, /128) all \
+             count as one",
+        ),
+    )
 }
 
 /// How a network's containers are masqueraded.
@@ -54,6 +83,13 @@ impl Settings {
         };
         let non_masquerade = wire.non_masquerade_cidrs.iter().enumerate().map(prefix);
         let non_masquerade = non_masquerade.collect::<Result<_, FieldError>>()?;
+        if wire.ip_masq && backend == Backend::Nftables {
+            // Each set gives the container one address. The rest of what IPAM may do comes to light in ADD.
+            refuse_more_than_can_be(
+                range_sets(&wire.ipam),
+                "range sets in field \"ipam.ranges\"",
+            )?;
+        }
         Ok(wire.ip_masq.then_some(Self {
             backend,
             non_masquerade,
@@ -63,6 +99,10 @@ impl Settings {
     /// Masquerades the addresses of an attachment.
     pub fn ensure(&self, request: &Request, owner: &Owner, ips: &[IpConfig]) -> Result<(), Error> {
         let addresses = addresses(ips);
+        if self.backend == Backend::Nftables {
+            let subnets = masquerade::subnets(&addresses);
+            refuse_more_than_can_be(subnets, "subnets of the container's addresses")?;
+        }
         let living = || living(request).unwrap_or_default();
         let wanted = self.wanted(owner, &addresses);
         say(masquerade::ensure(&wanted, &living, &veth::stands_for)?);
@@ -194,6 +234,29 @@ mod tests {
             prefixes,
             ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()]
         );
+    }
+
+    #[test]
+    fn more_subnets_than_can_be_are_refused_with_the_limit() {
+        let conf = |count: usize, more: Value| {
+            let sets: Vec<_> = (0..count)
+                .map(|i| json!([{"subnet": format!("10.{}.{}.0/24", i / 256, i % 256)}]))
+                .collect();
+            let mut conf = json!({"ipMasq": true, "ipam": {"type": "host-local", "ranges": sets}});
+            conf.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            conf
+        };
+        assert!(read(conf(256, json!({}))).is_ok());
+        assert!(read(conf(10_000, json!({"ipMasq": false}))).is_ok());
+        assert!(read(conf(10_000, json!({"ipMasqBackend": "iptables"}))).is_ok());
+        let error = read(conf(10_000, json!({}))).unwrap_err();
+        let says = "field \"ipMasq\": 10000 range sets in field \"ipam.ranges\", at most 256 can be masqueraded";
+        assert!(error.starts_with(says), "{error}");
+        for odd in [json!("x"), json!(null), json!({"ranges": 5}), json!([])] {
+            assert!(read(json!({"ipMasq": true, "ipam": odd})).is_ok(), "{odd}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod bridge_netfilter;
+mod changed;
 mod conntrack;
 mod elements;
 mod forwarding;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         conntrack::CASES,
         masquerade::CASES,
         neighbours::CASES,
+        changed::CASES,
         renamed::CASES,
         iptables::CASES,
         bridge_netfilter::CASES,

@@ -51,6 +51,20 @@ pub struct Masquerade<'a> {
     pub backend: Backend,
 }
 
+/// How many subnets a container with masquerading in nftables may have addresses in. Each is a chain that every new connection
+/// of the host comes through, of which the kernel takes 1,024 in all (`MAX_HOOK_COUNT` in net/netfilter/core.c), and `nft` takes
+/// longer than in proportion to their number.
+pub const SUBNETS_MAX: usize = 256;
+
+/// How many subnets these addresses are in, those with a host prefix counted as one for each family.
+pub fn subnets(addresses: &[IpNet]) -> usize {
+    let subnet = |address: &IpNet| match address.prefix_len() == address.max_prefix_len() {
+        true => (address.addr().is_ipv6(), None),
+        false => (address.addr().is_ipv6(), Some(address.trunc())),
+    };
+    addresses.iter().map(subnet).collect::<BTreeSet<_>>().len()
+}
+
 /// A container that lives on the network, for when the firewall has forgotten it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {

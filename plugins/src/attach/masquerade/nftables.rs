@@ -7,9 +7,9 @@ use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::rules::{self, Entry, Pool, TABLE};
+use super::rules::{self, Entry, Pool, Seals, TABLE};
 use super::{Kept, Masquerade, Member};
-use crate::attach::table;
+use crate::attach::{rules_lock, table};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, ruleset};
 use crate::owner::{Owner, Owners};
@@ -46,7 +46,12 @@ pub(super) fn ensure(
             return Err(error);
         }
         if error.is_missing() {
-            install(nft, wanted, living)?;
+            // Two transactions make the rules, so one process of ours does it at a time. Where the lock is out of reach, a
+            // digest may be lost to another process, which the next ADD finds.
+            let _lock = rules_lock::take();
+            if !is_current(nft, wanted, &elements)? {
+                install(nft, wanted, living)?;
+            }
             fresh = true;
         } else if !error.is_exists() {
             return Err(error);
@@ -95,10 +100,26 @@ fn is_current(
 }
 
 fn has_rules(nft: &mut Nft, wanted: &Masquerade<'_>, pool: &Pool) -> Result<bool, HostError> {
-    let rules = nft.rules(TABLE.object(&pool.name))?;
-    let seal = pool.seal(&wanted.owner.network, wanted.non_masquerade);
+    let rules = nft.contents(TABLE.object(&pool.name))?;
+    let Some((last, rules)) = rules.split_last() else {
+        return Ok(false);
+    };
+    let seal = pool.seal(&wanted.owner.network, wanted.non_masquerade, rules);
     Ok(rules.len() == pool.rule_count(wanted.non_masquerade)
-        && rules.last().and_then(|rule| rule.comment.as_ref()) == Some(&seal))
+        && last.comment.as_ref() == Some(&seal))
+}
+
+/// The same for CHECK, which must not take rules for wrong that are being made.
+fn has_rules_in_the_end(
+    nft: &mut Nft,
+    wanted: &Masquerade<'_>,
+    pool: &Pool,
+) -> Result<bool, HostError> {
+    if has_rules(nft, wanted, pool)? {
+        return Ok(true);
+    }
+    let _lock = rules_lock::share();
+    has_rules(nft, wanted, pool)
 }
 
 /// Puts the elements into their sets in one transaction, taking the place of those of other owners.
@@ -131,7 +152,39 @@ fn put(nft: &mut Nft, wanted: &Wanted) -> Result<(), HostError> {
     nft.commit(batch)
 }
 
-/// Makes the rules of the network, all its pools included, in one transaction of `nft`.
+/// Makes the rules of pools in one transaction of `nft`, and once more with the digest of what the kernel made of them: `nft`
+/// alone knows how it says a rule.
+fn install_rules(
+    nft: &mut Nft,
+    wanted: &Masquerade<'_>,
+    pools: &[Pool],
+    entries: &[Entry],
+) -> Result<(), HostError> {
+    let (network, exempt) = (&wanted.owner.network, wanted.non_masquerade);
+    let purpose = format!("install the masquerade rules of network {network}");
+    let apply = |entries, seals: &Seals| {
+        ruleset::apply(
+            &purpose,
+            rules::plan(network, pools, entries, exempt, seals),
+        )
+    };
+    apply(entries, &Seals::new())?;
+    let mut seals = Seals::new();
+    for pool in pools {
+        let mut present = nft.contents(TABLE.object(&pool.name))?;
+        present.truncate(pool.rule_count(exempt));
+        seals.insert(pool.clone(), pool.seal(network, exempt, &present));
+    }
+    apply(&[], &seals)?;
+    // The last container of another pool may have gone since they were listed.
+    let own = |pool: &&Pool| entries.iter().any(|entry| entry.pool == **pool);
+    pools
+        .iter()
+        .filter(|pool| !own(pool))
+        .try_for_each(|pool| dismantle_if_empty(nft, pool))
+}
+
+/// Makes the rules of the network, all its pools included.
 fn install(
     nft: &mut Nft,
     wanted: &Masquerade<'_>,
@@ -157,11 +210,7 @@ fn install(
     all.extend(entries.iter().map(|entry| entry.pool.clone()));
     all.sort();
     all.dedup();
-    let purpose = format!("install the masquerade rules of network {network}");
-    ruleset::apply(
-        &purpose,
-        rules::plan(network, &all, &entries, wanted.non_masquerade),
-    )?;
+    install_rules(nft, wanted, &all, &entries)?;
     if others.is_empty() {
         return Ok(());
     }
@@ -370,7 +419,7 @@ pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
     let is_own = |present: &Element| own.has(present.comment.as_deref().unwrap_or_default());
     for (pool, elements) in by_pool(wanted.owner, wanted.addresses) {
         let set = TABLE.object(&pool.name);
-        if !has_rules(&mut nft, wanted, &pool)? {
+        if !has_rules_in_the_end(&mut nft, wanted, &pool)? {
             differences.push(format!(
                 "the masquerade rules of network {} (nft chain {set}) are missing or differ from its configuration",
                 wanted.owner.network

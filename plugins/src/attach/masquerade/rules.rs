@@ -13,9 +13,13 @@
 //!         ip daddr 10.1.0.0/24 return comment "own subnet"
 //!         ip daddr { 224.0.0.0/4, 255.255.255.255 } return comment "multicast and broadcast"
 //!         ip daddr { 10.0.0.0/8 } return comment "nonMasqueradeCIDRs"
-//!         ip saddr @masq/podnet/10.1.0.0-24 masquerade fully-random comment "…"
+//!         ip saddr @masq/podnet/10.1.0.0-24 masquerade fully-random comment "containers of network podnet"
+//!         continue comment "network podnet, rules 0123456789abcdef"
 //! }
 //! ```
+//!
+//! The last rule does nothing. Its comment has a digest of what the rules before it should be and of what the kernel made of
+//! them, so that those of an older build and those that somebody changed by hand are noticed, whatever their comments say.
 //!
 //! A pool depends on no other pool and on no rule elsewhere, so it can be made, refreshed and deleted by
 //! name alone, which is what makes the transaction idempotent: a rule in a chain that networks share
@@ -29,6 +33,7 @@
 //! `fully-random` because the kernel otherwise tries to keep the source port: of two containers that ask
 //! one resolver from one port at the same time, one loses its packet when both entries are confirmed.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni_conf::names::NetworkName;
@@ -41,6 +46,7 @@ use nftables::schema::{
 use nftables::stmt::{Match, NAT, NATFlag, Operator, Return, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
+use crate::host::nft::RuleContent;
 use crate::owner::digest::rules_comment;
 use crate::owner::{fnv1a, network};
 
@@ -123,18 +129,26 @@ impl Pool {
         })
     }
 
-    /// The comment of the rule that masquerades. It ends in a digest of all rules, by which a later ADD
-    /// sees whether they are the ones it wants.
-    pub(super) fn seal(&self, network: &NetworkName, non_masquerade: &[IpNet]) -> String {
-        let network = network::text(network, 60);
+    /// The comment of the last rule: a digest of the rules before it, as they are wanted and as the kernel has them.
+    pub(super) fn seal(
+        &self,
+        network: &NetworkName,
+        non_masquerade: &[IpNet],
+        present: &[RuleContent],
+    ) -> String {
         let mut text = format!("{RULES_VERSION} {}", self.name);
         for prefix in self.exempt(non_masquerade) {
             text.push_str(&format!(" {prefix}"));
         }
-        rules_comment(&format!("containers of network {network}"), &text)
+        for rule in present {
+            let comment = rule.comment.as_deref().unwrap_or_default();
+            text.push_str(&format!("\n{:02x?} {comment}", rule.expressions));
+        }
+        let network = network::text(network, NETWORK_IN_COMMENT);
+        rules_comment(&format!("network {network}"), &text)
     }
 
-    /// How many rules the chain has.
+    /// How many rules the chain has before the last one, which has the digest.
     pub(super) fn rule_count(&self, non_masquerade: &[IpNet]) -> usize {
         let exempt = self.exempt(non_masquerade);
         2 + usize::from(self.subnet.is_some()) + usize::from(!exempt.is_empty())
@@ -171,7 +185,13 @@ impl Pool {
 }
 
 /// To be raised when the rules below change, so that those of an older trestle are replaced.
-const RULES_VERSION: u8 = 1;
+const RULES_VERSION: u8 = 2;
+
+/// How much of a comment a network's name may be.
+const NETWORK_IN_COMMENT: usize = 60;
+
+/// The comments of the last rules by pool.
+pub(super) type Seals = BTreeMap<Pool, String>;
 
 /// A container's address and the comment that says whose it is, for the ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,12 +202,13 @@ pub(super) struct Entry {
 }
 
 /// One transaction that makes the pools, whatever was there before, and adds `entries` to them.
-/// Elements that exist already stay.
+/// Elements that exist already stay. Chains without a seal have no last rule.
 pub(super) fn plan(
     network: &NetworkName,
     pools: &[Pool],
     entries: &[Entry],
     non_masquerade: &[IpNet],
+    seals: &Seals,
 ) -> Batch<'static> {
     let mut batch = Batch::new();
     let table = Table {
@@ -202,6 +223,10 @@ pub(super) fn plan(
         batch.add_cmd(NfCmd::Flush(FlushObject::Chain(chain(pool))));
         for rule in rules(network, pool, non_masquerade) {
             batch.add(NfListObject::Rule(rule));
+        }
+        if let Some(seal) = seals.get(pool) {
+            let nothing = vec![Statement::Continue(None)];
+            batch.add(NfListObject::Rule(rule(pool, nothing, seal.clone())));
         }
         let elements: Vec<_> = entries
             .iter()
@@ -266,11 +291,11 @@ fn rules(network: &NetworkName, pool: &Pool, non_masquerade: &[IpNet]) -> Vec<Ru
         port: None,
         flags: Some([NATFlag::FullyRandom].into()),
     }));
-    let seal = pool.seal(network, non_masquerade);
+    let network = network::text(network, NETWORK_IN_COMMENT);
     rules.push(rule(
         pool,
         vec![compare(pool, "saddr", members), translate],
-        seal,
+        format!("containers of network {network}"),
     ));
     rules
 }
@@ -422,11 +447,32 @@ mod tests {
         let pool = Pool::of(&named("podnet"), net("10.1.0.5/24"));
         let seal = |prefixes: &[&str]| {
             let prefixes: Vec<_> = prefixes.iter().map(|text| net(text)).collect();
-            pool.seal(&named("podnet"), &prefixes)
+            pool.seal(&named("podnet"), &prefixes, &[])
         };
         assert_ne!(seal(&[]), seal(&["10.0.0.0/8"]));
         assert_eq!(seal(&[]), seal(&["fd00::/8"]));
         assert_eq!(seal(&["10.0.0.0/8"]), seal(&["10.0.0.1/8", "10.2.0.0/16"]));
         assert_eq!(seal(&["10.0.0.0/9", "10.128.0.0/9"]), seal(&["10.0.0.0/8"]));
+    }
+
+    #[test]
+    fn the_seal_follows_what_the_kernel_has() {
+        let pool = Pool::of(&named("podnet"), net("10.1.0.5/24"));
+        let rule = |comment: &str, expressions: &[u8]| RuleContent {
+            comment: Some(comment.to_owned()),
+            expressions: expressions.to_owned(),
+        };
+        let seal = |present: &[RuleContent]| pool.seal(&named("podnet"), &[], present);
+        let (one, other) = (rule("a", &[1, 2]), rule("a", &[1, 3]));
+        let seals: std::collections::BTreeSet<_> = [
+            seal(&[]),
+            seal(std::slice::from_ref(&one)),
+            seal(std::slice::from_ref(&other)),
+            seal(&[one.clone(), other.clone()]),
+            seal(&[other, one]),
+            seal(&[rule("b", &[1, 2])]),
+        ]
+        .into();
+        assert_eq!(seals.len(), 6);
     }
 }

@@ -125,6 +125,17 @@ pub struct Rule {
     pub verdict: Option<Verdict>,
 }
 
+/// What a rule consists of, as bytes that can be compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleContent {
+    /// Its comment.
+    pub comment: Option<String>,
+    /// Its expressions as the kernel has them, without counters. The same as long as the rule is; a rule with other
+    /// conditions or another verdict has others, whatever its comment says. Sets without a name of their own are not told
+    /// apart.
+    pub expressions: Vec<u8>,
+}
+
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

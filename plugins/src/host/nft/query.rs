@@ -12,7 +12,8 @@ use nix::errno::Errno;
 
 use super::element::{Element, decode_comment};
 use super::{
-    BaseChain, Batch, Chain, Family, ObjectRef, Rule, TableRef, batch, content, expression,
+    BaseChain, Batch, Chain, Family, ObjectRef, Rule, RuleContent, TableRef, batch, content,
+    expression,
 };
 use crate::host::HostError;
 use crate::host::netlink::NetlinkError;
@@ -291,24 +292,22 @@ impl Nft {
             });
         listing.or_else(nothing_if_missing)
     }
-}
 
-impl Nft {
-    /// What each rule of a chain consists of, in their order: its expressions as the kernel has them, counters left out.
-    /// Empty when there is no such chain.
-    ///
-    /// The bytes are the same as long as the rule is; a rule with other conditions or another verdict has others, whatever
-    /// its comment says. Sets without a name of their own are not told apart.
+    /// What each rule of a chain consists of, in their order. Empty when there is no such chain.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
-    pub fn contents(&mut self, chain: ObjectRef<'_>) -> Result<Vec<Vec<u8>>, HostError> {
+    pub fn contents(&mut self, chain: ObjectRef<'_>) -> Result<Vec<RuleContent>, HostError> {
         let operation = format!("read the rules of nft chain {chain}");
         let listing = self
             .socket
             .dump(&rules_of(chain), &operation, |found, object| {
                 if object.kind == NEW_RULE {
-                    found.push(content::of(object.attributes.nested(NFTA_RULE_EXPRESSIONS)));
+                    let comment = object.attributes.find(NFTA_RULE_USERDATA);
+                    found.push(RuleContent {
+                        comment: comment.and_then(decode_comment),
+                        expressions: content::of(object.attributes.nested(NFTA_RULE_EXPRESSIONS)),
+                    });
                 }
             });
         listing.or_else(nothing_if_missing)

@@ -145,7 +145,7 @@ fn content_of(nft: &mut Nft, name: &str, count: usize) -> Result<Option<String>,
         text += &format!("{} {hook} {priority} {drops}\n", base.kind);
     }
     for rule in contents {
-        for byte in rule {
+        for byte in rule.expressions {
             // Writing to a string can't fail.
             let _ = write!(text, "{byte:02x}");
         }

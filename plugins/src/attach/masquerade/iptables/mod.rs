@@ -236,6 +236,26 @@ fn plan(version: Version, wanted: &Masquerade<'_>) -> Vec<String> {
     commands
 }
 
+/// The rules of the attachment's chain as iptables lists them.
+fn listed(version: Version, wanted: &Masquerade<'_>) -> Vec<String> {
+    let beginning = format!("-A {} ", chain_of(wanted.owner));
+    let plan = plan(version, wanted);
+    let rules = plan
+        .iter()
+        .filter_map(|command| command.strip_prefix(&beginning));
+    rules
+        .map(|rule| {
+            // Everything is no condition.
+            let all = ["-d 0.0.0.0/0 ", "-d ::/0 "];
+            let rule = all
+                .iter()
+                .find_map(|all| rule.strip_prefix(all))
+                .unwrap_or(rule);
+            rule.to_owned()
+        })
+        .collect()
+}
+
 fn chain_of(owner: &Owner) -> String {
     owner.chain(PREFIX)
 }
@@ -304,6 +324,7 @@ pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
     let mut nft = Nft::open()?;
     let mut differences = Vec::new();
     let chain = chain_of(wanted.owner);
+    let purpose = "check what iptables masquerades";
     for version in Version::ALL {
         let mine: Vec<IpAddr> = wanted
             .addresses
@@ -314,7 +335,7 @@ pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
         if mine.is_empty() {
             continue;
         }
-        let rules = version.rules(&mut nft, POSTROUTING, "check what iptables masquerades")?;
+        let rules = version.rules(&mut nft, POSTROUTING, purpose)?;
         let jumps: Vec<Jump> = rules
             .iter()
             .flatten()
@@ -328,6 +349,13 @@ pub(super) fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
                     "{address} is not masqueraded (iptables chain {chain})"
                 ));
             }
+        }
+        let present = version.rules(&mut nft, &chain, purpose)?;
+        if present.is_some_and(|present| present != listed(version, wanted)) {
+            differences.push(format!(
+                "the rules of {} chain {chain} differ from the network's configuration",
+                command(version.is_v6()).name
+            ));
         }
     }
     Ok(differences)

@@ -176,5 +176,5 @@ fn may_be_others(
             })
     };
     let rules = nft.contents(version.nat().object(POSTROUTING))?;
-    Ok(rules.iter().any(|content| concerns(content)))
+    Ok(rules.iter().any(|rule| concerns(&rule.expressions)))
 }
