@@ -1,6 +1,8 @@
 //! Interface plugins and IPAM plugins of different makers, put together by `CNI_PATH`.
 
-use conformance::{Call, Case, Host, Lab, Need, Plugin, Pod, address, bridge, case, with};
+use conformance::{
+    Call, Case, Host, Lab, Need, Output, Plugin, Pod, Program, address, bridge, case, with,
+};
 use serde_json::{Value, json};
 
 use crate::common::plain;
@@ -20,6 +22,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(del_releases_ipam_without_a_netns),
         case!(the_first_directory_of_the_path_wins),
         case!(attachments_of_the_go_bridge_are_taken_over),
+        case!(a_plugin_that_gives_no_addresses_is_refused_as_ipam).ours(),
+        case!(delegation_that_comes_back_ends_soon).ours(),
     ]
 }
 
@@ -283,4 +287,78 @@ fn attachments_of_the_go_bridge_are_taken_over(lab: &Lab) {
     // What Go didn't know of goes with the second DEL.
     ours.del(&plain(), &Call::of(&b));
     host.assert_nothing_left(&before, &[]);
+}
+
+/// ADD of a pod where everything that it starts ends with it, or after a while: it may start itself.
+fn contained(plugin: &Plugin<'_>, network: &Value, pod: &Pod) -> Output {
+    let cage = ["--pid", "--fork", "--kill-child=KILL", "timeout", "30"];
+    let program = Program::new("unshare")
+        .args(cage)
+        .args([&plugin.program])
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_PATH", &plugin.path)
+        .env("CNI_CONTAINERID", &pod.name)
+        .env("CNI_NETNS", pod.netns())
+        .env("CNI_IFNAME", "eth0")
+        .stdin(network.to_string());
+    plugin.host.run(program)
+}
+
+fn a_plugin_that_gives_no_addresses_is_refused_as_ipam(lab: &Lab) {
+    let host = Host::new();
+    let pod = host.pod("pod");
+    let bridge_file = lab.bin().join("bridge");
+    let bridge_file = bridge_file.display();
+    for dir in ["links", "copies", "symlinks"] {
+        host.sh(&format!("mkdir /run/lock/{dir}"));
+    }
+    host.sh(&format!("cp {bridge_file} /run/lock/copies/bridge"));
+    host.sh("ln /run/lock/copies/bridge /run/lock/links/ptp");
+    host.sh(&format!("ln -s {bridge_file} /run/lock/symlinks/addresses"));
+    host.sh("cp /run/lock/copies/bridge /run/lock/copies/addresses");
+    let before = host.observe();
+    for (dir, name) in [
+        ("installed", "bridge"),
+        ("installed", "ptp"),
+        ("installed", "firewall"),
+        ("installed", "trestle"),
+        ("/run/lock/copies", "bridge"),
+        ("/run/lock/copies", "addresses"),
+        ("/run/lock/links", "ptp"),
+        ("/run/lock/symlinks", "addresses"),
+    ] {
+        let mut plugin = lab.plugin(&host, "bridge");
+        if dir != "installed" {
+            plugin.path = dir.to_owned();
+        }
+        let network = with(plain(), json!({"ipam": {"type": name}}));
+        let error = contained(&plugin, &network, &pod).error();
+        assert_eq!(error["code"], 7, "{dir}/{name}: {error}");
+        let said = error["msg"].as_str().unwrap_or_default();
+        assert!(
+            said.contains(&format!("{name} is no IPAM plugin")),
+            "{error}"
+        );
+        assert_eq!(host.observe().since(&before), "", "{dir}/{name}");
+    }
+}
+
+fn delegation_that_comes_back_ends_soon(lab: &Lab) {
+    let host = Host::new();
+    let pod = host.pod("pod");
+    let text = format!(
+        "#!/bin/sh\necho $CNI_COMMAND >>{SCRIPTS}/calls\nexec {}\n",
+        lab.bin().join("bridge").display()
+    );
+    host.script(&format!("{SCRIPTS}/again"), &text);
+    let network = with(plain(), json!({"ipam": {"type": "again"}}));
+    let error = contained(&scripted(lab, &host), &network, &pod).error();
+    assert_eq!(error["code"], 7, "{error}");
+    assert!(
+        error["msg"].as_str().unwrap_or_default().contains("again"),
+        "{error}"
+    );
+    let calls = host.read(&format!("{SCRIPTS}/calls")).unwrap_or_default();
+    assert!(calls.lines().count() <= 20, "{calls}");
+    assert!(pod.link("eth0").is_none());
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -154,6 +155,85 @@ fn a_configuration_that_differs_is_kept_and_nothing_is_installed() {
 }
 
 #[test]
+fn install_says_which_network_is_taken_instead() {
+    let dir = TempDir::new().unwrap();
+    let net = dir.path().join("net.d");
+    fs::create_dir(&net).unwrap();
+    let install = || {
+        out(&trestle(
+            &dir,
+            "install --bin-dir DIR/bin --conf-dir DIR/net.d",
+        ))
+    };
+    for name in ["05-notes.txt", "10-trestle.conflist.bak", "11-b.conf"] {
+        fs::write(net.join(name), "{}").unwrap();
+    }
+    assert!(!install().contains("note"), "nothing comes before it");
+    fs::write(net.join("10-calico.conflist"), "{}").unwrap();
+    let said = install();
+    assert!(
+        said.contains("use 10-calico.conflist;") && !said.contains("11-b"),
+        "{said}"
+    );
+    fs::write(net.join("05-other.json"), "{}").unwrap();
+    let said = install();
+    assert!(
+        said.contains("05-other.json, 10-calico.conflist") && said.contains("use 05-other.json;"),
+        "{said}"
+    );
+}
+
+/// In the containers that install plugins everybody has the same process ID.
+#[test]
+fn many_installs_at_once_leave_whole_plugins_at_every_moment() {
+    let dir = TempDir::new().unwrap();
+    assert!(trestle(&dir, "install --bin-dir DIR/bin").status.success());
+    let bin = dir.path().join("bin");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let user = scope.spawn(|| {
+            let mut calls = 0;
+            while !done.load(Ordering::Relaxed) || calls < 50 {
+                for plugin in ["bridge", "host-local", "trestle"] {
+                    let env: &[(&str, &str)] = match plugin {
+                        "trestle" => &[],
+                        _ => &[("CNI_COMMAND", "VERSION")],
+                    };
+                    let args: &[&str] = if env.is_empty() { &["version"] } else { &[] };
+                    let output = run(bin.join(plugin), args, env);
+                    assert!(output.status.success(), "{plugin}: {}", err(&output));
+                    calls += 1;
+                }
+            }
+        });
+        let install = |index: usize| {
+            let install = [TRESTLE, "install", "--bin-dir", bin.to_str().unwrap()];
+            let new_pid = ["unshare", "--user", "--map-root-user", "--pid", "--fork"];
+            let words = match index % 2 {
+                0 => [&new_pid[..], &install[..]].concat(),
+                _ => install.to_vec(),
+            };
+            scope.spawn(move || {
+                let path = [("PATH", "/usr/bin:/bin")];
+                let output = run(words[0], &words[1..], &path);
+                assert!(output.status.success(), "{}", err(&output));
+            })
+        };
+        let installs: Vec<_> = (0..20).map(install).collect();
+        let outcomes: Vec<_> = installs.into_iter().map(|it| it.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        outcomes.into_iter().for_each(|it| it.unwrap());
+        user.join().unwrap();
+    });
+    let wrong: Vec<String> = names(&bin)
+        .into_iter()
+        .filter(|name| fs::read(bin.join(name)).unwrap() != fs::read(TRESTLE).unwrap())
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(names(&bin).iter().all(|name| !name.starts_with('.')));
+}
+
+#[test]
 fn an_unknown_plugin_is_named_with_those_there_are() {
     let dir = TempDir::new().unwrap();
     let output = trestle(&dir, "install --bin-dir DIR/bin --plugins bridge,brige");
@@ -175,7 +255,7 @@ fn uninstall_takes_back_what_install_wrote_and_nothing_else() {
             .success()
     );
     let bin = dir.path().join("bin");
-    fs::write(bin.join("macvlan"), "another").unwrap();
+    fs::write(bin.join("vendors-own"), "another").unwrap();
     fs::remove_file(bin.join("tuning")).unwrap();
     fs::write(bin.join("tuning"), "another").unwrap();
     let output = trestle(&dir, "uninstall --bin-dir DIR/bin --conf-dir DIR/net.d");
@@ -184,7 +264,7 @@ fn uninstall_takes_back_what_install_wrote_and_nothing_else() {
         "{}",
         out(&output)
     );
-    assert_eq!(names(&bin), ["macvlan", "tuning"]);
+    assert_eq!(names(&bin), ["tuning", "vendors-own"]);
     assert!(names(&dir.path().join("net.d")).is_empty());
 }
 
@@ -196,6 +276,10 @@ fn version_and_help_tell_what_there_is() {
         version.contains("bridge") && version.contains("0.1.0") && version.contains("1.1.0"),
         "{version}"
     );
+    for option in ["--version", "-V"] {
+        let short = out(&trestle(&dir, option));
+        assert_eq!(version.lines().next(), Some(short.trim_end()));
+    }
     let help = out(&trestle(&dir, "--help"));
     assert!(
         help.contains("install") && help.contains("uninstall"),

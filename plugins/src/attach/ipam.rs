@@ -1,7 +1,8 @@
 //! Delegation to the IPAM plugin that a configuration names.
 //!
 //! The plugin is looked up on CNI_PATH by its name, as the specification says ("Section 4: Plugin Delegation").
-//! Where what is found there is this very binary, the plugin is called in-process: same contract, no child.
+//! Where what is found there is this very binary, the plugin is called in-process: same contract, no child. By the name of a
+//! plugin that is none for addresses it would call itself without end, so that is refused.
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,6 +24,13 @@ use serde_json::Value;
 
 use super::liveness::KernelLiveness;
 use crate::host::child::{self, End};
+
+/// Tells an IPAM plugin, which may be one that calls us again, how many of us have handed on the call by then.
+const NESTING: &str = "TRESTLE_DELEGATIONS";
+
+/// How often a call is handed on at most. Once is what everybody needs; a plugin that has itself as its IPAM plugin would go on
+/// for ever, and from one on whose failed ADD calls DEL, with twice as many processes each time.
+const DEEPEST: u32 = 3;
 
 /// How long another IPAM plugin may take: longer than runtimes wait for a container's network (the kubelet's four minutes).
 /// Those that ask a server repeat that for a while.
@@ -102,8 +110,14 @@ impl<'a> Ipam<'a> {
         };
         let place = match built_in(&name) {
             Some(plugin) if is_this_binary(&found) => Place::Here(plugin),
+            None if is_this_binary(&found) || is_a_copy(&path, &found) => {
+                return Err(no_ipam_plugin(&name));
+            }
             _ => Place::There(path),
         };
+        if matches!(place, Place::There(_)) && nesting() >= DEEPEST {
+            return Err(nested_too_deeply(&name));
+        }
         Ok(Self {
             request,
             name,
@@ -160,6 +174,7 @@ impl<'a> Ipam<'a> {
         let mut command = Command::new(path);
         command
             .env("CNI_COMMAND", verb(call))
+            .env(NESTING, (nesting() + 1).to_string())
             .envs(self.variables(call))
             .stderr(Stdio::inherit());
         let conf = self.request.conf.to_string();
@@ -298,6 +313,32 @@ fn verb(call: &Call) -> &'static str {
 fn program(path: &Path) -> Option<fs::Metadata> {
     let found = fs::metadata(path).ok()?;
     (found.is_file() && found.mode() & 0o111 != 0).then_some(found)
+}
+
+/// How many of us have handed on this call.
+fn nesting() -> u32 {
+    let text = std::env::var(NESTING);
+    text.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn nested_too_deeply(name: &PluginName) -> Error {
+    Error::config(format!(
+        "field \"ipam.type\": {name} is the IPAM plugin of an IPAM plugin of an IPAM plugin: {DEEPEST} have handed on \
+         this call already"
+    ))
+    .with_details("an IPAM plugin is one that gives addresses, such as host-local")
+}
+
+fn no_ipam_plugin(name: &PluginName) -> Error {
+    Error::config(format!("field \"ipam.type\": {name} is no IPAM plugin"))
+        .with_details("those of trestle are host-local and static; others have to be installed")
+}
+
+/// Whether a file is a copy of this binary.
+fn is_a_copy(path: &Path, found: &fs::Metadata) -> bool {
+    let own = Path::new("/proc/self/exe");
+    fs::metadata(own).is_ok_and(|own| own.len() == found.len())
+        && matches!((fs::read(path), fs::read(own)), (Ok(found), Ok(own)) if found == own)
 }
 
 fn is_this_binary(found: &fs::Metadata) -> bool {

@@ -27,6 +27,7 @@ use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
 use ipam::store::{Liveness, Origin, Suspect};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -318,7 +319,8 @@ fn save(path: &Path, content: &[u8]) -> io::Result<()> {
     let open = || {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(path)
+        // Where others may write to the directory, a link may lead anywhere.
+        options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
     };
     let mut file = match open() {
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -106,8 +106,10 @@ fn conflict(host: &Rtnl, link: &Link, old: &IpNet, new: &IpNet) -> Result<Error,
     )
     .with_details(format!(
         "another network uses this bridge, or the subnet was changed: give this network a \"bridge\" of its own, or \
-         remove the old address with `ip address delete {old} dev {name}`, or let ADD replace it with \
-         \"forceAddress\": true"
+         remove the old address with `ip address delete {old} dev {name}`, or let ADD do that with \
+         \"forceAddress\": true; either way running containers that have {} as their gateway are cut off until they \
+         are started again",
+        old.addr()
     )))
 }
 

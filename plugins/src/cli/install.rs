@@ -4,9 +4,11 @@
 //! appears complete under its name or not at all (temporary file, fsync, rename), and an old one stays whole for
 //! those who run it.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{CliError, InstallArgs, UninstallArgs, file};
@@ -56,8 +58,53 @@ pub(super) fn install(args: &InstallArgs, out: &mut impl Write) -> Result<(), Cl
             write_atomically(&path, CONF.as_bytes(), 0o644)?;
             writeln!(out, "wrote {}", path.display())?;
         }
+        tell_who_wins(&path, out)?;
     }
     Ok(())
+}
+
+/// Says which lists of the directory come before ours: runtimes that are not told a network's name, such as those that serve a
+/// kubelet, take the first.
+fn tell_who_wins(path: &Path, out: &mut impl Write) -> Result<(), CliError> {
+    let Some(dir) = path.parent() else {
+        return Ok(());
+    };
+    let entries = fs::read_dir(dir).map_err(file("list", dir))?;
+    let mut before: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|other| other.file_name() < path.file_name() && is_configuration(other))
+        .collect();
+    before.sort();
+    let Some(first) = before.first() else {
+        return Ok(());
+    };
+    let names: Vec<String> = before.iter().filter_map(|path| name_of(path)).collect();
+    writeln!(
+        out,
+        "note: {} before {CONF_NAME} in {}: {}. Runtimes that take the first network (containerd and CRI-O for a kubelet) use \
+         {}; remove or rename it if they are to use this one",
+        if names.len() == 1 {
+            "one file comes"
+        } else {
+            "files come"
+        },
+        dir.display(),
+        names.join(", "),
+        name_of(first).unwrap_or_default(),
+    )?;
+    Ok(())
+}
+
+/// Whether libcni takes a file for a configuration, by its name.
+fn is_configuration(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str);
+    matches!(extension, Some("conf" | "conflist" | "json")) && !path.is_dir()
+}
+
+fn name_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?;
+    Some(name.to_string_lossy().into_owned())
 }
 
 pub(super) fn uninstall(args: &UninstallArgs, out: &mut impl Write) -> Result<(), CliError> {
@@ -112,27 +159,42 @@ fn create_dir(path: &Path) -> Result<(), CliError> {
     fs::create_dir_all(path).map_err(file("create directory", path))
 }
 
-/// A name beside `path` that no runtime takes for a plugin or a configuration.
-fn temporary(path: &Path) -> PathBuf {
+/// How many names are tried for a temporary file; a second one is needed once in 2^64 times.
+const ATTEMPTS: u32 = 10;
+
+/// Makes something with `make` under a name beside `path` that no runtime takes for a plugin or a configuration, and that
+/// nobody else has: another install may be at work, in a container where its process ID is the same.
+fn make_beside<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        // Each has keys of its own, which the kernel's random numbers are in.
+        let random = RandomState::new().build_hasher().finish();
+        let temporary = path.with_file_name(format!(".{name}.{random:016x}{TEMPORARY}"));
+        match make(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => {}
+            made => return made.map(|made| (temporary, made)),
+        }
+    }
 }
 
+/// How the names of temporary files end.
+const TEMPORARY: &str = ".tmp";
+
 fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), CliError> {
-    let temporary = temporary(path);
-    let written = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(content)?;
-            // The umask must not decide whether runtimes can execute it.
-            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&temporary, path));
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(mode);
+    let (temporary, mut made) =
+        make_beside(path, |path| options.open(path)).map_err(file("write", path))?;
+    let written = made
+        .write_all(content)
+        // The umask must not decide whether runtimes can execute it.
+        .and_then(|()| made.set_permissions(Permissions::from_mode(mode)))
+        .and_then(|()| made.sync_all());
+    // Nobody can execute a file that is open for writing.
+    drop(made);
+    let written = written.and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -142,11 +204,14 @@ fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), CliErr
 
 /// A hard link, or a symbolic one on file systems that have no hard links.
 fn link_atomically(target: &Path, path: &Path) -> Result<(), CliError> {
-    let temporary = temporary(path);
-    let _ = fs::remove_file(&temporary);
-    let linked = fs::hard_link(target, &temporary)
-        .or_else(|_| symlink(target.file_name().unwrap_or_default(), &temporary))
-        .and_then(|()| fs::rename(&temporary, path));
+    let link = |new: &Path| match fs::hard_link(target, new) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            symlink(target.file_name().unwrap_or_default(), new)
+        }
+        linked => linked,
+    };
+    let (temporary, ()) = make_beside(path, link).map_err(file("link", path))?;
+    let linked = fs::rename(&temporary, path);
     // Renaming one link of a file onto another does nothing and leaves both (rename(2)).
     let _ = fs::remove_file(&temporary);
     linked.map_err(file("link", path))

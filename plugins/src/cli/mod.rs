@@ -23,6 +23,7 @@ use crate::explain::list::ListError;
 #[derive(Parser)]
 #[command(
     name = "trestle",
+    version,
     about = "Container networking: CNI plugins in one binary",
     after_help = "Container runtimes run the plugins by their own names (bridge, host-local, …), with the request in \
                   the environment and the network configuration on stdin."

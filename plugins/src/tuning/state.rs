@@ -58,10 +58,14 @@ impl<'a> Store<'a> {
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)?;
+        // One of an ADD that died. What else may be there is not written to, as it would be through a link.
+        match fs::remove_file(temporary) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(temporary)?;
         file.write_all(&serde_json::to_vec_pretty(saved)?)?;
@@ -336,6 +340,20 @@ mod tests {
         ];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_temporary_file_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let request = request("one");
+        let store = Store::new(dir.path().join("data"), &request);
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        store.write(&id("c"), &saved("one")).unwrap();
+        std::os::unix::fs::symlink(&precious, store.temporary(&id("c"))).unwrap();
+        store.write(&id("c"), &saved("one")).unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        assert!(store.read(&id("c")).unwrap().is_some());
     }
 
     #[test]
