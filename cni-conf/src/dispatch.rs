@@ -57,7 +57,7 @@ pub fn warn(message: impl fmt::Display) {
 }
 
 /// Serves one call of the plugin called `name`: verb from the environment, configuration from `stdin`, result or
-/// error object to `stdout`. The exit status is 0 or 1.
+/// error object to `stdout`. The exit status is 0 or 1. An attachment whose result can't be written is removed again.
 pub fn serve(
     name: &str,
     plugin: &dyn Plugin,
@@ -71,7 +71,7 @@ pub fn serve(
     };
     let mut version = SpecVersion::LATEST;
     let answer = match verb.to_str() {
-        Some("VERSION") => answer_version(stdin),
+        Some("VERSION") => answer_version(stdin).map(Answer::text),
         Some(verb) => answer(name, verb, plugin, env, stdin, &mut version),
         None => answer(
             name,
@@ -83,8 +83,36 @@ pub fn serve(
         ),
     };
     match answer {
-        Ok(text) => write_answer(stdout, &text, ExitCode::SUCCESS),
+        Ok(answer) => {
+            let status = write_answer(stdout, &answer.text, ExitCode::SUCCESS);
+            if status != ExitCode::SUCCESS {
+                answer.take_back(plugin);
+            }
+            status
+        }
         Err(error) => answer_error(&error, version, stdout),
+    }
+}
+
+/// What a call has come to.
+struct Answer {
+    text: String,
+    /// The attachment that was made.
+    made: Option<(Request, Attachment)>,
+}
+
+impl Answer {
+    fn text(text: String) -> Self {
+        Self { text, made: None }
+    }
+
+    /// Removes an attachment of which nobody heard: to the runtime, ADD has failed.
+    fn take_back(self, plugin: &dyn Plugin) {
+        if let Some((request, attachment)) = self.made
+            && let Err(error) = plugin.del(&request, &attachment)
+        {
+            warn(error);
+        }
     }
 }
 
@@ -118,7 +146,7 @@ fn answer(
     env: &Environment,
     stdin: impl Read,
     version: &mut SpecVersion,
-) -> Result<String, Error> {
+) -> Result<Answer, Error> {
     let (conf, found) = request::parse_config(&read_stdin(stdin)?)?;
     *version = found?;
     let (request, parsed) = request::parse(verb, env, conf, *version)?;
@@ -127,9 +155,14 @@ fn answer(
         Call::Status if request.plugin.as_str() == name => from_list(&request, error),
         _ => error,
     })?;
-    Ok(result
-        .map(|result| result.to_json(*version))
-        .unwrap_or_default())
+    let text = result.map(|result| result.to_json(*version));
+    Ok(Answer {
+        text: text.unwrap_or_default(),
+        made: match parsed {
+            Call::Add(attachment) => Some((request, attachment)),
+            _ => None,
+        },
+    })
 }
 
 /// An error of STATUS as it should reach a node's status. libcni says of other verbs which plugin failed, but passes

@@ -104,7 +104,7 @@ pub struct Request {
     pub plugin: PluginName,
     /// The whole network configuration.
     pub conf: Value,
-    /// Directories that hold plugins, from CNI_PATH.
+    /// Directories that hold plugins, from CNI_PATH, without its empty entries.
     pub cni_path: Vec<PathBuf>,
     /// What the plugins before this one made. Always there for CHECK, never for GC and STATUS.
     pub prev_result: Option<CniResult>,
@@ -290,14 +290,19 @@ pub(crate) fn parse(
         version,
         network: network_name(header.name)?,
         plugin: plugin_name(header.plugin)?,
-        cni_path: env
-            .get("CNI_PATH")
-            .map(|p| std::env::split_paths(p).collect())
-            .unwrap_or_default(),
+        cni_path: env.get("CNI_PATH").map(plugin_dirs).unwrap_or_default(),
         prev_result: prev_result(&call, header.prev_result.as_ref(), version)?,
         conf,
     };
     Ok((request, call))
+}
+
+/// The directories of CNI_PATH. An empty entry is none: to a shell it would be the working directory, and whatever lies there
+/// would be run as a plugin.
+fn plugin_dirs(path: &OsStr) -> Vec<PathBuf> {
+    std::env::split_paths(path)
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .collect()
 }
 
 fn network_name(name: Option<String>) -> Result<NetworkName, Error> {

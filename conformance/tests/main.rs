@@ -28,6 +28,7 @@ mod samples;
 mod scenarios;
 mod storage;
 mod storms;
+mod surroundings;
 mod upkeep;
 mod versions;
 
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         reclaim::cases(),
         storage::cases(),
         storms::cases(),
+        surroundings::cases(),
         garbage_collection::cases(),
         abandoned::cases(),
         upkeep::cases(),

@@ -25,7 +25,7 @@ const DATA_DIR: &str = "IPAM_TEST_DATA_DIR";
 /// A name, the options of the tmpfs, and what happens on it.
 type Scene = (&'static str, &'static str, fn(&Path));
 
-const SCENES: [Scene; 3] = [
+const SCENES: [Scene; 4] = [
     (
         "add_on_a_file_system_without_inodes_leaves_nothing_half_done",
         "nr_inodes=40",
@@ -35,6 +35,11 @@ const SCENES: [Scene; 3] = [
         "add_on_a_full_file_system_leaves_nothing_half_done",
         "size=64k",
         full,
+    ),
+    (
+        "without_inodes_and_without_a_lock_del_makes_room",
+        "nr_inodes=40",
+        no_lock,
     ),
     (
         "a_read_only_file_system_is_a_clear_error_and_del_of_nothing_succeeds",
@@ -208,4 +213,15 @@ fn read_only(data_dir: &Path) {
         .held_by(&id("a"))
         .unwrap();
     assert_eq!(held.len(), 2);
+}
+
+fn no_lock(data_dir: &Path) {
+    add(data_dir, "a").unwrap();
+    fs::remove_file(data_dir.join("net/lock")).unwrap();
+    let fill = |n: u32| fs::write(data_dir.join(format!("fill{n}")), "");
+    let mut fillers = 0..1000;
+    assert!(fillers.any(|n| fill(n).is_err()), "out of inodes");
+    assert_eq!(del(data_dir, "a").unwrap(), 2);
+    assert_eq!(address_files(data_dir), Vec::<String>::new());
+    assert!(fill(1000).is_ok(), "there is room");
 }

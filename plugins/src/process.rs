@@ -1,7 +1,7 @@
 //! What this process was started with, and the choice between a plugin and the command line.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use cni_conf::version::SpecVersion;
 
 use crate::applets::{self, Applet};
 use crate::cli;
+use crate::host::stdio;
 use crate::host::tap;
 
 /// Name of the binary itself; called by it, trestle is a command line for people.
@@ -26,6 +27,7 @@ pub struct Process {
 impl Process {
     /// Those of the running process.
     pub fn from_os() -> Self {
+        stdio::outlive_file_size_limit();
         Self {
             args: std::env::args_os().collect(),
             env: Environment::from_os(),
@@ -42,13 +44,9 @@ impl Process {
         let name = Path::new(called).file_name().unwrap_or_default().to_owned();
         let applet = name.to_str().and_then(|name| applets::find(applets, name));
         match applet {
-            Some(Applet { name, plugin }) => dispatch::serve(
-                name,
-                plugin,
-                &self.env,
-                io::stdin().lock(),
-                &mut io::stdout().lock(),
-            ),
+            Some(Applet { name, plugin }) => {
+                dispatch::serve(name, plugin, &self.env, io::stdin().lock(), &mut answers())
+            }
             None if name == tap::HELPER => make_tap(&self.args),
             None if self.env.get("CNI_COMMAND").is_some() => refuse(&name, applets),
             None if name == BINARY => cli::run(self.args),
@@ -76,12 +74,33 @@ fn make_tap(args: &[OsString]) -> ExitCode {
     }
 }
 
+/// Standard output, for answers of the protocol. One that was closed when the process started takes none.
+fn answers() -> Box<dyn Write> {
+    if stdio::stdout_was_closed() {
+        Box::new(Closed)
+    } else {
+        Box::new(io::stdout().lock())
+    }
+}
+
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::Error::other("it is closed"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A runtime called the binary by a name that is no plugin's: answer in the protocol.
 fn refuse(name: &OsStr, applets: &[Applet]) -> ExitCode {
     dispatch::answer_error(
         &no_such_plugin(name, applets),
         SpecVersion::LATEST,
-        &mut io::stdout().lock(),
+        &mut answers(),
     )
 }
 

@@ -1,23 +1,41 @@
 //! Reading a file in the format of resolv.conf(5).
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use cni_conf::result::Dns;
+use nix::fcntl::OFlag;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::Error;
 
-/// How much of the file is read, in bytes.
-const READ_MAX: u64 = 1 << 20;
+/// How large the file may be, in bytes. The C library's limits are far below.
+const SIZE_MAX: u64 = 1 << 20;
 
 /// Reads the resolver settings of a file.
 pub(super) fn read(path: &Path) -> Result<Dns, Error> {
-    let mut text = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(READ_MAX).read_to_end(&mut text))
-        .map_err(Error::io("read resolvConf", path))?;
+    let text = read_regular(path).map_err(Error::io("read resolvConf", path))?;
     Ok(parse(&String::from_utf8_lossy(&text)))
+}
+
+/// The content of a regular file. Others may have no end, or wait for somebody who writes; opening must not wait either.
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(flags.bits()).open(path)?;
+    // What procfs calls regular may wait, or be gone once it was read (kmsg).
+    let in_procfs = fstatfs(&file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC);
+    if !file.metadata()?.is_file() || in_procfs {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(SIZE_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > SIZE_MAX {
+        return Err(io::Error::other("it has more than 1 MiB"));
+    }
+    Ok(text)
 }
 
 /// Lines of other keywords, without a value, and comments count for nothing.
@@ -51,6 +69,21 @@ mod tests {
         assert_eq!(dns.domain, "two");
         assert_eq!(dns.search, ["a", "b", "c"]);
         assert_eq!(dns.options, ["ndots:2", "edns0"]);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_or_too_large_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (zero, log) = (Path::new("/dev/zero"), Path::new("/proc/self/mounts"));
+        for path in [&fifo, zero, log, dir.path()] {
+            let error = read(path).unwrap_err().to_string();
+            assert!(error.ends_with("not a regular file"), "{error}");
+        }
+        let large = dir.path().join("large");
+        File::create(&large).unwrap().set_len(SIZE_MAX + 1).unwrap();
+        assert!(read(&large).unwrap_err().to_string().contains("1 MiB"));
     }
 
     #[test]

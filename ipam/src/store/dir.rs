@@ -22,6 +22,9 @@ use crate::error::Error;
 /// Largest state file that is read, in bytes; ours and Go's are far smaller.
 const READ_MAX: u64 = 16 << 10;
 
+/// The same for a record, which has up to fifty for each address that ADD's configuration, of a mebibyte at most, can ask for.
+const RECORD_MAX: u64 = 4 << 20;
+
 /// File systems of networks and clusters, by the number that statfs(2) reports: NFS, SMB 1 to 3 in the kernel's three
 /// spellings, Ceph, 9P, AFS in two implementations, Coda, GFS2, OCFS2, Lustre, GPFS, BeeGFS, and all that run in user space
 /// (FUSE), of which the kernel does not tell what they are.
@@ -148,11 +151,20 @@ impl Dir {
 
     /// Reads a file. An error means that there may be one but nothing is known of its content.
     pub(super) fn read(&self, name: &str) -> Result<Content, Error> {
+        self.read_up_to(READ_MAX, name)
+    }
+
+    /// The same for a record.
+    pub(super) fn read_record(&self, name: &str) -> Result<Content, Error> {
+        self.read_up_to(RECORD_MAX, name)
+    }
+
+    fn read_up_to(&self, limit: u64, name: &str) -> Result<Content, Error> {
         let mut content = Vec::with_capacity(512);
         let read = self
             .open_existing(name)
             .map_err(io::Error::from)
-            .and_then(|file| file.take(READ_MAX).read_to_end(&mut content));
+            .and_then(|file| file.take(limit).read_to_end(&mut content));
         match read {
             Ok(_) => Ok(Content::Bytes(content)),
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {

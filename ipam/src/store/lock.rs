@@ -45,7 +45,9 @@ pub(super) fn acquire(dir: &Dir, limit: Duration) -> Result<Option<Lock>, Error>
         let found = file.metadata().map_err(dir.error("look at", NAME))?;
         // A lock file that was removed meanwhile guards nothing: others lock its successor.
         if found.nlink() > 0 {
-            keep_private(&file, found.mode());
+            if found.is_file() {
+                keep_private(&file, found.mode());
+            }
             return Ok(Some(Lock { _file: file }));
         }
     }
@@ -64,6 +66,8 @@ fn open(dir: &Dir) -> Result<Option<File>, Error> {
     match dir.open_file(NAME) {
         // A file that is open for reading can be locked as well.
         Err(Errno::EROFS) => dir.open_existing(NAME).map(Some),
+        // Where no file can be made, nobody has one to lock: DEL must be able to make room.
+        Err(Errno::ENOSPC | Errno::EDQUOT) => dir.open_existing(".").map(Some),
         Err(Errno::ENOENT) => Ok(None),
         opened => opened.map(Some),
     }

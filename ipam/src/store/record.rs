@@ -56,6 +56,12 @@ impl Owner {
         }
     }
 
+    /// True if what an address file says may be said of that owner: it is the same, or the same container's without an
+    /// interface.
+    pub(super) fn is_same_as(&self, owner: &Self) -> bool {
+        self.container == owner.container && (self.ifname.is_none() || self.ifname == owner.ifname)
+    }
+
     /// True if this is what an attachment's file says, or may say if an old release wrote it.
     pub fn matches(&self, id: &AttachmentId) -> bool {
         self.container == id.container.as_str()

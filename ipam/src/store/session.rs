@@ -1,6 +1,6 @@
 //! The state of a network while its lock is held: finding, rebuilding and stamping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -102,6 +102,10 @@ impl<'a> Session<'a> {
             self.rebuild()?;
             found = self.read_record(owner);
         }
+        if found.is_err() && self.scan.is_none() {
+            // What was written just now can't be read either: the address files still tell.
+            self.scan = Some(self.scan_addresses()?);
+        }
         match (&self.scan, found) {
             (None, Ok(Some(record))) => self.confirm(record),
             (None, _) => Ok(None),
@@ -117,7 +121,7 @@ impl<'a> Session<'a> {
         let Some(own) = &self.own else {
             return Ok(None);
         };
-        match own.read(&owner.file_name()) {
+        match own.read_record(&owner.file_name()) {
             Ok(Content::Missing) => Ok(None),
             Ok(Content::Bytes(content)) => match Record::parse(&content) {
                 Some(record) if record.owner == *owner => Ok(Some(record)),
@@ -131,7 +135,9 @@ impl<'a> Session<'a> {
     pub(super) fn confirm(&self, mut record: Record) -> Result<Option<Record>, Error> {
         let mut confirmed = Vec::new();
         for address in record.addresses {
-            if self.owner_of(address)?.as_ref() == Some(&record.owner) {
+            // Somebody may have written the file again in the old format, which names no interface.
+            let found = self.owner_of(address)?;
+            if found.is_some_and(|found| found.is_same_as(&record.owner)) {
                 confirmed.push(address);
             }
         }
@@ -155,7 +161,7 @@ impl<'a> Session<'a> {
             .into_iter()
             .filter(|name| Owner::is_record_name(name));
         Ok(names
-            .filter_map(|name| Record::parse(&own.read(&name).ok()?.bytes()?))
+            .filter_map(|name| Record::parse(&own.read_record(&name).ok()?.bytes()?))
             .collect())
     }
 
@@ -299,7 +305,7 @@ impl<'a> Session<'a> {
             if !Owner::is_record_name(&name) {
                 continue;
             }
-            let content = own.read(&name)?.bytes();
+            let content = own.read_record(&name)?.bytes();
             let found = names.get(&name).zip(content);
             let kept = found.and_then(|(owner, content)| {
                 if dir::is_blank(&content) {
@@ -307,9 +313,8 @@ impl<'a> Session<'a> {
                     return lost.map(|origin| (*owner, (Vec::new(), Some(origin))));
                 }
                 let record = Record::parse(&content).filter(|record| record.owner == **owner)?;
-                let all = scan.held[*owner]
-                    .iter()
-                    .all(|address| record.addresses.contains(address));
+                let known: BTreeSet<&IpAddr> = record.addresses.iter().collect();
+                let all = scan.held[*owner].iter().all(|it| known.contains(it));
                 all.then_some((*owner, (record.addresses, record.origin)))
             });
             match kept {

@@ -10,6 +10,7 @@ use cni_conf::error::{Code, Error};
 use cni_conf::request::Attachment;
 use cni_conf::result::{IpConfig, Route};
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use super::ipv6;
 use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, RouteScope};
@@ -27,6 +28,17 @@ pub struct Container {
     pub rtnl: Rtnl,
     /// By which its sysctls are reached, once there are any to reach.
     procfs: OnceCell<Procfs>,
+}
+
+/// Whether a path can't be opened because no namespace can be there: it is below a file, or too long, or a loop of links, or
+/// leads to a socket or to a terminal that is gone. That one may not be opened is another thing.
+fn leads_nowhere(error: &HostError) -> bool {
+    use Errno::{EIO, ELOOP, ENAMETOOLONG, ENODEV, ENOTDIR, ENXIO};
+    matches!(error, HostError::NetNsOpen { .. })
+        && matches!(
+            error.errno(),
+            Some(EIO | ELOOP | ENAMETOOLONG | ENODEV | ENOTDIR | ENXIO)
+        )
 }
 
 impl Container {
@@ -57,6 +69,7 @@ impl Container {
             Ok(netns) => Self::inside(netns).map(Some),
             // The bind mount of a namespace that was removed leaves an empty file.
             Err(HostError::NetNsMissing { .. } | HostError::NotANetNs { .. }) => Ok(None),
+            Err(error) if leads_nowhere(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

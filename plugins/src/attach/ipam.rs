@@ -99,10 +99,12 @@ impl<'a> Ipam<'a> {
                 .collect();
             return Err(Error::new(
                 Code::Delegate,
-                format!(
-                    "field \"ipam.type\": IPAM plugin {name} is not in {}",
-                    dirs.join(":")
-                ),
+                if dirs.is_empty() {
+                    format!("field \"ipam.type\": IPAM plugin {name}: CNI_PATH names no directory")
+                } else {
+                    let dirs = dirs.join(":");
+                    format!("field \"ipam.type\": IPAM plugin {name} is not in {dirs}")
+                },
             )
             .with_details(
                 "install it there, or correct \"ipam.type\" or the runtime's plugin directory",

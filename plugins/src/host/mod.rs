@@ -22,6 +22,7 @@ pub mod procfs;
 pub mod program;
 pub mod rtnl;
 pub mod start;
+pub mod stdio;
 pub mod sysctl;
 pub mod sysfs;
 pub mod tap;

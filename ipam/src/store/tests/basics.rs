@@ -139,3 +139,48 @@ fn an_exact_owner_goes_before_a_file_with_only_the_container() {
     assert_eq!(setup.del("a"), ["10.1.0.8"]);
     assert_eq!(setup.del("a"), ["10.1.0.7"]);
 }
+
+/// Whoever reads an address file and writes it back as old releases of the reference did.
+#[test]
+fn an_address_file_rewritten_in_the_old_format_is_the_same_owners() {
+    let setup = Setup::new();
+    let set = set("10.1.0.0/24");
+    setup.add("a", &[&set]).unwrap();
+    setup.add("b", &[&set]).unwrap();
+    setup.foreign("10.1.0.2", "a");
+    assert!(setup.is_stamped(), "the directory says nothing of it");
+    assert_eq!(setup.held("a"), ["10.1.0.2"]);
+    assert_eq!(setup.del("a"), ["10.1.0.2"]);
+    // Another container's, or another interface's, is not.
+    for content in ["a", "b\r\neth1"] {
+        setup.foreign("10.1.0.3", content);
+        assert_eq!(setup.del("b"), Vec::<String>::new(), "{content}");
+        assert_eq!(setup.files(), ["10.1.0.3"], "{content}");
+    }
+}
+
+#[test]
+fn thousands_of_addresses_of_one_attachment_are_given_back() {
+    let setup = Setup::new();
+    let sets: Vec<RangeSet> = (0..2000)
+        .map(|n| set(&format!("fd00:1111:2222:3333:4444:5555:{n:x}:0/112")))
+        .collect();
+    let given = setup.add("a", &sets.iter().collect::<Vec<_>>()).unwrap();
+    assert_eq!(given.len(), 2000);
+    let record = fs::metadata(setup.own("a:eth0")).unwrap().len();
+    assert!(record > 16 << 10, "{record}");
+    assert_eq!(setup.held("a").len(), 2000);
+    assert_eq!(setup.del("a").len(), 2000);
+    assert_eq!(setup.files(), Vec::<String>::new());
+}
+
+/// A record that is larger than any of ours, or whatever else makes it unreadable just when it has been written.
+#[test]
+fn an_unreadable_record_hides_no_address() {
+    let setup = Setup::new();
+    setup.add("a", &[&set("10.1.0.0/24")]).unwrap();
+    fs::remove_file(setup.own("a:eth0")).unwrap();
+    fs::create_dir(setup.own("a:eth0")).unwrap();
+    assert_eq!(setup.del("a"), ["10.1.0.2"]);
+    assert_eq!(setup.files(), Vec::<String>::new());
+}
