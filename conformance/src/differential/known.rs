@@ -210,6 +210,14 @@ pub const KNOWN: &[Difference] = &[
         },
     },
     Difference {
+        name: "isolation-beyond-the-bridge",
+        covers: |maker, fact| {
+            maker == Maker::Ours
+                && fact.what.contains("nft ")
+                && (fact.what.contains("isolated/") || fact.what.contains(r#""name":"trestle""#))
+        },
+    },
+    Difference {
         name: "neighbour-advertisements",
         covers: |_, fact| fact.place != "host" && fact.what.contains("/eth0/ndisc_notify="),
     },

@@ -117,6 +117,7 @@ fn ports() -> Vec<Scenario> {
                 traffic(scene);
                 neighbour(scene);
             })
+            .differs(&["isolation-beyond-the-bridge"])
             .sees(&["isolated=true", "neighbour reaches the pod: false"]),
         layer_3("neighbours", plain())
             .meanwhile(neighbour)

@@ -7,6 +7,7 @@ mod bridge_netfilter;
 mod cluster_ip;
 mod filter;
 mod hairpin;
+mod isolation;
 mod masquerade;
 mod nodes;
 mod outside;
@@ -29,6 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
         nodes::cases(),
         cluster_ip::cases(),
         hairpin::cases(),
+        isolation::cases(),
         bridge_netfilter::cases(),
         masquerade::cases(),
         filter::cases(),

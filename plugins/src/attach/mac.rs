@@ -28,14 +28,19 @@ const OF_IPV6: u8 = 0x6a;
 /// The address that belongs to a container's first IPv4 address, or else to its first IPv6 address. So whoever remembers
 /// an address is right about the next container that gets it.
 pub fn of_ips(ips: &[IpConfig]) -> Option<MacAddr> {
-    let addresses = || ips.iter().map(|ip| ip.address.addr());
-    let of_ipv4 = addresses().find_map(|address| match address {
-        IpAddr::V4(ip) => Some(MacAddr::from_ipv4(ip)),
+    let addresses: Vec<IpAddr> = ips.iter().map(|ip| ip.address.addr()).collect();
+    of_addresses(&addresses)
+}
+
+/// The same for bare addresses.
+pub fn of_addresses(addresses: &[IpAddr]) -> Option<MacAddr> {
+    let of_ipv4 = addresses.iter().find_map(|address| match address {
+        IpAddr::V4(ip) => Some(MacAddr::from_ipv4(*ip)),
         IpAddr::V6(_) => None,
     });
     of_ipv4.or_else(|| {
-        addresses().find_map(|address| match address {
-            IpAddr::V6(ip) => Some(of_ipv6(ip)),
+        addresses.iter().find_map(|address| match address {
+            IpAddr::V6(ip) => Some(of_ipv6(*ip)),
             IpAddr::V4(_) => None,
         })
     })

@@ -172,7 +172,7 @@ fn addresses(ips: &[IpConfig]) -> Vec<IpNet> {
 
 /// The containers of the network that hold addresses and whose pair stands: they get their masquerading back when the
 /// rules were flushed. Known for addresses of our own host-local only.
-fn living(request: &Request) -> Result<Vec<Member>, Error> {
+pub fn living(request: &Request) -> Result<Vec<Member>, Error> {
     let host = Rtnl::new()?;
     let mut members = Vec::new();
     for (id, addresses) in ipam::holdings(request)? {

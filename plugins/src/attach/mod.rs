@@ -16,6 +16,7 @@ pub mod host_route;
 pub mod interface;
 pub mod ipam;
 pub mod ipv6;
+pub mod isolation;
 pub mod list;
 pub mod liveness;
 pub mod mac;

@@ -8,7 +8,7 @@ use cni_conf::result::{CniResult, Interface};
 use super::conf::Settings;
 use super::neighbours::News;
 use super::plan::{self, Plan};
-use super::{gateway, link};
+use super::{gateway, isolation, link};
 use crate::attach::container::Container;
 use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
@@ -63,6 +63,7 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         }
         add.route_to(&plan, &connected, undo)?;
         add.news(&plan, &connected).note(&add.host)?;
+        add.isolate(request, &plan, &connected, undo)?;
         add.bring_up(&plan, &connected)?;
         if add.settings.gateway {
             let behind = Behind::Link(add.settings.bridge.as_str());
@@ -154,6 +155,22 @@ impl Add {
             },
         )?;
         Ok((vlan_gateway, pair))
+    }
+
+    /// What the host does for isolated ports.
+    fn isolate<'a>(
+        &'a self,
+        request: &Request,
+        plan: &Plan,
+        connected: &Connected,
+        undo: &mut Undo<'a>,
+    ) -> Result<(), Error> {
+        if !self.settings.isolated || plan.layer3.ips.is_empty() {
+            return Ok(());
+        }
+        undo.push(|| isolation::remove(&self.owner));
+        let (interface, mac) = (&connected.gateway().name, connected.mac);
+        isolation::ensure(request, &self.owner, interface, &plan.layer3.ips, mac)
     }
 
     fn news<'a>(&'a self, plan: &'a Plan, connected: &'a Connected) -> News<'a> {

@@ -6,7 +6,9 @@ use cni_conf::result::CniResult;
 use ipnet::IpNet;
 
 use super::conf::Settings;
+use super::isolation;
 use super::link::KIND;
+use crate::attach::chained;
 use crate::attach::check::{self, failed};
 use crate::attach::container::Container;
 use crate::attach::ipam::Ipam;
@@ -31,7 +33,18 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Er
     let container = Container::open(attachment)?;
     let inside = check::interface(&container, attachment, expected, !settings.container_down)?;
     let end = check::host_end(&host, &owner, &container, &inside)?;
-    port(&settings, &bridge, &end)
+    port(&settings, &bridge, &end)?;
+    if !settings.isolated || expected.ips.is_empty() {
+        return Ok(());
+    }
+    let interface = match settings.vlans.access {
+        None => bridge.name,
+        Some(vid) => format!("{}.{vid}", bridge.name),
+    };
+    match chained::mac_of(expected, &attachment.ifname) {
+        Some(mac) => isolation::check(&owner, &interface, &expected.ips, mac),
+        None => Ok(()),
+    }
 }
 
 fn bridge(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {

@@ -8,6 +8,7 @@ mod add;
 mod check;
 mod conf;
 mod gateway;
+mod isolation;
 mod link;
 mod neighbours;
 mod outside;

@@ -191,6 +191,12 @@ impl KeyBuilder {
         self.field(&port.to_be_bytes())
     }
 
+    /// `ether_addr`.
+    #[must_use]
+    pub fn mac(self, mac: [u8; 6]) -> Self {
+        self.field(&mac)
+    }
+
     fn field(mut self, bytes: &[u8]) -> Self {
         // Padding in front of a field is the end of the one before it: a single field has none.
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
