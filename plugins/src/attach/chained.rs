@@ -7,10 +7,10 @@ use cni_conf::request::Request;
 use cni_conf::result::{CniResult, Interface};
 
 use super::container::Container;
-use super::owner::Owner;
 use super::veth;
 use crate::host::Rtnl;
 use crate::host::rtnl::Link;
+use crate::owner::Owner;
 
 /// The result of the plugins before this one, which ADD passes on with this plugin's changes.
 pub fn previous(request: &Request) -> Result<&CniResult, Error> {

@@ -6,10 +6,10 @@ use cni_conf::result::CniResult;
 
 use super::chained;
 use super::container::Container;
-use super::owner::Owner;
 use super::veth;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, RouteFilter};
+use crate::owner::Owner;
 
 /// A difference between result and reality.
 pub fn failed(msg: impl Into<String>) -> Error {

@@ -32,18 +32,3 @@ pub mod settings;
 pub mod table;
 pub mod undo;
 pub mod veth;
-
-/// Where plugins found [`crate::owner`] formerly.
-pub mod owner {
-    pub use crate::owner::{Owner, fnv1a};
-}
-
-/// Where plugins found [`Owner::comment`](crate::owner::Owner::comment) formerly.
-pub mod comment {
-    use crate::owner::Owner;
-
-    /// The comment of an attachment.
-    pub fn of(owner: &Owner) -> String {
-        owner.comment()
-    }
-}

@@ -92,6 +92,74 @@ fn only_others_that_live_are_found_and_the_oldest_first() {
     assert_eq!(found, ["net/zz/eth0", "other/aa/eth0"]);
 }
 
+/// Networks and containers whose names differ in the last byte only, at every length where something is cut.
+#[test]
+fn neighbours_have_records_of_their_own() {
+    for length in [1, 99, 100, 101, 109, 110, 128, 240] {
+        let [x, y] = ["x", "y"].map(|last| format!("{}{last}", "n".repeat(length - 1)));
+        for [one, other] in [
+            [owner(&x, "c"), owner(&y, "c")],
+            [owner("net", &x), owner("net", &y)],
+            [owner(&x, &x), owner(&x, &y)],
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let request = |of: &Owner| request(of.network.as_str(), dir.path());
+            let records = Records::of(&request(&one), "portmap").unwrap();
+            for of in [&one, &other] {
+                records.write(&request(of), &attachment(of.container.as_str(), OWN));
+            }
+            let ids = [&one, &other].map(|of| attachment(of.container.as_str(), OWN).id());
+            assert_eq!(living(&records, &one), [other.path()]);
+            records.collect(&one.network, &ids).unwrap();
+            assert_eq!(living(&records, &other), [one.path()]);
+            records.collect(&one.network, &ids[..1]).unwrap();
+            let left = living(&records, &one);
+            assert_eq!(left.len(), usize::from(one.network != other.network));
+            records.remove(&one).unwrap();
+            assert_eq!(living(&records, &one), left);
+            records.remove(&other).unwrap();
+            assert!(!records.exist());
+        }
+    }
+}
+
+/// A former version cut the name of the file within the network's.
+#[test]
+fn a_record_of_a_former_version_is_found_replaced_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = owner(&"n".repeat(128), "c");
+    let request = request(of.network.as_str(), dir.path());
+    let records = Records::of(&request, "portmap").unwrap();
+    let (now, then) = (of.file_name("portmap"), of.former_file_name("portmap"));
+    let back_then = || {
+        records.write(&request, &attachment("c", OWN));
+        fs::rename(dir.path().join(&now), dir.path().join(&then)).unwrap();
+    };
+    back_then();
+    let [recorded] = &records.living(&owner("net", "x"))[..] else {
+        panic!("one record");
+    };
+    assert!(records.has(recorded));
+    assert_eq!(living(&records, &of), Vec::<String>::new());
+    records
+        .collect(&of.network, &[attachment("c", OWN).id()])
+        .unwrap();
+    assert!(records.exist());
+    records.write(&request, &attachment("c", OWN));
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "it was replaced"
+    );
+    records.remove(&of).unwrap();
+    back_then();
+    records.remove(&of).unwrap();
+    assert!(!records.exist());
+    back_then();
+    records.collect(&of.network, &[]).unwrap();
+    assert!(!records.exist());
+}
+
 #[test]
 fn another_boot_or_another_hosts_record_is_none() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,10 +9,10 @@ use super::conf::Settings;
 use super::{ifb, shape};
 use crate::attach::chained;
 use crate::attach::container::Container;
-use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, Side};
+use crate::owner::Owner;
 
 pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
     let settings = Settings::read(request)?;

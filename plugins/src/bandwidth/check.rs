@@ -8,9 +8,9 @@ use super::{ifb, shape};
 use crate::attach::chained;
 use crate::attach::check::failed;
 use crate::attach::container::Container;
-use crate::attach::owner::Owner;
 use crate::host::Rtnl;
 use crate::host::rtnl::Link;
+use crate::owner::Owner;
 
 pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let settings = Settings::read(request)?;

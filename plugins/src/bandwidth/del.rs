@@ -7,10 +7,10 @@ use cni_conf::request::{Attachment, AttachmentId, Request};
 use super::ifb;
 use crate::attach::chained;
 use crate::attach::container::Container;
-use crate::attach::owner::Owner;
 use crate::attach::veth;
 use crate::host::Rtnl;
 use crate::host::rtnl::Link;
+use crate::owner::Owner;
 
 /// What the kernel calls the kind of link that the host's end is.
 const PAIR: &str = "veth";

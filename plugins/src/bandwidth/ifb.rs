@@ -6,10 +6,10 @@
 
 use cni_conf::error::{Code, Error};
 
-use crate::attach::owner::{Owner, fnv1a};
 use crate::attach::reference::hash;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange};
+use crate::owner::{Owner, fnv1a};
 
 /// What the kernel calls the kind of link.
 pub(super) const KIND: &str = "ifb";

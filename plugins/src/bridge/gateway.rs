@@ -182,7 +182,7 @@ fn create_vlan_gateway(
 
 /// A name for the bridge's port, derived from that of the gateway.
 fn port_of_vlan_gateway(gateway: &str) -> String {
-    let hash = crate::attach::owner::fnv1a(gateway.as_bytes());
+    let hash = crate::owner::fnv1a(gateway.as_bytes());
     format!("veth{:08x}", hash & 0xffff_ffff)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ADD makes sure of the bridge, asks IPAM for addresses, and connects the container with a veth pair whose host
 //! end is a port of the bridge. The bridge is shared and stays; everything else belongs to one attachment and is
-//! found by its owner ([`crate::attach::owner`]).
+//! found by its owner ([`crate::owner`]).
 
 mod add;
 mod check;

@@ -13,12 +13,12 @@ use super::plan::{self, Plan};
 use crate::attach::container::Container;
 use crate::attach::forwarding::{self, Behind};
 use crate::attach::ipam::Ipam;
-use crate::attach::owner::Owner;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
 use crate::attach::{forward, host_route, ipv6, mac, masq};
 use crate::host::Rtnl;
 use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, VethPair};
+use crate::owner::Owner;
 
 /// How long the kernel may take to notice that the host's end has a carrier. It drops what leaves there until then, and
 /// mostly needs microseconds.

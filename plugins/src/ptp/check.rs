@@ -9,9 +9,9 @@ use super::conf::Settings;
 use crate::attach::check::{self, failed};
 use crate::attach::container::Container;
 use crate::attach::ipam::Ipam;
-use crate::attach::owner::Owner;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, RouteFilter};
+use crate::owner::Owner;
 
 pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let settings = Settings::read(request)?;

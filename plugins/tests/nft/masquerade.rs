@@ -7,9 +7,9 @@ use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
 use plugins::attach::masquerade::{self, Backend, Kept, Masquerade, Member};
-use plugins::attach::owner::Owner;
 use plugins::host::HostError;
 use plugins::host::nft::Nft;
+use plugins::owner::Owner;
 
 use crate::Case;
 use crate::node::Node;

@@ -46,7 +46,7 @@ pub enum Behind<'a> {
 }
 
 impl Behind<'_> {
-    /// The interface's name, or one that it may get ([`super::owner`]).
+    /// The interface's name, or one that it may get ([`crate::owner`]).
     fn name(&self) -> &str {
         match self {
             Self::Link(name) => name,
