@@ -31,6 +31,9 @@ pub(crate) fn cases() -> Vec<Case> {
             .needs(Need::GoPlugins),
         case!(the_command_does_not_touch_containers_that_come_meanwhile).ours(),
         case!(the_command_explains_a_wrong_configuration).ours(),
+        case!(the_command_takes_in_every_network)
+            .ours()
+            .needs(Need::Cnitool),
         case!(the_command_removes_what_a_network_without_a_list_left).ours(),
         case!(what_was_removed_is_not_found_again_in_the_cache)
             .ours()
@@ -477,4 +480,59 @@ fn a_renamed_network_masquerades_nobody_who_comes_after_it(lab: &Lab) {
             assert_ne!(rules("net/stays/eth0"), 0, "{backend}");
         }
     }
+}
+
+/// Lists, a list that is gone, and one that is broken.
+fn the_command_takes_in_every_network(lab: &Lab) {
+    let host = Host::new();
+    let mut lost = Vec::new();
+    for (index, name) in ["one", "two", "three"].iter().enumerate() {
+        let subnet = format!("10.{index}.0.0/24");
+        let plugin = json!({
+            "type": "bridge", "bridge": format!("br{index}"), "ipMasq": true, "isGateway": true,
+            "ipam": {"type": "host-local", "subnet": subnet}
+        });
+        let list = json!({"cniVersion": "1.0.0", "name": name, "plugins": [plugin]});
+        host.configure(&format!("{index}.conflist"), &list.to_string());
+        let (alive, gone) = (
+            host.pod(&format!("alive{index}")),
+            host.pod(&format!("gone{index}")),
+        );
+        lab.cnitool(&host).add(name, &alive);
+        let result = lab.cnitool(&host).add(name, &gone);
+        lost.push((alive, gone, result));
+    }
+    let mut alive = Vec::new();
+    for (pod, gone, result) in lost {
+        vanish(&host, gone, &result);
+        alive.push(pod);
+    }
+    host.sh(&format!("rm {}/2.conflist", Host::NET_D));
+    host.configure("1-broken.conflist", "garbage");
+    let bin = lab.bin().to_string_lossy().into_owned();
+    let all = |more: &[&str]| {
+        let program = Program::new(lab.bin().join("trestle")).args([
+            "gc",
+            "--all",
+            "--conf-dir",
+            Host::NET_D,
+            "--bin-dir",
+            &bin,
+        ]);
+        host.run(program.args(more))
+    };
+    let output = all(&["--dry-run"]);
+    assert_eq!(output.status.code(), Some(1), "{output}");
+    assert!(output.stderr.contains("1-broken.conflist"), "{output}");
+    for network in ["one", "two", "three"] {
+        let words = format!("network {network}: 1 attachments would be removed, 1 kept");
+        assert!(output.text().contains(&words), "{words}: {output}");
+    }
+    all(&[]);
+    let again = all(&[]).text();
+    assert_eq!(
+        again.matches(": 0 attachments removed, 1 kept").count(),
+        3,
+        "{again}"
+    );
 }

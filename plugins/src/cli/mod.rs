@@ -84,12 +84,18 @@ struct UninstallArgs {
 #[derive(Args)]
 struct GcArgs {
     /// The network's configuration, a .conf or .conflist in /etc/cni/net.d
-    #[arg(long, value_name = "FILE", required_unless_present = "network")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["network", "all"])]
     conf: Option<PathBuf>,
     /// A network whose configuration is gone, by name: what the runtime remembers of it stands for it, or else trestle's
     /// plugins with their defaults
     #[arg(long, value_name = "NAME", conflicts_with = "conf")]
     network: Option<String>,
+    /// Every network of --conf-dir, and those without a configuration that the runtime remembers
+    #[arg(long, conflicts_with_all = ["conf", "network"])]
+    all: bool,
+    /// Directory of the network configurations, for --all
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    conf_dir: PathBuf,
     /// Only say what would be removed
     #[arg(long)]
     dry_run: bool,
@@ -124,6 +130,8 @@ enum CliError {
     List(#[from] ListError),
     #[error(transparent)]
     Plugin(#[from] cni_conf::error::Error),
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Several(Vec<CliError>),
     #[error("write to stdout: {0}")]
     Stdout(#[from] io::Error),
 }

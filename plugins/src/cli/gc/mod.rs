@@ -28,7 +28,8 @@ use super::{CliError, GcArgs, file};
 use crate::attach::masquerade;
 use crate::attach::{ipam, veth};
 use crate::explain::cache::{self, Cached};
-use crate::explain::list::Network;
+use crate::explain::list::{self, ListError, Network};
+use crate::explain::places;
 use crate::host::{HostError, NetNs, Rtnl};
 use crate::owner::{Owner, Owners};
 use crate::{firewall, portmap};
@@ -64,7 +65,54 @@ struct Survey {
 }
 
 pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
+    if args.all {
+        return all(args, out);
+    }
     let (network, guessed) = network(args)?;
+    collect(args, &network, guessed, out)
+}
+
+/// Every network. What is wrong with one does not keep the others from being collected.
+fn all(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
+    let bin_dir = bin_dir(args)?;
+    let dir = &args.conf_dir;
+    let files = list::read_dir(dir, &bin_dir).map_err(|problem| ListError {
+        path: dir.clone(),
+        problem,
+    })?;
+    let mut errors = Vec::new();
+    let mut seen = BTreeSet::new();
+    for file in files {
+        let outcome = match file.network {
+            Ok(network) if seen.insert(network.name.clone()) => collect(args, &network, false, out),
+            Ok(_) => Ok(()),
+            Err(problem) => Err(CliError::from(ListError {
+                path: file.path,
+                problem,
+            })),
+        };
+        errors.extend(outcome.err());
+    }
+    let remembered = cache::read_all(&args.cache_dir, &|_| true).unwrap_or_default();
+    for cached in remembered.entries {
+        if seen.insert(cached.network.clone()) {
+            let outcome = by_name(args, &cached.network, &bin_dir)
+                .and_then(|(network, guessed)| collect(args, &network, guessed, out));
+            errors.extend(outcome.err());
+        }
+    }
+    match errors.len() {
+        0 => Ok(()),
+        _ => Err(CliError::Several(errors)),
+    }
+}
+
+fn collect(
+    args: &GcArgs,
+    network: &Network,
+    guessed: bool,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
     for member in network.members.iter().filter(|it| it.applet.is_none()) {
         let plugin = &member.request.plugin;
         writeln!(
@@ -72,7 +120,7 @@ pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
             "plugin {plugin} is not of trestle: what it keeps stays"
         )?;
     }
-    let mut survey = survey(&network, &args.cache_dir)?;
+    let mut survey = survey(network, &args.cache_dir)?;
     if guessed {
         // Another IPAM plugin may have given the addresses. Then that there is none of host-local tells nothing.
         survey.all_have_addresses &= Path::new(DEFAULT_DATA_DIR)
@@ -84,7 +132,7 @@ pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
     let (mut gone, mut alive) = (0, 0);
     for (id, evidence) in &survey.attachments {
         let whose = format!("container {}, interface {}", id.container, id.ifname);
-        match judge(&host, &network, id, evidence, &survey)? {
+        match judge(&host, network, id, evidence, &survey)? {
             Verdict::Alive => alive += 1,
             Verdict::Unknown => {
                 alive += 1;
@@ -101,9 +149,9 @@ pub(super) fn gc(args: &GcArgs, out: &mut impl Write) -> Result<(), CliError> {
                     for line in evidence.listed() {
                         writeln!(out, "  would remove {line}")?;
                     }
-                    writeln!(out, "  would call DEL of {}", plugins(&network))?;
+                    writeln!(out, "  would call DEL of {}", plugins(network))?;
                 } else {
-                    remove(&network, id, evidence, &mut errors, out)?;
+                    remove(network, id, evidence, &mut errors, out)?;
                 }
             }
         }
@@ -134,18 +182,23 @@ fn network(args: &GcArgs) -> Result<(Network, bool), CliError> {
     let name = args.network.as_deref().unwrap_or_default();
     let name = NetworkName::try_from(name)
         .map_err(|error| Error::new(Code::InvalidConfig, format!("--network: {error}")))?;
-    let remembered = cache::read(&args.cache_dir, &name)
+    by_name(args, &name, &bin_dir)
+}
+
+/// A network without a configuration.
+fn by_name(args: &GcArgs, name: &NetworkName, bin_dir: &Path) -> Result<(Network, bool), CliError> {
+    let remembered = cache::read(&args.cache_dir, name)
         .into_iter()
         .filter_map(|cached| Some((cached.config?, cached.path)));
     for (text, path) in remembered {
-        if let Ok(network) = Network::parse(&path, &text, &bin_dir)
-            && network.name == name
+        if let Ok(network) = Network::parse(&path, &text, bin_dir)
+            && network.name == *name
         {
             return Ok((network, false));
         }
     }
     let path = Path::new("--network");
-    Ok((Network::parse(path, &by_default(&name), &bin_dir)?, true))
+    Ok((Network::parse(path, &by_default(name), bin_dir)?, true))
 }
 
 /// A list of every plugin that keeps something on the host, each with its defaults: enough for DEL, which finds things by
@@ -170,9 +223,7 @@ fn bin_dir(args: &GcArgs) -> Result<PathBuf, CliError> {
     if let Some(dir) = &args.bin_dir {
         return Ok(dir.clone());
     }
-    let own = Path::new("/proc/self/exe");
-    let path = fs::read_link(own).map_err(file("read", own))?;
-    Ok(path.parent().unwrap_or(Path::new("/")).to_owned())
+    places::own_bin_dir().map_err(file("read", Path::new("/proc/self/exe")))
 }
 
 impl Evidence {
