@@ -56,6 +56,19 @@ pub fn warn(message: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "trestle: warning: {message}");
 }
 
+/// A call that has been served, for who keeps a log of them.
+#[derive(Debug)]
+pub struct Served<'a> {
+    /// The plugin.
+    pub plugin: &'a str,
+    /// The value of CNI_COMMAND.
+    pub verb: &'a str,
+    /// The call, as far as it could be read.
+    pub heard: Option<&'a (Request, Call)>,
+    /// What it ended with, if not well.
+    pub error: Option<&'a Error>,
+}
+
 /// Serves one call of the plugin called `name`: verb from the environment, configuration from `stdin`, result or
 /// error object to `stdout`. The exit status is 0 or 1. An attachment whose result can't be written is removed again.
 pub fn serve(
@@ -65,54 +78,53 @@ pub fn serve(
     stdin: impl Read,
     stdout: &mut impl Write,
 ) -> ExitCode {
+    serve_and_tell(name, plugin, env, stdin, stdout, &mut |_| {})
+}
+
+/// The same, and tells of the call once it is answered.
+pub fn serve_and_tell(
+    name: &str,
+    plugin: &dyn Plugin,
+    env: &Environment,
+    stdin: impl Read,
+    stdout: &mut impl Write,
+    tell: &mut dyn FnMut(&Served<'_>),
+) -> ExitCode {
     let Some(verb) = env.get("CNI_COMMAND") else {
         explain(name);
         return ExitCode::SUCCESS;
     };
     let mut version = SpecVersion::LATEST;
-    let answer = match verb.to_str() {
-        Some("VERSION") => answer_version(stdin).map(Answer::text),
-        Some(verb) => answer(name, verb, plugin, env, stdin, &mut version),
-        None => answer(
-            name,
-            &verb.to_string_lossy(),
-            plugin,
-            env,
-            stdin,
-            &mut version,
-        ),
+    let mut heard = None;
+    let verb = verb.to_string_lossy();
+    let answer = match &*verb {
+        "VERSION" => answer_version(stdin),
+        verb => answer(name, verb, plugin, env, stdin, &mut version, &mut heard),
     };
-    match answer {
-        Ok(answer) => {
-            let status = write_answer(stdout, &answer.text, ExitCode::SUCCESS);
-            if status != ExitCode::SUCCESS {
-                answer.take_back(plugin);
-            }
-            status
-        }
-        Err(error) => answer_error(&error, version, stdout),
+    let status = match &answer {
+        Ok(text) => write_answer(stdout, text, ExitCode::SUCCESS),
+        Err(error) => answer_error(error, version, stdout),
+    };
+    if answer.is_ok() && status != ExitCode::SUCCESS {
+        take_back(plugin, heard.as_ref());
     }
+    if verb != "VERSION" {
+        tell(&Served {
+            plugin: name,
+            verb: &verb,
+            heard: heard.as_ref(),
+            error: answer.as_ref().err(),
+        });
+    }
+    status
 }
 
-/// What a call has come to.
-struct Answer {
-    text: String,
-    /// The attachment that was made.
-    made: Option<(Request, Attachment)>,
-}
-
-impl Answer {
-    fn text(text: String) -> Self {
-        Self { text, made: None }
-    }
-
-    /// Removes an attachment of which nobody heard: to the runtime, ADD has failed.
-    fn take_back(self, plugin: &dyn Plugin) {
-        if let Some((request, attachment)) = self.made
-            && let Err(error) = plugin.del(&request, &attachment)
-        {
-            warn(error);
-        }
+/// Removes an attachment of which nobody heard: to the runtime, ADD has failed.
+fn take_back(plugin: &dyn Plugin, heard: Option<&(Request, Call)>) {
+    if let Some((request, Call::Add(attachment))) = heard
+        && let Err(error) = plugin.del(request, attachment)
+    {
+        warn(error);
     }
 }
 
@@ -146,23 +158,19 @@ fn answer(
     env: &Environment,
     stdin: impl Read,
     version: &mut SpecVersion,
-) -> Result<Answer, Error> {
+    heard: &mut Option<(Request, Call)>,
+) -> Result<String, Error> {
     let (conf, found) = request::parse_config(&read_stdin(stdin)?)?;
     *version = found?;
-    let (request, parsed) = request::parse(verb, env, conf, *version)?;
-    let result = call(plugin, &request, &parsed).map_err(|error| match parsed {
+    let (request, parsed) = heard.insert(request::parse(verb, env, conf, *version)?);
+    let result = call(plugin, request, parsed).map_err(|error| match parsed {
         // An IPAM plugin has the configuration of the plugin that asks it, which says the same.
-        Call::Status if request.plugin.as_str() == name => from_list(&request, error),
+        Call::Status if request.plugin.as_str() == name => from_list(request, error),
         _ => error,
     })?;
-    let text = result.map(|result| result.to_json(*version));
-    Ok(Answer {
-        text: text.unwrap_or_default(),
-        made: match parsed {
-            Call::Add(attachment) => Some((request, attachment)),
-            _ => None,
-        },
-    })
+    Ok(result
+        .map(|result| result.to_json(*version))
+        .unwrap_or_default())
 }
 
 /// An error of STATUS as it should reach a node's status. libcni says of other verbs which plugin failed, but passes

@@ -15,6 +15,7 @@ pub mod firewall;
 pub mod host;
 pub mod host_device;
 pub mod ipvlan;
+pub mod log;
 pub mod loopback;
 pub mod macvlan;
 pub mod owner;

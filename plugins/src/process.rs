@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use cni_conf::dispatch;
 use cni_conf::error::{Code, Error};
@@ -14,6 +15,7 @@ use crate::applets::{self, Applet};
 use crate::cli;
 use crate::host::stdio;
 use crate::host::tap;
+use crate::log;
 
 /// Name of the binary itself; called by it, trestle is a command line for people.
 pub const BINARY: &str = "trestle";
@@ -45,7 +47,15 @@ impl Process {
         let applet = name.to_str().and_then(|name| applets::find(applets, name));
         match applet {
             Some(Applet { name, plugin }) => {
-                dispatch::serve(name, plugin, &self.env, io::stdin().lock(), &mut answers())
+                let since = Instant::now();
+                dispatch::serve_and_tell(
+                    name,
+                    plugin,
+                    &self.env,
+                    io::stdin().lock(),
+                    &mut answers(),
+                    &mut |served| log::call(served, since),
+                )
             }
             None if name == tap::HELPER => make_tap(&self.args),
             None if self.env.get("CNI_COMMAND").is_some() => refuse(&name, applets),

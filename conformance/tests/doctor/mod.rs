@@ -3,6 +3,7 @@
 mod firewall;
 mod healthy;
 mod lists;
+mod look;
 mod ports;
 mod routes;
 mod state;
@@ -23,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         routes::cases(),
         state::cases(),
         tables::cases(),
+        look::cases(),
     ];
     let needy = |case: Case| case.ours().needs(Need::Cnitool);
     cases.into_iter().flatten().map(needy).collect()

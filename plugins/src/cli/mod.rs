@@ -4,6 +4,8 @@ mod doctor;
 mod gc;
 mod install;
 mod list;
+mod map;
+mod metrics;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -16,6 +18,8 @@ use thiserror::Error;
 
 use self::doctor::{DoctorArgs, LintArgs};
 use self::list::{ListArgs, ShowArgs};
+use self::map::MapArgs;
+use self::metrics::MetricsArgs;
 use crate::applets;
 use crate::explain::list::ListError;
 
@@ -51,6 +55,10 @@ enum Command {
     List(ListArgs),
     /// Show everything about one container
     Show(ShowArgs),
+    /// Print the state of this node for Prometheus: node_exporter's textfile collector
+    Metrics(MetricsArgs),
+    /// Draw this node: uplinks, bridges, containers, ports and routes
+    Map(MapArgs),
     /// Print the version, the plugins and the CNI versions they speak
     Version,
 }
@@ -170,6 +178,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Lint(args) => doctor::lint(&args, &mut out),
         Command::List(args) => list::list(&args, &mut out),
         Command::Show(args) => list::show(&args, &mut out),
+        Command::Metrics(args) => metrics::metrics(&args, &mut out).map(done),
+        Command::Map(args) => map::map(&args, &mut out).map(done),
         Command::Version => version(&mut out).map(done),
     };
     match outcome {

@@ -14,6 +14,7 @@ use super::locate::{Locations, Place};
 use super::report::Severity;
 use crate::applets;
 use crate::attach::record::Records;
+use crate::log;
 
 /// Keys of a list that libcni reads.
 const LIST_KEYS: [&str; 7] = [
@@ -231,6 +232,8 @@ impl Linter {
             return;
         };
         let (outcomes, seen) = json::watch(|| {
+            // Every plugin writes a log where it is told to.
+            let _ = log::file_of(&request.conf);
             let read = |name| {
                 if matches!(name, "portmap" | "firewall") {
                     // What it writes down and where is read apart.

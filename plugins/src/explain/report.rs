@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -113,6 +114,9 @@ pub(crate) struct Report {
     pub(crate) checks: usize,
     pub(crate) findings: Vec<Finding>,
     pub(crate) skipped: Vec<Skipped>,
+    /// The last call that failed, as the log has it.
+    #[serde(rename = "lastFailure", skip_serializing_if = "Option::is_none")]
+    pub(crate) last_failure: Option<Value>,
     #[serde(skip)]
     pub(crate) names: Vec<&'static str>,
     /// What stands above the findings: the node, its kernel and its networks.
@@ -177,6 +181,9 @@ impl Report {
             let why = format!("could not look: {}", skipped.why);
             wrapped_from(&mut text, &head, 8 + skipped.check.len(), &why, 16);
         }
+        if let Some(last) = self.last_failure.as_ref().map(failure) {
+            wrapped(&mut text, "last  ", &last, 6);
+        }
         self.ending(&mut text, paint, verbose);
         text
     }
@@ -197,6 +204,20 @@ impl Report {
             wrapped(text, "      ", &fine.join(" "), 6);
         }
     }
+}
+
+/// A call that failed, from its line in the log.
+fn failure(entry: &Value) -> String {
+    let word = |key: &str| entry[key].as_str().unwrap_or("?");
+    format!(
+        "{}: {} of {} for container {} of {} failed: {}",
+        word("time"),
+        word("verb"),
+        word("plugin"),
+        word("container"),
+        word("network"),
+        word("error")
+    )
 }
 
 /// Whether there is color.
@@ -303,6 +324,7 @@ mod tests {
                 check: "other",
                 why: "not\x1b[2Jallowed".into(),
             }],
+            last_failure: None,
             names: vec!["forward-dropped", "other", "third"],
             title: "node a1".into(),
         }

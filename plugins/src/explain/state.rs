@@ -64,6 +64,14 @@ impl Kept {
         Self(kept)
     }
 
+    /// How many rules there are, by network and part.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&NetworkName, &'static str, usize)> {
+        let count = |owners: &BTreeMap<String, Vec<String>>| owners.values().map(Vec::len).sum();
+        self.0
+            .iter()
+            .map(move |((network, part), owners)| (network, *part, count(owners)))
+    }
+
     /// The rules of an attachment, in words.
     pub(crate) fn of(&self, owner: &Owner) -> Vec<String> {
         let parts = PARTS

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
+use serde_json::Value;
 
 use super::cache::{self, Cached};
 use super::kernel::{Firewall, Kernel};
@@ -18,6 +19,7 @@ use crate::attach::ipam::HOST_LOCAL;
 use crate::attach::liveness::KernelLiveness;
 use crate::host::rtnl::Link;
 use crate::host::{HostError, NetNs};
+use crate::log::{self, Failures};
 use crate::owner::Owner;
 
 /// What a look came to: what was seen, or why nothing could be.
@@ -35,6 +37,8 @@ pub(crate) struct Survey {
     pub(crate) attachments: BTreeMap<Owner, Attached>,
     pub(crate) kernel: Look<Kernel>,
     pub(crate) firewall: Look<Firewall>,
+    /// What the logs that lists name tell of failures.
+    pub(crate) failures: Failures,
 }
 
 /// A network.
@@ -133,12 +137,14 @@ impl Survey {
             attachments: BTreeMap::new(),
             kernel: Kernel::look(None).map_err(|error| error.to_string()),
             firewall: Firewall::look(),
+            failures: Failures::default(),
         };
         for cached in entries {
             let owner = Owner::new(&cached.network, &cached.id);
             survey.attachments.entry(owner).or_default().cached = Some(cached);
         }
         survey.take_in_lists(lists.as_deref().unwrap_or_default());
+        survey.read_logs(lists.as_deref().unwrap_or_default());
         survey.lists = lists;
         survey
             .attachments
@@ -155,6 +161,23 @@ impl Survey {
             if seen.insert(network.name.as_str()) && self.places.wants(network.name.as_str()) {
                 let view = self.view(&file.path, network);
                 self.networks.push(view);
+            }
+        }
+    }
+
+    fn read_logs(&mut self, lists: &[ListFile]) {
+        let networks = lists.iter().filter_map(|file| file.network.as_ref().ok());
+        let members = networks.flat_map(|network| &network.members);
+        let files: BTreeSet<PathBuf> = members
+            .filter_map(|member| log::file_of(&member.request.conf))
+            .collect();
+        for failures in files.iter().filter_map(|file| log::failures(file).ok()) {
+            self.failures.count += failures.count;
+            let time = |entry: &Value| entry["time"].as_str().map(str::to_owned);
+            let newer =
+                failures.last.as_ref().and_then(time) > self.failures.last.as_ref().and_then(time);
+            if newer {
+                self.failures.last = failures.last;
             }
         }
     }

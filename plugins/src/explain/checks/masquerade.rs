@@ -144,7 +144,7 @@ fn of_kube(firewall: &Firewall, postrouting: &Chain) -> u32 {
 
 /// Whether a route leads to the pods of another node, seen from a node with the pods of `own`: a subnet beside it, of the
 /// same size, by way of a router.
-pub(super) fn is_between_nodes(route: &Route, own: IpNet) -> bool {
+pub(crate) fn is_between_nodes(route: &Route, own: IpNet) -> bool {
     let length = own.prefix_len();
     let beside = length
         .checked_sub(8)

@@ -13,7 +13,7 @@ mod routes;
 mod rules;
 mod services;
 
-pub(crate) use self::masquerade::is_ours;
+pub(crate) use self::masquerade::{is_between_nodes, is_ours};
 use super::kernel;
 use super::report::{Finding, Report, Skipped, count, number};
 use super::survey::{Look, Survey};
@@ -76,6 +76,7 @@ pub(crate) fn run(survey: &Survey) -> Report {
         checks: ALL.len(),
         names: ALL.iter().map(|check| check.id).collect(),
         title: title(survey),
+        last_failure: survey.failures.last.clone(),
         ..Report::default()
     };
     for check in ALL {
