@@ -169,7 +169,10 @@ impl Plugin for Firewall {
         if let Some(list) = List::find(&request.network) {
             forwarding::warn_of_closed_cluster(&request.network, &list);
         }
-        let ready = Backends::choose(&settings).and_then(|backends| backends.ready(&settings));
+        let ready = Backends::choose(&settings).and_then(|backends| {
+            backends.warn_of_ingress(&settings);
+            backends.ready(&settings)
+        });
         readiness::judge(ready)
     }
 }

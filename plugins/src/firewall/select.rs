@@ -12,6 +12,7 @@
 //! ADD, which serves the containers that are there already. Rules of the administrator count in any case, so a chain of
 //! theirs that has some, or that the configuration names, is reason enough, and so is an `ingressPolicy`.
 
+use cni_conf::dispatch::warn;
 use cni_conf::error::Error;
 
 use super::conf::{Choice, Policy, Settings};
@@ -102,6 +103,16 @@ impl Backends {
         if let Some(guard) = native.find(|guard| !self.nftables && !guard.is_iptables()) {
             let chain = format!("nft chain {} {}", guard.table(), guard.chain);
             warn_of_guard(&chain, "nftables");
+        }
+    }
+
+    /// Says on stderr that nobody opens connections through firewalld, whose zones are about what comes from a prefix.
+    pub(super) fn warn_of_ingress(&self, settings: &Settings) {
+        if self.firewalld && !settings.ingress.is_empty() {
+            warn(format_args!(
+                "\"ingressCIDRs\" does nothing with firewalld: make {:?} sources of its zone {}",
+                settings.ingress, settings.zone
+            ));
         }
     }
 

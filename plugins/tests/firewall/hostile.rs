@@ -15,6 +15,10 @@ pub(crate) const CASES: &[Case] = &[
         native_filter,
     ),
     case("many_addresses_come_and_go", many_addresses),
+    case(
+        "names_that_differ_in_their_last_byte_are_told_apart",
+        long_names,
+    ),
 ];
 
 fn reloaded() {
@@ -102,6 +106,50 @@ fn many_addresses() {
                 del(&conf, "heir").unwrap();
             });
             assert_eq!(ruleset(&node), before, "{count}");
+        }
+    }
+}
+
+/// Two names of so many bytes that share all but the last one.
+fn twins(length: usize) -> [String; 2] {
+    ["a", "b"].map(|last| format!("{}{last}", "n".repeat(length - 1)))
+}
+
+fn long_names() {
+    for guard in [DOCKER, NATIVE] {
+        for length in [1, 99, 100, 101, 109, 110, 128, 200] {
+            let node = host(guard);
+            let before = ruleset(&node);
+            node.run(move || {
+                let [one, other] = twins(length).map(|name| named(&name, json!({})));
+                // In a subnet, and with rules of their own.
+                for suffix in ["/24", ""] {
+                    let [a, b] = [format!("10.1.0.5{suffix}"), format!("10.2.0.5{suffix}")];
+                    let stands = |conf, address: &String| {
+                        check(conf, "c", "cni0", "", &[address.as_str()]).is_ok()
+                    };
+                    let attach = || {
+                        add(&one, "c", "cni0", "", &[a.as_str()]).unwrap();
+                        add(&other, "c", "cni0", "", &[b.as_str()]).unwrap();
+                    };
+                    attach();
+                    del(&one, "c").unwrap();
+                    assert!(
+                        !stands(&one, &a) && stands(&other, &b),
+                        "DEL, {length} {suffix}"
+                    );
+                    attach();
+                    gc(&other, &[]).unwrap();
+                    assert!(
+                        stands(&one, &a) && !stands(&other, &b),
+                        "GC, {length} {suffix}"
+                    );
+                    gc(&one, &["c"]).unwrap();
+                    assert!(stands(&one, &a), "GC keeps, {length} {suffix}");
+                    gc(&one, &[]).unwrap();
+                }
+            });
+            assert_eq!(ruleset(&node), before, "{length}");
         }
     }
 }
