@@ -1,6 +1,6 @@
 //! IP addresses of links.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 pub use netlink_packet_route::address::{AddressFlags, AddressScope};
@@ -9,6 +9,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use rtnetlink::AddressMessageBuilder;
 
 use super::super::error::HostError;
 use super::changes::Change;
@@ -98,7 +99,17 @@ impl Rtnl {
 impl AddressOptions {
     /// The request to add an address, and its flags.
     pub(super) fn request(self, link: u32, net: IpNet) -> (RouteNetlinkMessage, u16) {
-        let mut message = message(link, net);
+        let mut message = match net {
+            IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
+                .index(link)
+                .address(net.addr(), net.prefix_len())
+                .build(),
+            IpNet::V6(net) => AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(link)
+                .address(net.addr(), net.prefix_len())
+                .build(),
+        };
+        // The builder knows neither flags nor scopes.
         let mut flags = AddressFlags::empty();
         flags.set(AddressFlags::Nodad, self.nodad && net.addr().is_ipv6());
         flags.set(AddressFlags::Noprefixroute, self.noprefixroute);
@@ -106,18 +117,13 @@ impl AddressOptions {
             message.attributes.push(AddressAttribute::Flags(flags));
         }
         message.header.scope = scope(net.addr());
-        if let IpNet::V4(net) = net
-            && net.prefix_len() < 31
-        {
-            message
-                .attributes
-                .push(AddressAttribute::Broadcast(net.broadcast()));
-        }
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         (RouteNetlinkMessage::NewAddress(message), flags)
     }
 }
 
+/// What an address is deleted by. Not by the builder's: that leaves out a multicast address, and without one the kernel
+/// deletes the first address of the link (`inet_rtm_deladdr` in net/ipv4/devinet.c).
 fn message(link: u32, net: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = link;

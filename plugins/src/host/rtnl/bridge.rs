@@ -5,12 +5,13 @@
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoKind, InfoPortData,
 };
+use rtnetlink::{LinkBridge, LinkMessageBuilder};
 
 use super::super::error::HostError;
 use super::super::netlink::NetlinkError;
+use super::build::With;
 use super::exchange::Rtnl;
 use super::link::{Link, Mac};
 use super::link_change::LinkChange;
@@ -152,21 +153,12 @@ impl Rtnl {
             nf_call_iptables: new.nf_call_iptables.then_some(true),
             nf_call_ip6tables: new.nf_call_ip6tables.then_some(true),
         };
-        let mut message = LinkMessage::default();
-        if new.up {
-            message.header.flags.insert(LinkFlags::Up);
-            message.header.change_mask.insert(LinkFlags::Up);
-        }
-        message
-            .attributes
-            .push(LinkAttribute::IfName(new.name.to_owned()));
-        message
-            .attributes
-            .extend(new.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-        message.attributes.extend(new.mtu.map(LinkAttribute::Mtu));
-        message.attributes.push(change.attribute());
+        let bridge = LinkMessageBuilder::<LinkBridge>::new(new.name)
+            .with(new.mac, |bridge, mac| bridge.address(mac.to_vec()))
+            .with(new.mtu, LinkMessageBuilder::mtu)
+            .when(new.up, LinkMessageBuilder::up);
         let link = self
-            .new_link(new.name, message)
+            .new_link(new.name, change.put_into(bridge).build())
             .map_err(|error| change.refused(error, operation()))?;
         if let Err(error) = change.verify(&link, operation) {
             self.delete_link(link.index)?;
@@ -181,10 +173,9 @@ impl Rtnl {
     /// [`HostError::Unsupported`] when the kernel was built without what was asked for.
     pub fn set_bridge(&self, index: u32, change: &BridgeChange) -> Result<(), HostError> {
         let operation = || format!("change settings of bridge {}", self.describe(index));
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.attributes.push(change.attribute());
-        self.ask(RouteNetlinkMessage::NewLink(message), 0)
+        let bridge = LinkMessageBuilder::new_with_info_kind(InfoKind::Bridge).index(index);
+        let request = RouteNetlinkMessage::NewLink(change.put_into(bridge).build());
+        self.ask(request, 0)
             .map_err(|error| change.refused(error, operation()))?;
         // A kernel without the feature takes no notice of the attribute.
         let link = self
@@ -208,7 +199,7 @@ impl Rtnl {
 }
 
 impl PortChange {
-    pub(super) fn attribute(self) -> LinkAttribute {
+    pub(super) fn settings(self) -> InfoPortData {
         let settings = [
             self.hairpin.map(InfoBridgePort::HairpinMode),
             self.isolated.map(InfoBridgePort::Isolated),
@@ -216,28 +207,19 @@ impl PortChange {
             self.learning.map(InfoBridgePort::Learning),
             self.unicast_flood.map(InfoBridgePort::UnicastFlood),
         ];
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(
-                settings.into_iter().flatten().collect(),
-            )),
-        ])
+        InfoPortData::BridgePort(settings.into_iter().flatten().collect())
     }
 }
 
 impl BridgeChange {
-    fn attribute(&self) -> LinkAttribute {
-        let settings = [
-            self.vlan_default_pvid.map(InfoBridge::VlanDefaultPvid),
-            self.vlan_filtering.map(InfoBridge::VlanFiltering),
-            self.multicast_snooping.map(InfoBridge::MulticastSnooping),
-            self.nf_call_iptables.map(InfoBridge::NfCallIpTables),
-            self.nf_call_ip6tables.map(InfoBridge::NfCallIp6Tables),
-        ];
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Bridge),
-            LinkInfo::Data(InfoData::Bridge(settings.into_iter().flatten().collect())),
-        ])
+    fn put_into(&self, bridge: LinkMessageBuilder<LinkBridge>) -> LinkMessageBuilder<LinkBridge> {
+        type Builder = LinkMessageBuilder<LinkBridge>;
+        bridge
+            .with(self.vlan_default_pvid, Builder::vlan_default_pvid)
+            .with(self.vlan_filtering, Builder::vlan_filtering)
+            .with(self.multicast_snooping, Builder::mcast_snooping)
+            .with(self.nf_call_iptables, Builder::nf_call_iptables)
+            .with(self.nf_call_ip6tables, Builder::nf_call_ip6tables)
     }
 
     /// The error of a refused change. The kernel has one number for all that it was built without.

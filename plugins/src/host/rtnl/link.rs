@@ -10,6 +10,7 @@ use netlink_packet_route::link::{
 };
 use nix::errno::Errno;
 use nix::libc;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::super::error::HostError;
 use super::super::netlink::NetlinkError;
@@ -78,11 +79,7 @@ impl Rtnl {
         if !is_possible_name(name) {
             return Ok(None);
         }
-        let mut request = without_statistics();
-        request
-            .attributes
-            .push(LinkAttribute::IfName(name.to_owned()));
-        self.find_link(request)
+        self.find_link(without_statistics().name(name).build())
             .map_err(|error| error.during(format!("look up link {name}")))
     }
 
@@ -92,9 +89,7 @@ impl Rtnl {
         if index == 0 {
             return Ok(None);
         }
-        let mut request = without_statistics();
-        request.header.index = index;
-        self.find_link(request)
+        self.find_link(without_statistics().index(index).build())
             .map_err(|error| error.during(format!("look up link with index {index}")))
     }
 
@@ -149,20 +144,16 @@ impl Rtnl {
 
     /// All links of the namespace.
     pub fn links(&self) -> Result<Vec<Link>, HostError> {
-        self.list_links(without_statistics())
+        self.list_links(without_statistics().build())
             .map_err(|error| error.during("list links"))
     }
 
     /// All links of one kind, such as `veth`. The kernel does the filtering.
     pub fn links_of_kind(&self, kind: &str) -> Result<Vec<Link>, HostError> {
-        let mut request = without_statistics();
-        request
-            .attributes
-            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
-                kind_from_name(kind),
-            )]));
+        let kind_attribute = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind_from_name(kind))]);
+        let request = without_statistics().append_extra_attribute(kind_attribute);
         let mut links = self
-            .list_links(request)
+            .list_links(request.build())
             .map_err(|error| error.during(format!("list links of kind {kind}")))?;
         // A kind that the kernel does not know (yet) filters nothing.
         links.retain(|link| link.kind.as_deref() == Some(kind));
@@ -182,8 +173,7 @@ impl Rtnl {
 
     /// The ports of a bridge. The kernel does the filtering.
     pub fn bridge_ports(&self, bridge: u32) -> Result<Vec<Link>, HostError> {
-        let mut request = without_statistics();
-        request.attributes.push(LinkAttribute::Controller(bridge));
+        let request = without_statistics().controller(bridge).build();
         let mut links = self
             .list_links(request)
             .map_err(|error| error.during(format!("list ports of {}", self.describe(bridge))))?;
@@ -202,9 +192,7 @@ impl Rtnl {
         if index == 0 {
             return Ok(false);
         }
-        let mut request = LinkMessage::default();
-        request.header.index = index;
-        self.remove_link(request)
+        self.remove_link(LinkUnspec::new_with_index(index).build())
             .map_err(|error| error.during(format!("delete {}", self.describe(index))))
     }
 
@@ -213,11 +201,7 @@ impl Rtnl {
         if !is_possible_name(name) {
             return Ok(false);
         }
-        let mut request = LinkMessage::default();
-        request
-            .attributes
-            .push(LinkAttribute::IfName(name.to_owned()));
-        self.remove_link(request)
+        self.remove_link(LinkUnspec::new_with_name(name).build())
             .map_err(|error| error.during(format!("delete link {name}")))
     }
 
@@ -241,21 +225,15 @@ impl Rtnl {
         if let Some(link) = answers.into_iter().find_map(into_link) {
             return Ok(link);
         }
-        let mut request = without_statistics();
-        request
-            .attributes
-            .push(LinkAttribute::IfName(name.to_owned()));
-        self.find_link(request)?.ok_or(NetlinkError::Unanswered)
+        self.find_link(without_statistics().name(name).build())?
+            .ok_or(NetlinkError::Unanswered)
     }
 }
 
 /// A request about a link that spares the kernel (and this process) its counters.
-fn without_statistics() -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message
-        .attributes
-        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    message
+fn without_statistics() -> LinkMessageBuilder<LinkUnspec> {
+    let mask = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+    LinkMessageBuilder::<LinkUnspec>::new().append_extra_attribute(mask)
 }
 
 fn is_possible_name(name: &str) -> bool {

@@ -4,13 +4,15 @@ use std::os::fd::AsRawFd;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, LinkAttribute, LinkFlags,
-    LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoPortKind,
+    LinkAttribute, LinkMessage,
 };
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::super::error::HostError;
 use super::super::netns::NetNs;
 use super::bridge::PortChange;
+use super::build::With;
 use super::changes::Change;
 use super::exchange::Rtnl;
 use super::link::Mac;
@@ -80,39 +82,29 @@ impl LinkChange<'_> {
     }
 
     fn message(&self, index: u32) -> LinkMessage {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        for (flag, wanted) in [
-            (LinkFlags::Up, self.up),
-            (LinkFlags::Promisc, self.promisc),
-            (LinkFlags::Allmulti, self.allmulti),
-        ] {
-            if let Some(wanted) = wanted {
-                message.header.change_mask.insert(flag);
-                message.header.flags.set(flag, wanted);
-            }
-        }
-        message.attributes.extend(
-            [
-                self.mtu.map(LinkAttribute::Mtu),
-                self.mac.map(|mac| LinkAttribute::Address(mac.to_vec())),
-                self.tx_queue_len.map(LinkAttribute::TxQueueLen),
-                self.alias
-                    .map(|alias| LinkAttribute::IfAlias(alias.to_owned())),
-                self.name.map(|name| LinkAttribute::IfName(name.to_owned())),
-                self.master.map(LinkAttribute::Controller),
-                self.netns
-                    .map(|netns| LinkAttribute::NetNsFd(netns.fd().as_raw_fd())),
-                self.port.map(|port| port.attribute()),
-                self.families(),
-            ]
-            .into_iter()
-            .flatten(),
-        );
-        message
+        type Builder = LinkMessageBuilder<LinkUnspec>;
+        LinkUnspec::new_with_index(index)
+            .with(self.up, |link, up| if up { link.up() } else { link.down() })
+            .with(self.promisc, Builder::promiscuous)
+            .with(self.allmulti, Builder::allmulticast)
+            .with(self.mtu, Builder::mtu)
+            .with(self.mac, |link, mac| link.address(mac.to_vec()))
+            .with(self.tx_queue_len, Builder::txqueuelen)
+            .with(self.alias, Builder::alias)
+            .with(self.name, Builder::name)
+            .with(self.master, Builder::controller)
+            .with(self.netns, |link, netns| {
+                link.setns_by_fd(netns.fd().as_raw_fd())
+            })
+            .with(self.port, |link, port| {
+                link.set_port_kind(InfoPortKind::Bridge)
+                    .set_port_data(port.settings())
+            })
+            .with(self.families(), Builder::append_extra_attribute)
+            .build()
     }
 
-    /// What belongs to an address family (`do_setlink` in net/core/rtnetlink.c takes it last).
+    /// What belongs to an address family, of which the builder knows nothing.
     fn families(&self) -> Option<LinkAttribute> {
         let inet = self.arp_notify.then(|| {
             // Those that are 0 are not sent.

@@ -11,6 +11,7 @@ mod address;
 mod bands;
 mod bridge;
 mod bridge_vlan;
+mod build;
 mod changes;
 mod exchange;
 mod fdb;

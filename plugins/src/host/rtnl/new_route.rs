@@ -6,11 +6,12 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-    RouteVia,
+    RouteAttribute, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
+use rtnetlink::RouteMessageBuilder;
 
-use super::route::{Family, TABLE_MAIN, put_table};
+use super::build::With;
+use super::route::{Family, TABLE_MAIN};
 
 /// A route to add. The prefix of length 0 is the default route of its family.
 #[derive(Clone, Copy, Debug)]
@@ -69,48 +70,62 @@ impl NewRoute {
     }
 
     pub(super) fn new_message(&self) -> RouteNetlinkMessage {
-        let mut message = self.message();
-        // As iproute2 and the Go netlink library mark theirs.
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.kind = RouteType::Unicast;
-        message.header.scope = self.scope.unwrap_or(match (self.dst, self.gateway) {
+        let scope = self.scope.unwrap_or(match (self.dst, self.gateway) {
             (IpNet::V4(_), None) => RouteScope::Link,
             _ => RouteScope::Universe,
         });
-        RouteNetlinkMessage::NewRoute(message)
+        // As iproute2 and the Go netlink library mark theirs.
+        let route = self.builder().protocol(RouteProtocol::Boot);
+        let route = route.kind(RouteType::Unicast).scope(scope);
+        RouteNetlinkMessage::NewRoute(route.build())
     }
 
-    pub(super) fn message(&self) -> RouteMessage {
-        let mut message = RouteMessage::default();
+    /// The message that deletes the first route like this one in all that is set.
+    pub(super) fn deletion(&self) -> RouteNetlinkMessage {
+        let scope = self.scope.unwrap_or(RouteScope::NoWhere);
+        let any = self.builder().protocol(RouteProtocol::Unspec);
+        let route = any.kind(RouteType::Unspec).scope(scope);
+        RouteNetlinkMessage::DelRoute(route.build())
+    }
+
+    fn builder(&self) -> RouteMessageBuilder {
+        type Builder = RouteMessageBuilder;
+        let mut route = Builder::new()
+            .table_id(self.table.unwrap_or(TABLE_MAIN))
+            .with(self.oif, Builder::output_interface)
+            .with(self.priority, Builder::priority)
+            .when(self.onlink, Builder::onlink);
+        // The builder has no metrics, and refuses addresses of two families, of which the kernel is to say whether they
+        // go together.
+        let message = route.get_mut();
         message.header.address_family = Family::of(self.dst).into_netlink();
         message.header.destination_prefix_length = self.dst.prefix_len();
-        if self.onlink {
-            message.header.flags.insert(RouteFlags::Onlink);
-        }
-        let attributes = &mut message.attributes;
-        if self.dst.prefix_len() > 0 {
-            attributes.push(RouteAttribute::Destination(self.dst.network().into()));
-        }
-        attributes.extend(self.gateway.map(|gateway| match (self.dst, gateway) {
+        message.attributes.extend(self.addresses());
+        message.attributes.extend(self.metrics());
+        route
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = RouteAttribute> {
+        let destination = || RouteAttribute::Destination(self.dst.network().into());
+        let gateway = self.gateway.map(|gateway| match (self.dst, gateway) {
             (IpNet::V4(_), IpAddr::V6(router)) => RouteAttribute::Via(RouteVia::Inet6(router)),
             _ => RouteAttribute::Gateway(gateway.into()),
-        }));
-        attributes.extend(self.oif.map(RouteAttribute::Oif));
-        attributes.extend(self.priority.map(RouteAttribute::Priority));
-        attributes.extend(
-            self.src
-                .map(|source| RouteAttribute::PrefSource(source.into())),
-        );
+        });
+        let source = |source: IpAddr| RouteAttribute::PrefSource(source.into());
+        let all = [
+            (self.dst.prefix_len() > 0).then(destination),
+            gateway,
+            self.src.map(source),
+        ];
+        all.into_iter().flatten()
+    }
+
+    fn metrics(&self) -> Option<RouteAttribute> {
         let metrics = [
             self.mtu.map(RouteMetric::Mtu),
             self.advmss.map(RouteMetric::Advmss),
         ];
-        if metrics.iter().any(Option::is_some) {
-            attributes.push(RouteAttribute::Metrics(
-                metrics.into_iter().flatten().collect(),
-            ));
-        }
-        put_table(&mut message, self.table.unwrap_or(TABLE_MAIN));
-        message
+        let metrics: Vec<_> = metrics.into_iter().flatten().collect();
+        (!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics))
     }
 }

@@ -8,16 +8,17 @@ use netlink_packet_core::{
     DefaultNla, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Nla, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::tc::{
     TcAction, TcActionAttribute, TcActionGeneric, TcActionMirror, TcActionMirrorOption,
     TcActionOption, TcActionType, TcAttribute, TcFilterU32, TcFilterU32Option, TcHandle, TcMessage,
     TcMirror, TcMirrorActionType, TcOption, TcU32Key, TcU32Selector, TcU32SelectorFlags,
 };
 use nix::errno::Errno;
+use rtnetlink::{LinkIfb, LinkMessageBuilder};
 
 use super::super::error::HostError;
 use super::super::netlink::NetlinkError;
+use super::build::With;
 use super::exchange::Rtnl;
 use super::link::Link;
 
@@ -57,18 +58,10 @@ impl Rtnl {
     /// # Errors
     /// [`HostError::is_exists`]; [`HostError::Unsupported`] when the kernel has no such devices.
     pub fn create_ifb(&self, name: &str, mtu: Option<u32>, up: bool) -> Result<Link, HostError> {
-        let mut message = LinkMessage::default();
-        if up {
-            message.header.flags.insert(LinkFlags::Up);
-            message.header.change_mask.insert(LinkFlags::Up);
-        }
-        message
-            .attributes
-            .push(LinkAttribute::IfName(name.to_owned()));
-        message.attributes.extend(mtu.map(LinkAttribute::Mtu));
-        message
-            .attributes
-            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
+        let message = LinkIfb::new(name)
+            .with(mtu, LinkMessageBuilder::mtu)
+            .when(up, LinkMessageBuilder::up)
+            .build();
         self.new_link(name, message).map_err(|error| {
             error.during_or_unsupported(format!("create ifb device {name}"), NO_SHAPING)
         })

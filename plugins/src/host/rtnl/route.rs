@@ -7,13 +7,14 @@ pub use netlink_packet_route::route::{RouteProtocol, RouteScope};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use rtnetlink::RouteMessageBuilder;
 
 use super::super::error::HostError;
+use super::build::With;
 use super::changes::Change;
 use super::exchange::Rtnl;
 use super::new_route::NewRoute;
@@ -124,9 +125,7 @@ impl Rtnl {
     /// Deletes the first route that is like this one in all that is set. Returns false when there
     /// is none.
     pub fn delete_route(&self, route: &NewRoute) -> Result<bool, HostError> {
-        let mut message = route.message();
-        message.header.scope = route.scope.unwrap_or(RouteScope::NoWhere);
-        match self.ask(RouteNetlinkMessage::DelRoute(message), 0) {
+        match self.ask(route.deletion(), 0) {
             Ok(_) => Ok(true),
             Err(error) => match error.errno() {
                 Some(Errno::ESRCH | Errno::ENOENT | Errno::ENODEV) => Ok(false),
@@ -213,27 +212,15 @@ impl Family {
     }
 }
 
-/// The header has one byte for the table; numbers that don't fit have an attribute.
-pub(super) fn put_table(message: &mut RouteMessage, table: u32) {
-    match u8::try_from(table) {
-        Ok(table) => message.header.table = table,
-        Err(_) => {
-            message.header.table = RouteHeader::RT_TABLE_UNSPEC;
-            message.attributes.push(RouteAttribute::Table(table));
-        }
-    }
-}
-
 impl RouteFilter {
     fn message(&self, family: Family) -> RouteMessage {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family.into_netlink();
-        message.header.kind = RouteType::Unicast;
-        if let Some(table) = self.table {
-            put_table(&mut message, table);
-        }
-        message.attributes.extend(self.oif.map(RouteAttribute::Oif));
-        message
+        // What is set filters; 0 is any table. The builder marks routes as made by hand, unless told otherwise.
+        let mut route = RouteMessageBuilder::<IpAddr>::new()
+            .table_id(self.table.unwrap_or(0))
+            .protocol(RouteProtocol::Unspec)
+            .with(self.oif, RouteMessageBuilder::output_interface);
+        route.get_mut().header.address_family = family.into_netlink();
+        route.build()
     }
 
     /// Older kernels and requests that are not checked strictly list more than was asked for.

@@ -8,14 +8,14 @@
 
 use std::os::fd::AsRawFd;
 
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkMessage};
 use nix::errno::Errno;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::super::error::HostError;
 use super::super::netlink::NetlinkError;
 use super::super::netns::NetNs;
+use super::build::With;
 use super::exchange::Rtnl;
 use super::link::{Link, Mac};
 use super::link_change::LinkChange;
@@ -120,34 +120,24 @@ impl Rtnl {
 
 impl NewVeth<'_> {
     fn message(&self) -> LinkMessage {
-        let mut peer = self.peer.message();
-        peer.attributes
-            .push(LinkAttribute::NetNsFd(self.peer_netns.fd().as_raw_fd()));
-        let mut host = self.host.message();
-        if self.up && self.alias.is_none() {
-            host.header.flags.insert(LinkFlags::Up);
-            host.header.change_mask.insert(LinkFlags::Up);
-        }
-        host.attributes
-            .extend(self.master.map(LinkAttribute::Controller));
-        host.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]));
-        host
+        let peer = LinkMessageBuilder::<LinkUnspec>::new();
+        let peer = self.peer.put_into(peer);
+        let peer = peer.setns_by_fd(self.peer_netns.fd().as_raw_fd()).build();
+        // LinkVeth::new would give the peer a name and nothing else.
+        let host = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth);
+        self.host
+            .put_into(host)
+            .with(self.master, LinkMessageBuilder::controller)
+            .when(self.up && self.alias.is_none(), LinkMessageBuilder::up)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build()
     }
 }
 
 impl VethEnd<'_> {
-    fn message(&self) -> LinkMessage {
-        let mut message = LinkMessage::default();
-        message
-            .attributes
-            .push(LinkAttribute::IfName(self.name.to_owned()));
-        message
-            .attributes
-            .extend(self.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-        message.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
-        message
+    fn put_into<T>(&self, link: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+        link.name(self.name)
+            .with(self.mac, |link, mac| link.address(mac.to_vec()))
+            .with(self.mtu, LinkMessageBuilder::mtu)
     }
 }

@@ -1,10 +1,9 @@
 //! VLAN devices.
 
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use rtnetlink::{LinkMessageBuilder, LinkVlan};
 
 use super::super::error::HostError;
+use super::build::With;
 use super::exchange::Rtnl;
 use super::link::{Link, Mac};
 
@@ -36,23 +35,11 @@ impl Rtnl {
     /// [`HostError::is_exists`] when the name is taken or the parent has that VLAN already;
     /// [`HostError::Unsupported`] when the kernel has no VLANs.
     pub fn create_vlan(&self, new: &NewVlan<'_>) -> Result<Link, HostError> {
-        let mut message = LinkMessage::default();
-        if new.up {
-            message.header.flags.insert(LinkFlags::Up);
-            message.header.change_mask.insert(LinkFlags::Up);
-        }
-        message
-            .attributes
-            .push(LinkAttribute::IfName(new.name.to_owned()));
-        message.attributes.push(LinkAttribute::Link(new.parent));
-        message
-            .attributes
-            .extend(new.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-        message.attributes.extend(new.mtu.map(LinkAttribute::Mtu));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Vlan),
-            LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(new.vid)])),
-        ]));
+        let message = LinkVlan::new(new.name, new.parent, new.vid)
+            .with(new.mac, |vlan, mac| vlan.address(mac.to_vec()))
+            .with(new.mtu, LinkMessageBuilder::mtu)
+            .when(new.up, LinkMessageBuilder::up)
+            .build();
         self.new_link(new.name, message).map_err(|error| {
             let parent = self.describe(new.parent);
             let operation = format!("create VLAN device {} ({} on {parent})", new.name, new.vid);
