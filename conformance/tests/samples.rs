@@ -42,14 +42,16 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Plugins whose interface leads to no other container of the network.
-const ALONE: [&str; 4] = ["vlan", "dummy", "tap", "host-device"];
+/// Plugins by whose interface a program that knows nothing of it reaches no other container of the network.
+const ALONE: [&str; 5] = ["vlan", "dummy", "tap", "host-device", "vrf"];
 
 /// Kinds of links that not every kernel has, called as the plugins are that make them.
 const KINDS: [&str; 5] = ["macvlan", "ipvlan", "vlan", "dummy", "vrf"];
 
 /// Pages of plugins whose configurations are shipped ones.
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 8] = [
+    ("sbr", include_str!("../../docs/plugins/sbr.md")),
+    ("vrf", include_str!("../../docs/plugins/vrf.md")),
     (
         "host-device",
         include_str!("../../docs/plugins/host-device.md"),
@@ -104,6 +106,8 @@ const PROTOCOLS: [(Protocol, &str); 2] = [(Protocol::Tcp, "tcp"), (Protocol::Udp
 struct Sample {
     network: String,
     main: Value,
+    /// The types of all its plugins.
+    types: Vec<Value>,
     /// Whether a plugin of it asks for port mappings.
     has_host_ports: bool,
     /// CHECK came with 0.4.0.
@@ -119,6 +123,8 @@ impl Sample {
             .to_owned();
         let main = whole["plugins"].get(0).unwrap_or(&whole).clone();
         let plugins = whole["plugins"].as_array().into_iter().flatten();
+        let types = plugins.clone().map(|plugin| plugin["type"].clone());
+        let types = types.collect();
         let has_host_ports = plugins
             .filter(|plugin| plugin["capabilities"]["portMappings"] == true)
             .any(|plugin| plugin["type"] == "portmap");
@@ -126,6 +132,7 @@ impl Sample {
         Self {
             network,
             main,
+            types,
             has_host_ports,
             has_check: !["", "0.1.0", "0.2.0", "0.3.0", "0.3.1"].contains(&version),
         }
@@ -137,8 +144,9 @@ impl Sample {
 
     /// Containers of the network don't reach each other.
     fn is_alone(&self) -> bool {
-        let plugin = self.main["type"].as_str();
-        plugin.is_some_and(|plugin| ALONE.contains(&plugin))
+        ALONE
+            .iter()
+            .any(|plugin| self.types.contains(&json!(plugin)))
     }
 
     /// The interface of the host that it stands on, or takes.
@@ -223,8 +231,9 @@ fn works_alone(lab: &Lab, sample: &Sample, host: &Host, pod: &Pod) {
 /// A machine on the wire of that interface of the host.
 fn wire(host: &Host, name: &str) -> Host {
     let machine = Host::new();
+    // An interface that moves away and back has the settings of new ones.
+    host.set_sysctl("net.ipv6.conf.default.disable_ipv6", "1");
     host.cable(name, &machine, "eth0");
-    host.set_sysctl(&format!("net.ipv6.conf.{name}.disable_ipv6"), "1");
     machine
 }
 

@@ -60,6 +60,14 @@ pub const ALL: &[Applet] = &[
         plugin: &crate::host_device::HostDevice,
     },
     Applet {
+        name: "vrf",
+        plugin: &crate::vrf::Vrf,
+    },
+    Applet {
+        name: "sbr",
+        plugin: &crate::sbr::Sbr,
+    },
+    Applet {
         name: "tuning",
         plugin: &crate::tuning::Tuning,
     },
@@ -107,6 +115,8 @@ pub fn parse_conf(
         "dummy" => crate::dummy::parse_conf(request),
         "tap" => crate::tap::parse_conf(request, attachment),
         "host-device" => crate::host_device::parse_conf(request),
+        "vrf" => crate::vrf::parse_conf(request),
+        "sbr" => crate::sbr::parse_conf(request),
         "tuning" => crate::tuning::parse_conf(request, attachment),
         "bandwidth" => crate::bandwidth::parse_conf(request),
         "portmap" => crate::portmap::parse_conf(request),

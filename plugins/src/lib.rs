@@ -22,6 +22,8 @@ pub mod owner;
 pub mod portmap;
 pub mod process;
 pub mod ptp;
+pub mod sbr;
 pub mod tap;
 pub mod tuning;
 pub mod vlan;
+pub mod vrf;

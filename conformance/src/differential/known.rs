@@ -252,6 +252,19 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, fact| fact.step.starts_with("del") && fact.what.contains(" DEL pod "),
     },
     Difference {
+        name: "moved-routes",
+        covers: |_, fact| {
+            let protocol = ["protocol=boot", "protocol=kernel"];
+            is(fact, "route")
+                && fact.what.contains(" table=10")
+                && protocol.iter().any(|part| fact.what.contains(part))
+        },
+    },
+    Difference {
+        name: "check-of-moved-routes",
+        covers: |_, fact| is_answer(fact, "check", " CHECK "),
+    },
+    Difference {
         name: "isolated-ports",
         covers: |_, fact| fact.what.contains(".isolated="),
     },

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::scenarios;
 
 /// The keys of each plugin by their paths, lists left out, of the network configuration and of `CNI_ARGS`.
-const KEYS: [(&str, &[&str]); 15] = [
+const KEYS: [(&str, &[&str]); 17] = [
     (
         "bridge",
         &[
@@ -123,6 +123,8 @@ const KEYS: [(&str, &[&str]); 15] = [
             "runtimeConfig.deviceID",
         ],
     ),
+    ("sbr", &["table"]),
+    ("vrf", &["vrfname", "table"]),
     (
         "portmap",
         &[
@@ -236,7 +238,9 @@ const KEYS: [(&str, &[&str]); 15] = [
 ];
 
 /// Keys that the documentation tells of and the reference has nothing to compare with.
-const OURS_ALONE: [(&str, &str); 13] = [
+const OURS_ALONE: [(&str, &str); 15] = [
+    ("sbr", "gateways"),
+    ("sbr", "addSourceHints"),
     ("host-device", "dataDir"),
     ("host-device", "useInterfaceNetwork"),
     ("dummy", "dns"),

@@ -12,6 +12,7 @@ mod macvlan;
 mod malformed;
 mod portmap;
 mod ptp;
+mod routing;
 mod scenario;
 mod static_ipam;
 mod tuning;
@@ -54,6 +55,7 @@ fn scenarios() -> Vec<Scenario> {
         ptp::scenarios(),
         macvlan::scenarios(),
         interfaces::scenarios(),
+        routing::scenarios(),
         host_device::scenarios(),
         host_local::scenarios(),
         static_ipam::scenarios(),

@@ -112,17 +112,25 @@ fn addresses(
 
 fn routes(rtnl: &Rtnl, link: &Link, expected: &CniResult) -> Result<(), Error> {
     for route in &expected.routes {
+        let leads = |table: Option<u32>| {
+            let has = rtnl.routes(&RouteFilter {
+                family: None,
+                table,
+                oif: Some(link.index),
+                dst: Some(route.dst.trunc()),
+            })?;
+            let mut gateways = has.iter().map(|found| found.gateway);
+            Ok::<_, Error>(gateways.any(|found| route.gw.is_none() || found == route.gw))
+        };
         let default = RouteFilter::default();
-        let has = rtnl.routes(&RouteFilter {
-            family: None,
-            table: route.table.or(default.table),
-            oif: Some(link.index),
-            dst: Some(route.dst.trunc()),
-        })?;
-        if !has
-            .iter()
-            .any(|found| route.gw.is_none_or(|gw| found.gateway == Some(gw)))
-        {
+        // `sbr` and `vrf` move routes into a table of their own.
+        let moved = route.table.is_none().then_some(None);
+        let places = [Some(route.table.or(default.table)), moved];
+        let mut found = false;
+        for table in places.into_iter().flatten() {
+            found = found || leads(table)?;
+        }
+        if !found {
             return Err(failed(format!(
                 "the route to {} is missing in the container",
                 route.dst

@@ -43,6 +43,8 @@ enum Thing {
     Rules,
     /// Whether 127.0.0.1 may leave and enter by an interface, and for whom.
     Localnet,
+    /// Which tables of policy routing the containers use.
+    Routing,
 }
 
 impl Thing {
@@ -51,6 +53,7 @@ impl Thing {
         match self {
             Self::Rules => "the firewall's rules",
             Self::Localnet => "route_localnet",
+            Self::Routing => "the containers' routing tables",
         }
     }
 
@@ -59,6 +62,7 @@ impl Thing {
         let name = match self {
             Self::Rules => "rules",
             Self::Localnet => "localnet",
+            Self::Routing => "routing",
         };
         format!("{name}-{device}-{inode}.lock")
     }
@@ -98,6 +102,19 @@ pub fn take_localnet() -> Result<Lock, HostError> {
     acquire(
         Path::new(DIR),
         Thing::Localnet,
+        Kind::Exclusive,
+        flock::LIMIT,
+    )
+}
+
+/// The lock for those who choose a routing table in a container.
+///
+/// # Errors
+/// As [`take`].
+pub fn take_routing() -> Result<Lock, HostError> {
+    acquire(
+        Path::new(DIR),
+        Thing::Routing,
         Kind::Exclusive,
         flock::LIMIT,
     )

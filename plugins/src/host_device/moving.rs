@@ -208,13 +208,19 @@ fn take_back_from_kernel(host: &Rtnl, moved: &Moved) -> Result<(), Error> {
         return Ok(());
     };
     let free = !host.has_link(&moved.device)?;
-    let change = LinkChange {
+    let down = LinkChange {
         up: Some(false),
+        ..LinkChange::default()
+    };
+    let rename = LinkChange {
         name: free.then_some(moved.device.as_str()),
         alias: free.then_some(""),
         ..LinkChange::default()
     };
-    host.set_link(link.index, &change)?;
+    // Kernels before 6.2 rename nothing that is up.
+    for change in [down, rename] {
+        host.set_link(link.index, &change)?;
+    }
     let name = if free { &moved.device } else { &link.name };
     restore(host, name, moved)
 }

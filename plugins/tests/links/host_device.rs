@@ -194,11 +194,16 @@ fn renamed(node: &Node) {
     node.add("host-device", &conf(node), &pod).unwrap();
     let down = LinkChange {
         up: Some(false),
+        ..LinkChange::default()
+    };
+    let rename = LinkChange {
         name: Some("wan0"),
         alias: Some("up0"),
         ..LinkChange::default()
     };
-    pod.rtnl.set_link(pod.eth0().index, &down).unwrap();
+    for change in [down, rename] {
+        pod.rtnl.set_link(pod.eth0().index, &change).unwrap();
+    }
     node.del("host-device", &conf(node), &pod).unwrap();
     assert!(pod.links().is_empty());
     assert_as_it_was(node, DEVICE);

@@ -9,9 +9,11 @@
 mod alike;
 mod host_device;
 mod macvlan;
+mod sbr;
 mod stacked;
 mod support;
 mod tap;
+mod vrf;
 
 use std::process::ExitCode;
 
@@ -25,5 +27,7 @@ fn main() -> ExitCode {
     stacked::add(&mut tests);
     tap::add(&mut tests);
     host_device::add(&mut tests);
+    sbr::add(&mut tests);
+    vrf::add(&mut tests);
     libtest_mimic::run(&arguments, tests.into_trials()).exit_code()
 }

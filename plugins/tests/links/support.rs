@@ -13,6 +13,7 @@ use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
 use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use plugins::applets;
 use plugins::host::rtnl::{
@@ -94,6 +95,7 @@ impl Node {
     /// Runs `test` on a new thread in a new namespace, and passes its panic on.
     fn run<T: Send + 'static>(test: impl FnOnce(&Self) -> T + Send + 'static) -> T {
         let outcome = thread::spawn(|| {
+            own_run_directory();
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare the network namespace");
             let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
             // What is this very file is called in-process.
@@ -220,7 +222,18 @@ impl Node {
         conf: &Value,
         attachment: &Attachment,
     ) -> Result<(), Error> {
-        applet(plugin).del(&self.request(plugin, conf, None), attachment)
+        self.del_behind(plugin, conf, attachment, None)
+    }
+
+    /// DEL with the result of ADD.
+    pub(crate) fn del_behind(
+        &self,
+        plugin: &str,
+        conf: &Value,
+        attachment: &Attachment,
+        previous: Option<&CniResult>,
+    ) -> Result<(), Error> {
+        applet(plugin).del(&self.request(plugin, conf, previous), attachment)
     }
 
     /// DEL as after a restart of the machine: without the namespace.
@@ -261,6 +274,15 @@ impl Node {
     pub(crate) fn links(&self) -> Vec<String> {
         names(&self.rtnl)
     }
+}
+
+/// Puts the calling thread where `/run` is empty and nobody else's: plugins lock files there.
+fn own_run_directory() {
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("unshare the mounts");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("make mounts private");
+    let none = MsFlags::empty();
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), none, None::<&str>).expect("mount a tmpfs");
 }
 
 fn applet(plugin: &str) -> &'static dyn cni_conf::dispatch::Plugin {
