@@ -128,6 +128,18 @@ pub fn parse_conf(
     })
 }
 
+/// Puts back what CHECK of the plugin called `name` finds missing on the host, for an attachment that lives, and nothing in
+/// the container. `None` if there is nothing that it could put back.
+pub fn repair(name: &str, request: &Request, attachment: &Attachment) -> Option<Result<(), Error>> {
+    Some(match name {
+        "bridge" => crate::bridge::repair(request, attachment),
+        "ptp" => crate::ptp::repair(request, attachment),
+        "portmap" => crate::portmap::repair(request, attachment),
+        "firewall" => crate::firewall::repair(request, attachment),
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ mod healthy;
 mod lists;
 mod look;
 mod ports;
+mod repair;
 mod routes;
 mod state;
 mod tables;
@@ -25,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         state::cases(),
         tables::cases(),
         look::cases(),
+        repair::cases(),
     ];
     let needy = |case: Case| case.ours().needs(Need::Cnitool);
     cases.into_iter().flatten().map(needy).collect()

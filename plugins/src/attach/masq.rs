@@ -109,6 +109,19 @@ impl Settings {
         Ok(())
     }
 
+    /// Masquerades the addresses of a container that lives again. One that goes meanwhile loses them again: its DEL looks
+    /// for what came back once its pair is gone.
+    pub fn repair(&self, request: &Request, owner: &Owner, ips: &[IpConfig]) -> Result<(), Error> {
+        if ips.is_empty() || self.check(owner, ips).is_ok() {
+            return Ok(());
+        }
+        self.ensure(request, owner, ips)?;
+        match veth::find(&Rtnl::new()?, owner)? {
+            Some(_) => Ok(()),
+            None => remove(owner),
+        }
+    }
+
     /// Finds out whether the addresses are masqueraded still.
     pub fn check(&self, owner: &Owner, ips: &[IpConfig]) -> Result<(), Error> {
         let differences = masquerade::check(&self.wanted(owner, &addresses(ips)))?;

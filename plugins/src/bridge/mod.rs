@@ -13,6 +13,7 @@ mod link;
 mod neighbours;
 mod outside;
 mod plan;
+mod repair;
 mod service;
 
 use cni_conf::dispatch::Plugin;
@@ -29,6 +30,11 @@ pub struct Bridge;
 /// Reads the configuration and nothing else.
 pub(crate) fn parse_conf(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     conf::Settings::read(request, Some(attachment)).map(drop)
+}
+
+/// Puts back what CHECK finds missing on the host.
+pub(crate) fn repair(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+    repair::repair(request, attachment)
 }
 
 impl Plugin for Bridge {

@@ -6,6 +6,7 @@ mod install;
 mod list;
 mod map;
 mod metrics;
+mod repair;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -20,6 +21,7 @@ use self::doctor::{DoctorArgs, LintArgs};
 use self::list::{ListArgs, ShowArgs};
 use self::map::MapArgs;
 use self::metrics::MetricsArgs;
+use self::repair::RepairArgs;
 use crate::applets;
 use crate::explain::list::ListError;
 
@@ -45,6 +47,8 @@ enum Command {
     Uninstall(UninstallArgs),
     /// Remove what containers left behind that are gone, for runtimes that don't call GC
     Gc(GcArgs),
+    /// Put back what somebody has flushed or switched off: what CHECK of each living attachment finds missing
+    Repair(RepairArgs),
     /// Say what is wrong on this node, why, and what to do about it; changes nothing
     ///
     /// The exit status is 0 when all is well, 1 for warnings, 2 for failures, 3 when something could not be looked at.
@@ -174,6 +178,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Install(args) => install::install(&args, &mut out).map(done),
         Command::Uninstall(args) => install::uninstall(&args, &mut out).map(done),
         Command::Gc(args) => gc::gc(&args, &mut out).map(done),
+        Command::Repair(args) => repair::repair(&args, &mut out),
         Command::Doctor(args) => doctor::doctor(&args, &mut out),
         Command::Lint(args) => doctor::lint(&args, &mut out),
         Command::List(args) => list::list(&args, &mut out),

@@ -35,6 +35,7 @@ mod nftables;
 mod others;
 mod ports;
 mod reference;
+mod repair;
 mod seal;
 mod select;
 mod wanted;
@@ -80,6 +81,11 @@ pub struct Kept {
 /// Reads the configuration and nothing else.
 pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
     conf::Settings::read(request).map(drop)
+}
+
+/// Puts back what CHECK finds missing.
+pub(crate) fn repair(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+    repair::repair(request, attachment)
 }
 
 impl Plugin for Firewall {

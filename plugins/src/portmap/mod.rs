@@ -24,6 +24,7 @@ mod mapping;
 mod nftables;
 mod plan;
 mod reference;
+mod repair;
 mod rules;
 mod stale;
 
@@ -135,6 +136,11 @@ pub struct Kept {
 /// Reads the configuration and nothing else.
 pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
     conf::Settings::read(request).map(drop)
+}
+
+/// Puts back what CHECK finds missing.
+pub(crate) fn repair(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+    repair::repair(request, attachment)
 }
 
 impl Plugin for Portmap {

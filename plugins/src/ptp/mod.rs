@@ -26,6 +26,19 @@ pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {
     conf::Settings::read(request).map(drop)
 }
 
+/// Puts the masquerading of a container that lives back.
+pub(crate) fn repair(request: &Request, attachment: &Attachment) -> Result<(), Error> {
+    let settings = conf::Settings::read(request)?;
+    let expected = crate::attach::check::expected(request)?;
+    match &settings.masquerade {
+        Some(masquerade) => {
+            let owner = crate::owner::Owner::of(request, attachment);
+            masquerade.repair(request, &owner, &expected.ips)
+        }
+        None => Ok(()),
+    }
+}
+
 impl Plugin for Ptp {
     fn add(&self, request: &Request, attachment: &Attachment) -> Result<CniResult, Error> {
         add::add(request, attachment)

@@ -169,7 +169,9 @@ fn of_gone_networks(survey: &Survey) -> Look<Option<Finding>> {
         for element in table::elements(&mut nft, &set).map_err(text)? {
             let comment = element.comment.unwrap_or_default();
             let network = comment.split('/').next().unwrap_or_default();
-            if !comment.is_empty() && !known.iter().any(|known| known.has(&comment)) {
+            // Some elements are the plugins' own.
+            let is_owner = comment.contains('/') && !comment.contains(' ');
+            if is_owner && !known.iter().any(|known| known.has(&comment)) {
                 *gone.entry(network.to_owned()).or_default() += 1;
             }
         }
