@@ -4,7 +4,7 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test e2e reference demo faults fuzz bench dist deb dist-test coverage mutants tools runtimes packages clean
+.PHONY: help build check test e2e reference demo faults fuzz bench dist deb dist-test coverage mutants manual tools runtimes packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ demo: packages tools build ## two containers on a bridge, step by step
 
 bench: packages tools build ## measure trestle, the Go plugins and the kernel's floor; BENCH=--publish refreshes docs/bench.svg
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no cargo bench --package conformance --bench cni -- $(BENCH)
+
+manual: ## man pages and completions, under target/dist-doc
+	cargo run --quiet --package plugins --example manual -- target/dist-doc
 
 dist: dist-packages ## the files of a release for x86_64 and aarch64, under target/dist; ARCHS="x86_64" for one
 	dist/obtain.sh

@@ -82,6 +82,10 @@ pub enum Need {
     Firewalld,
     /// A plugin of the subject, which may not have it.
     Plugin(&'static str),
+    /// `systemd-analyze`, to have units verified.
+    SystemdAnalyze,
+    /// `iptables-legacy`, and a kernel that has its tables.
+    LegacyIptables,
     /// The kernel's bridge netfilter. Tests load no modules.
     BridgeNetfilter,
     /// A kernel whose bridges tell VLANs apart.
@@ -103,8 +107,13 @@ impl Need {
             Self::GoPlugins => Some("plugins-new/bridge"),
             Self::OldGoPlugins => Some("plugins-old/bridge"),
             Self::Strace => Some("/usr/bin/strace"),
+            Self::SystemdAnalyze => Some("/usr/bin/systemd-analyze"),
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
-            Self::Runtimes | Self::Containerd(_) | Self::Firewalld | Self::Plugin(_) => None,
+            Self::LegacyIptables
+            | Self::Runtimes
+            | Self::Containerd(_)
+            | Self::Firewalld
+            | Self::Plugin(_) => None,
             Self::VlanFiltering | Self::NoVlanFiltering => None,
             Self::LinkKind(_) | Self::NoLinkKind(_) => None,
         }
@@ -179,6 +188,8 @@ impl Lab {
             Need::Firewalld => self
                 .lacks_part("firewalld")
                 .or_else(|| machine::problem(&self.firewalld())),
+            Need::LegacyIptables => (!has_legacy_iptables())
+                .then(|| "this host has no iptables-legacy that works".to_owned()),
             Need::VlanFiltering => (!bridges_tell_vlans_apart())
                 .then(|| "this kernel has no VLAN filtering in bridges".to_owned()),
             Need::NoVlanFiltering => bridges_tell_vlans_apart()
@@ -190,7 +201,7 @@ impl Lab {
             _ => {
                 let file = need.file().filter(|file| !self.tools.join(file).exists());
                 let remedy = match need {
-                    Need::Strace => "install it",
+                    Need::Strace | Need::SystemdAnalyze => "install it",
                     Need::BridgeNetfilter => "run modprobe br_netfilter",
                     _ => "conformance/tools/obtain.sh failed",
                 };
@@ -324,6 +335,14 @@ fn kernel_has(kind: &str) -> bool {
         kind => format!("link add link below name probe type {kind}"),
     };
     host.run(Program::new("ip").args(line.split(' '))).ok()
+}
+
+fn has_legacy_iptables() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let program = Program::new("iptables-legacy").args(["-w", "-t", "nat", "-S"]);
+        find_in_path("iptables-legacy").is_some() && Host::new().run(program).ok()
+    })
 }
 
 /// The root of the source tree.

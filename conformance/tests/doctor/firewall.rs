@@ -20,7 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(a_policy_of_dockers_is_told_with_its_author),
         case!(a_policy_of_an_administrators_ruleset_is_told),
         case!(forwarding_that_was_switched_off_is_found),
-        case!(two_kinds_of_iptables_are_told),
+        case!(two_kinds_of_iptables_are_told).needs(Need::LegacyIptables),
         case!(masquerading_that_was_flushed_is_found),
         case!(a_network_that_nobody_masquerades_is_told),
         case!(masquerading_between_nodes_is_told),
@@ -212,12 +212,7 @@ fn forwarding_that_was_switched_off_is_found(lab: &Lab) {
 
 fn two_kinds_of_iptables_are_told(lab: &Lab) {
     let node = Node::new(lab, &list(json!([bridge()])));
-    if !node
-        .run(Program::new("iptables-legacy").args(["-w", "-t", "nat", "-N", "OLD"]))
-        .ok()
-    {
-        return;
-    }
+    node.sh("iptables-legacy -w -t nat -N OLD");
     node.assert_silent("iptables-mixed");
     node.sh("iptables-nft -w -t filter -N NEW");
     node.finds("iptables-mixed", "warn", &["tables nat", "chains, such as"]);

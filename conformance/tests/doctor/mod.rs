@@ -9,6 +9,7 @@ mod repair;
 mod routes;
 mod state;
 mod tables;
+mod units;
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -27,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         tables::cases(),
         look::cases(),
         repair::cases(),
+        units::cases(),
     ];
     let needy = |case: Case| case.ours().needs(Need::Cnitool);
     cases.into_iter().flatten().map(needy).collect()

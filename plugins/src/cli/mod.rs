@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use cni_conf::version::SpecVersion;
 use thiserror::Error;
 
@@ -161,6 +161,12 @@ fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CliEr
 fn names() -> String {
     let names: Vec<_> = applets::ALL.iter().map(|applet| applet.name).collect();
     names.join(", ")
+}
+
+/// The definition of the command line, for man pages and completions.
+#[doc(hidden)]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line. The exit status is 0, 1 for a failure, 2 for wrong usage; `doctor` and `lint` have their own.
