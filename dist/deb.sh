@@ -35,6 +35,11 @@ CHANGES
     for file in "$source"/prebuilt/*; do
         case ${file##*/} in LICENSE*) ;; *) echo "prebuilt/${file##*/} usr/lib/cni" ;; esac
     done
+    if [ -d target/dist-doc/completions ]; then
+        cp -r target/dist-doc/completions "$source/completions"
+        echo 'completions/trestle.fish usr/share/fish/vendor_completions.d'
+        echo 'completions/_trestle usr/share/zsh/vendor-completions'
+    fi
 } >"$source/debian/trestle.install"
 printf '%s\n' README.md CHANGELOG.md prebuilt/LICENSES-of-crates.txt >"$source/debian/trestle.docs"
 echo 'examples/*' >"$source/debian/trestle.examples"
@@ -42,6 +47,11 @@ echo '/usr/lib/cni/trestle /usr/bin/trestle' >"$source/debian/trestle.links"
 for unit in dist/systemd/*; do
     [ ! -f "$unit" ] || cp "$unit" "$source/debian/trestle.${unit##*/}"
 done
+if [ -f "$source/completions/trestle.bash" ]; then
+    # A file is called as the command there.
+    mkdir -p "$source/bash" && cp "$source/completions/trestle.bash" "$source/bash/trestle"
+    echo 'bash/trestle usr/share/bash-completion/completions' >>"$source/debian/trestle.install"
+fi
 if [ -d target/dist-doc/man ]; then
     cp -r target/dist-doc/man "$source/man"
     echo 'man/*' >"$source/debian/trestle.manpages"
@@ -49,4 +59,5 @@ fi
 (cd "$source" && dpkg-buildpackage --build=binary --host-arch "$debian_arch" -us -uc -d) >"$stage/log" 2>&1 ||
     { tail -20 "$stage/log" >&2; exit 1; }
 mv "$stage"/*.deb "$out/"
+(cd "$out" && sha256sum -- trestle[-_]* >sha256sums && sha512sum -- trestle[-_]* >sha512sums)
 ls -l "$out"/*.deb
