@@ -11,7 +11,9 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use conformance::{Host, Lab, Pod, Program, Subject, bridge, host_local, ipam_network, with};
+use conformance::{
+    Host, Lab, Output, Pod, Program, Subject, bridge, host_local, ipam_network, with,
+};
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 use trace::Trace;
@@ -204,7 +206,9 @@ fn closed_descriptors(lab: &Lab) {
         ];
         let wrapper: Vec<String> = shell.into_iter().chain(trace::wrapper(TRACE)).collect();
         let container = format!("closed-{number}");
-        node.call("ADD", &container, &node.pod.netns(), "eth0", &wrapper);
+        let output = node.output("ADD", &container, &node.pod.netns(), "eth0", &wrapper);
+        // Nobody hears the answer of the first, which therefore is a failure.
+        assert_eq!(output.ok(), number != 1, "{output:?}");
         let calls = node.host.read(TRACE).expect("a trace");
         let wanted = format!("= {number}");
         let opened = calls.lines().find(|line| line.contains(" openat("));
@@ -286,6 +290,18 @@ impl<'l> Node<'l> {
     }
 
     fn call(&self, verb: &str, container: &str, netns: &str, ifname: &str, wrapper: &[String]) {
+        self.output(verb, container, netns, ifname, wrapper)
+            .succeeded();
+    }
+
+    fn output(
+        &self,
+        verb: &str,
+        container: &str,
+        netns: &str,
+        ifname: &str,
+        wrapper: &[String],
+    ) -> Output {
         let plugin = self.configuration["type"].as_str().expect("a type");
         let program = self.lab.bin().join(plugin).to_string_lossy().into_owned();
         let mut words = wrapper.iter().cloned().chain([program]);
@@ -298,7 +314,7 @@ impl<'l> Node<'l> {
             .env("CNI_IFNAME", ifname)
             .env("CNI_PATH", self.lab.bin())
             .stdin(self.configuration.to_string());
-        self.host.run(called).succeeded();
+        self.host.run(called)
     }
 }
 

@@ -385,7 +385,7 @@ fn fresh_stamp() -> Modified {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let place = (&raw const now).addr();
-    let seed = format!("{now:?} {} {place}", std::process::id());
+    let seed = format!("{now:?} {place}");
     let random = record::fnv1a(seed.as_bytes()) % 900_000_000 + 100_000_000;
     (
         now.as_secs().cast_signed(),

@@ -16,13 +16,18 @@ const NULL: (u64, u64) = (1, 3);
 /// it there on purpose opens it for writing only.
 pub fn stdout_was_closed() -> bool {
     let stdout = io::stdout();
-    let Ok(found) = fstat(&stdout) else {
-        return true;
-    };
+    // The mode first: it answers for the pipe of a runtime.
     let mode = fcntl(&stdout, FcntlArg::F_GETFL).map(OFlag::from_bits_truncate);
-    (major(found.st_rdev), minor(found.st_rdev)) == NULL
-        && found.st_mode & libc::S_IFMT == libc::S_IFCHR
-        && mode.is_ok_and(|mode| mode & OFlag::O_ACCMODE == OFlag::O_RDWR)
+    match mode {
+        Ok(mode) if mode & OFlag::O_ACCMODE == OFlag::O_RDWR => {
+            fstat(&stdout).map_or(true, |found| {
+                (major(found.st_rdev), minor(found.st_rdev)) == NULL
+                    && found.st_mode & libc::S_IFMT == libc::S_IFCHR
+            })
+        }
+        Ok(_) => false,
+        Err(_) => true,
+    }
 }
 
 /// Has a write beyond the limit for the size of files (RLIMIT_FSIZE) fail, as on a full disk, instead of killing this process
