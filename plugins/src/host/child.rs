@@ -265,12 +265,19 @@ mod tests {
         let end = shell(&script, &[b'x'; 400_000], Duration::from_millis(300));
         assert!(matches!(end, End::Killed), "{end:?}");
         let pids = std::fs::read_to_string(pids).unwrap();
-        for pid in pids.split_whitespace() {
+        let alive = |pid: &&str| {
             let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             // A grandchild is reaped by whoever adopts it.
-            let gone = state.is_empty() || state.contains(") Z ") || state.contains(") X ");
-            assert!(gone, "{state}");
+            !(state.is_empty() || state.contains(") Z ") || state.contains(") X "))
+        };
+        // On a busy machine who was killed comes to die a little later.
+        for _ in 0..1_000 {
+            if !pids.split_whitespace().any(|pid| alive(&pid)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
+        panic!("still there: {pids}");
     }
 
     #[test]
