@@ -269,6 +269,63 @@ pub const KNOWN: &[Difference] = &[
         covers: |_, fact| fact.what.contains(".isolated="),
     },
     Difference {
+        name: "wildcard-and-one-address",
+        covers: |_, fact| is_answer(fact, "add second", "portmap ADD second "),
+    },
+    Difference {
+        name: "two-networks-one-port",
+        covers: |_, fact| fact.what.starts_with("by the second network "),
+    },
+    Difference {
+        name: "dead-owners-lose-their-ports",
+        covers: |_, fact| fact.what.starts_with("port of the dead "),
+    },
+    Difference {
+        name: "localhost-after-a-flush",
+        covers: |_, fact| fact.what.starts_with("route_localnet after the flush"),
+    },
+    Difference {
+        name: "host-bits-of-routes",
+        covers: |_, fact| fact.place == "answer" && fact.what.contains("routes[0].dst=10.2.0."),
+    },
+    Difference {
+        name: "network-and-broadcast-address",
+        covers: |_, fact| {
+            fact.place == "answer" && fact.what.contains("ips[0].address=")
+                || is(fact, "file") && fact.what.contains("/networks/net/")
+        },
+    },
+    Difference {
+        name: "bucket-of-a-packet",
+        covers: |_, fact| {
+            is(fact, "qdisc") && fact.what.contains(" tbf ")
+                || fact.what.starts_with("the pod answers 1,000 bytes")
+        },
+    },
+    Difference {
+        name: "ingress-cidrs",
+        covers: |_, fact| fact.what.starts_with("from outside to the pod by "),
+    },
+    Difference {
+        name: "rules-of-a-network",
+        covers: |maker, fact| {
+            let kinds = ["nft", "iptables-save", "ip6tables-save"];
+            maker == Maker::Go && kinds.iter().any(|kind| is(fact, kind))
+        },
+    },
+    Difference {
+        name: "status-of-a-full-pool",
+        covers: |_, fact| is_answer(fact, "full", " STATUS "),
+    },
+    Difference {
+        name: "nobody-hears-the-result",
+        covers: |_, fact| fact.what.starts_with("eth0 is there: "),
+    },
+    Difference {
+        name: "empty-entries-of-cni-path",
+        covers: |_, fact| fact.what.starts_with("status "),
+    },
+    Difference {
         name: "del-without-firewalld",
         covers: |_, fact| fact.step.starts_with("del") && fact.what.contains("firewall DEL pod "),
     },

@@ -1,10 +1,10 @@
 //! The keys of `bandwidth`, behind a bridge.
 
 use conformance::differential::chained;
-use conformance::with;
+use conformance::{Program, with};
 use serde_json::{Value, json};
 
-use super::scenario::{Scenario, traffic};
+use super::scenario::{Scenario, Scene, traffic};
 use super::{INDEX, ON_A_BRIDGE};
 use crate::common::plain;
 
@@ -70,5 +70,19 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             with(json!({"ingressRate": 0}), of_the_runtime(both)),
         ),
         bandwidth("nothing", json!({})),
+        limited(
+            "burst_of_less_than_a_packet",
+            json!({"ingressRate": 8_000_000, "ingressBurst": 1_000}),
+        )
+        .differs(&["bucket-of-a-packet"])
+        .meanwhile(large_packets),
     ]
+}
+
+/// Whether a packet of 1,000 bytes gets to the container.
+fn large_packets(scene: &Scene) {
+    let words = ["-n", "-q", "-c", "1", "-W", "2", "-s", "972", "10.1.0.2"];
+    let answered = scene.side.host.run(Program::new("ping").args(words)).ok();
+    let what = format!("the pod answers 1,000 bytes: {answered}");
+    scene.side.note("traffic", what);
 }

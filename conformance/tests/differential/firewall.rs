@@ -43,6 +43,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         firewall("same_bridge", json!({"ingressPolicy": "same-bridge"}))
             .meanwhile(|scene| ask(scene, json!({"ingressPolicy": "same-bridge"})))
             .sees(&SEEN),
+        firewall(
+            "ingress_cidrs",
+            json!({"ingressCIDRs": ["198.51.100.0/24"]}),
+        )
+        .differs(&["ingress-cidrs"])
+        .meanwhile(|scene| ask(scene, json!({"ingressCIDRs": ["198.51.100.0/24"]})))
+        .sees(&SEEN[..2]),
+        firewall("nothing_drops", json!({}))
+            .differs(&["!own-rules", "rules-of-a-network"])
+            .prepared(|_| {}),
         firewall("isolated", json!({"ingressPolicy": "isolated"}))
             .meanwhile(|scene| ask(scene, json!({"ingressPolicy": "isolated"})))
             .differs(&["isolated-ports"])

@@ -42,6 +42,11 @@ fn ranges() -> Vec<Scenario> {
         )
         .sees(&["ips[0].address=10.1.0.31/24", "ips[0].gateway=10.1.0.30"]),
         sets(
+            "a_range_with_both_ends_of_the_subnet",
+            json!([[{"subnet": "10.1.0.0/29", "rangeStart": "10.1.0.0", "rangeEnd": "10.1.0.7"}]]),
+        )
+        .differs(&["network-and-broadcast-address"]),
+        sets(
             "small_subnets",
             json!([[{"subnet": "10.1.0.0/30"}], [{"subnet": "fd00:1::/126"}]]),
         ),
@@ -59,6 +64,11 @@ fn options() -> Vec<Scenario> {
     ]});
     vec![
         plain("routes", routes.clone()).sees(&["routes[1].advmss=1360", "routes[1].table=205"]),
+        plain(
+            "routes_with_host_bits",
+            json!({"routes": [{"dst": "10.2.0.7/16"}]}),
+        )
+        .differs(&["host-bits-of-routes"]),
         plain("data_dir", json!({"dataDir": "/run/networks"}))
             .sees(&["file /run/networks/net/10.1.0.2"]),
         plain("resolv_conf", json!({"resolvConf": "/etc/host.conf"})),

@@ -10,6 +10,7 @@ mod interfaces;
 mod keys;
 mod macvlan;
 mod malformed;
+mod owners;
 mod portmap;
 mod ptp;
 mod routing;
@@ -44,6 +45,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(keys::cases());
     cases.extend(scenarios().into_iter().map(Scenario::into_case));
     cases.extend(verbs::cases());
+    cases.extend(owners::cases());
     cases.extend(malformed::cases());
     cases
 }
@@ -79,6 +81,7 @@ fn every_difference_has_its_reason(_: &Lab) {
     let mut seen: BTreeSet<&str> = malformed::reasons();
     seen.extend(scenarios.iter().flat_map(|row| &row.differences));
     seen.extend(verbs::DIFFERENCES);
+    seen.extend(owners::DIFFERENCES);
     assert_eq!(
         seen, written,
         "left: what tests expect, right: the headings"

@@ -133,7 +133,7 @@ impl Scenario {
 }
 
 /// A machine beside the host, which has two addresses of each family there.
-fn outside(side: &Side) -> Pod {
+pub(super) fn outside(side: &Side) -> Pod {
     let outside = side.host.pod("outside");
     side.host.cable("up0", &outside, "eth0");
     for address in ["198.51.100.1/24", "198.51.100.9/24"] {

@@ -1,14 +1,21 @@
 //! GC and STATUS, put to both makers: attachments that are valid keep what they have, the others lose it.
 
-use conformance::differential::{Maker, chained, compare};
-use conformance::{Call, Case, Lab, Need, Protocol, host_local, ipam_network, layer2, with};
+use conformance::differential::{Maker, Side, chained, compare};
+use conformance::{
+    Call, Case, Lab, Need, Program, Protocol, host_local, ipam_network, layer2, with,
+};
 use serde_json::{Value, json};
 
 use super::INDEX;
 use crate::common::{ip, plain};
 
 /// What the tests here expect beside what scenarios do.
-pub(super) const DIFFERENCES: [&str; 1] = [COLLECTS];
+pub(super) const DIFFERENCES: [&str; 4] = [
+    COLLECTS,
+    "status-of-a-full-pool",
+    "nobody-hears-the-result",
+    "empty-entries-of-cni-path",
+];
 
 /// GC of the reference hands the list on to the IPAM plugin, whose GC does nothing.
 const COLLECTS: &str = "gc-collects";
@@ -23,6 +30,10 @@ pub(super) fn cases() -> Vec<Case> {
     }
     cases.push(Case::new("differential::status", status).needs(Need::GoPlugins));
     let case = Case::new("differential::status_of_a_full_pool", full_pool);
+    cases.push(case.needs(Need::GoPlugins));
+    let case = Case::new("differential::result_that_nobody_hears", unheard);
+    cases.push(case.needs(Need::GoPlugins));
+    let case = Case::new("differential::empty_entry_of_cni_path", empty_entry);
     cases.push(case.needs(Need::GoPlugins));
     cases
 }
@@ -148,8 +159,13 @@ fn status(lab: &Lab) {
 }
 
 fn full_pool(lab: &Lab) {
-    let network = ipam_network(host_local(&["10.1.0.0/30"]));
-    compare(lab, &[INDEX], &[], |side| {
+    let not_ready = json!({"statusWhenFull": "notReady"});
+    let network = with(
+        ipam_network(host_local(&["10.1.0.0/30"])),
+        json!({"ipam": not_ready}),
+    );
+    let differences = [INDEX, "status-of-a-full-pool"];
+    compare(lab, &differences, &[], |side| {
         let pod = side.pod("pod");
         side.start();
         side.step("before");
@@ -161,4 +177,41 @@ fn full_pool(lab: &Lab) {
         side.step("after");
         side.call("STATUS", &network, &Call::default());
     });
+}
+
+/// ADD whose standard output is full.
+fn unheard(lab: &Lab) {
+    compare(lab, &["nobody-hears-the-result"], &[], |side| {
+        let pod = side.pod("pod");
+        add_by_shell(side, "exec PLUGIN >/dev/full", None);
+        let stands = pod.link("eth0").is_some();
+        side.note("pod", format!("eth0 is there: {stands}"));
+    });
+}
+
+/// ADD in the directory of the plugins, to which an empty entry leads a shell.
+fn empty_entry(lab: &Lab) {
+    compare(lab, &["empty-entries-of-cni-path"], &[], |side| {
+        let _pod = side.pod("pod");
+        let path = format!(":{}", side.plugin("bridge").path);
+        let status = add_by_shell(side, "cd DIRECTORY && exec PLUGIN", Some(&path));
+        side.note("answer", format!("status {status:?}"));
+    });
+}
+
+fn add_by_shell(side: &Side, script: &str, path: Option<&str>) -> Option<i32> {
+    let plugin = side.plugin("bridge");
+    let program = plugin.program.display().to_string();
+    let script = script
+        .replace("PLUGIN", &program)
+        .replace("DIRECTORY", &plugin.path);
+    let program = Program::new("sh")
+        .args(["-c", &script])
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_PATH", path.unwrap_or(&plugin.path))
+        .env("CNI_CONTAINERID", "pod")
+        .env("CNI_NETNS", "/run/netns/pod")
+        .env("CNI_IFNAME", "eth0")
+        .stdin(plain().to_string());
+    side.host.run(program).status.code()
 }

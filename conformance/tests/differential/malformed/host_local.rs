@@ -3,12 +3,18 @@
 use serde_json::{Value, json};
 
 use super::Input::Keys;
-use super::{Row, refused, refused_by_ours, taken};
+use super::{Row, refused, refused_by_ours, row, taken};
 
 pub(super) fn rows() -> Vec<Row> {
     let keys = |keys: Value| Keys("host-local", keys);
     let ranges = |ranges: Value| keys(json!({"ipam": {"ranges": ranges}}));
     vec![
+        row(
+            "resolvConf below /proc",
+            keys(json!({"ipam": {"resolvConf": "/proc/mounts"}})),
+            (5, 0),
+            "no-special-resolv-conf",
+        ),
         refused("no range", ranges(json!([])), 7),
         refused("an empty range set", ranges(json!([[]])), 7),
         refused("ranges is a text", ranges(json!("10.0.0.0/8")), 7),

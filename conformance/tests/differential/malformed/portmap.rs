@@ -1,9 +1,10 @@
 //! Port mappings and the other keys of `portmap`.
 
+use conformance::with;
 use serde_json::{Value, json};
 
-use super::Input::Keys;
-use super::{Row, refused, refused_by_ours, taken};
+use super::Input::{self, Keys};
+use super::{Row, refused, refused_by_ours, row, taken};
 
 pub(super) fn rows() -> Vec<Row> {
     let keys = |keys: Value| Keys("portmap", keys);
@@ -96,6 +97,13 @@ pub(super) fn rows() -> Vec<Row> {
             ),
             7,
         ),
+        conditions("--help"),
+        conditions("-6"),
+        conditions("-jDROP"),
+        never_answers("host IP ::1", json!({"hostIP": "::1"})),
+        never_answers("link-local host IP", json!({"hostIP": "fe80::1"})),
+        never_answers("multicast host IP", json!({"hostIP": "224.0.0.1"})),
+        never_answers("broadcast host IP", json!({"hostIP": "255.255.255.255"})),
         refused("snat is a text", keys(json!({"snat": "yes"})), 7),
         refused(
             "conditionsV4 is a text",
@@ -103,4 +111,27 @@ pub(super) fn rows() -> Vec<Row> {
             7,
         ),
     ]
+}
+
+/// A port with these conditions.
+fn conditioned(conditions: Value) -> Input {
+    let mapping = json!({"hostPort": 80, "containerPort": 80, "protocol": "tcp"});
+    Keys(
+        "portmap",
+        json!({"conditionsV4": conditions, "runtimeConfig": {"portMappings": [mapping]}}),
+    )
+}
+
+/// iptables does nothing with it, and reports success.
+fn conditions(option: &'static str) -> Row {
+    let input = conditioned(json!([option]));
+    row(option, input, (7, 0), "conditions-are-matches")
+}
+
+/// An address of the host that leads to no container.
+fn never_answers(what: &'static str, address: Value) -> Row {
+    let mapping = json!({"hostPort": 80, "containerPort": 80, "protocol": "tcp"});
+    let mappings = json!({"runtimeConfig": {"portMappings": [with(mapping, address)]}});
+    let reason = "host-ips-that-can-not-answer";
+    row(what, Keys("portmap", mappings), (7, 0), reason)
 }
