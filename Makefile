@@ -32,7 +32,9 @@ faults: packages tools build ## every system call of ADD and DEL failed and kill
 	TRESTLE_FULL=1 TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no nice -n 19 conformance/tools/run-tests.sh --package conformance --test conformance -- fault
 
 FUZZ_SECONDS ?= 60
-fuzz: ## run the fuzz targets, each for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
+SEQUENCE_SECONDS ?= 300
+fuzz: packages tools build ## hostile sequences of calls for SEQUENCE_SECONDS (300), then each fuzz target for FUZZ_SECONDS (60); the targets need a nightly toolchain and cargo-fuzz
+	TRESTLE_SEQUENCES_SECONDS=$(SEQUENCE_SECONDS) TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance --test conformance -- sequences
 	conformance/tools/fuzz.sh $(FUZZ_SECONDS)
 
 demo: packages tools build ## two containers on a bridge, step by step

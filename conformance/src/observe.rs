@@ -336,8 +336,12 @@ fn files(dir: &Path, lines: &mut BTreeSet<String>) {
         {
             continue;
         }
-        if kind.is_ok_and(|kind| kind.is_dir()) {
+        let Ok(kind) = kind else { continue };
+        if kind.is_dir() {
             files(&path, lines);
+        } else if !kind.is_file() {
+            // Reading a FIFO would wait for somebody to write.
+            lines.insert(format!("file {shown} {kind:?}"));
         } else {
             let content = fs::read(&path).unwrap_or_default();
             lines.insert(format!(

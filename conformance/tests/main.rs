@@ -22,10 +22,12 @@ mod loopback;
 mod neighbours;
 mod portmap;
 mod protocol;
+mod random;
 mod reclaim;
 mod rogue_router;
 mod samples;
 mod scenarios;
+mod sequences;
 mod storage;
 mod storms;
 mod surroundings;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         storage::cases(),
         storms::cases(),
         surroundings::cases(),
+        sequences::cases(),
         garbage_collection::cases(),
         abandoned::cases(),
         upkeep::cases(),

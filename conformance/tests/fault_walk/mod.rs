@@ -11,13 +11,13 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use conformance::{Call, Case, Host, Lab, Need, Output, Plugin, Snapshot, with};
 use serde_json::{Value, json};
 
 use self::calls::{ERRORS, KILL, matters};
 use crate::common::{at_once, dual};
+use crate::random::{self, Random};
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -178,31 +178,6 @@ impl<'l> Scene<'l> {
     }
 }
 
-/// A small generator of numbers that are random enough to choose by (a linear congruence of Knuth's).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from((self.0 >> 33) % (limit as u64)).unwrap_or_default()
-    }
-}
-
-fn seed() -> u64 {
-    let given = env::var("TRESTLE_FAULT_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
-    given.unwrap_or_else(|| {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        u64::from(now.subsec_micros())
-    })
-}
-
 /// How often each call was made. A fault counts the calls of each process by itself, so what counts is the process that
 /// makes most.
 fn count(trace: &str) -> BTreeMap<String, usize> {
@@ -271,14 +246,14 @@ impl Walk<'_> {
         let Some(size) = sample else { return all };
         let given = env::var("TRESTLE_FAULT_SAMPLE").ok();
         let size = given.and_then(|size| size.parse().ok()).unwrap_or(size);
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         (0..size)
             .map(|_| all[random.below(all.len())].clone())
             .collect()
     }
 
     fn run(self, sample: Option<usize>) {
-        let seed = seed();
+        let seed = random::given("TRESTLE_FAULT_SEED").unwrap_or_else(random::fresh);
         let trials = self.trials(sample, seed);
         let next = AtomicUsize::new(0);
         let problems = Mutex::new(Vec::new());

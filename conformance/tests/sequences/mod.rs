@@ -1,0 +1,107 @@
+//! Whole sequences of ADD, CHECK, GC and DEL with hostile configurations, environments and results, while the container and
+//! others do what they shouldn't.
+//!
+//! Each sequence has a host of its own with two honest neighbours: one of the same network, one of another whose name differs in
+//! the last byte. Every call must keep to the protocol; afterwards whoever comes is served, the neighbours live as before, and
+//! nothing is left. A sequence is made from its seed, which is in every message: `TRESTLE_SEQUENCE=SEED` repeats it. One that
+//! fails is tried again without each of its steps, so that those are named that it needs.
+//!
+//! `TRESTLE_SEQUENCES_SECONDS` goes on for that long, as `make fuzz` does; otherwise there are a few.
+
+mod aftermath;
+mod hostile;
+mod judge;
+mod misdeed;
+mod network;
+mod plan;
+mod scene;
+mod steps;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use conformance::{Case, Lab, Need, case};
+
+use self::plan::Step;
+use self::scene::Scene;
+use crate::random::{self, Random};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(hostile_sequences_harm_nobody)
+            .ours()
+            .needs(Need::Strace),
+    ]
+}
+
+/// How many there are where nobody says for how long.
+const SAMPLE: u64 = 12;
+
+fn hostile_sequences_harm_nobody(lab: &Lab) {
+    if let Some(seed) = random::given("TRESTLE_SEQUENCE") {
+        return run(lab, seed).expect("this sequence");
+    }
+    let first = random::fresh() * 1000;
+    let problems: Vec<_> = match random::given("TRESTLE_SEQUENCES_SECONDS") {
+        None => (first..first + SAMPLE)
+            .filter_map(|seed| run(lab, seed).err())
+            .collect(),
+        Some(seconds) => {
+            let until = Instant::now() + Duration::from_secs(seconds);
+            let mut tried = 0;
+            let seeds = (first..)
+                .take_while(|_| Instant::now() < until)
+                .inspect(|_| tried += 1);
+            let problems = seeds
+                .filter_map(|seed| {
+                    run(lab, seed)
+                        .err()
+                        .inspect(|problem| eprintln!("{problem}"))
+                })
+                .collect();
+            eprintln!("{tried} sequences from {first} on");
+            problems
+        }
+    };
+    assert!(
+        problems.is_empty(),
+        "{} went wrong:\n{}",
+        problems.len(),
+        problems.join("\n\n")
+    );
+}
+
+/// The sequence of this seed; what went wrong, with the steps that it takes.
+fn run(lab: &Lab, seed: u64) -> Result<(), String> {
+    let mut random = Random::new(seed);
+    let mut steps = plan::steps(&mut random);
+    let Err(mut problem) = attempt(lab, &random, &steps) else {
+        return Ok(());
+    };
+    // What depends on time may not happen again: then nothing is left out.
+    for index in (0..steps.len()).rev() {
+        let mut fewer = steps.clone();
+        fewer.remove(index);
+        if let Err(shorter) = attempt(lab, &random, &fewer) {
+            (steps, problem) = (fewer, shorter);
+        }
+    }
+    let deeds: Vec<_> = steps.iter().map(|step| step.deed).collect();
+    Err(format!("TRESTLE_SEQUENCE={seed}: {deeds:?}\n{problem}"))
+}
+
+fn attempt(lab: &Lab, random: &Random, steps: &[Step]) -> Result<(), String> {
+    let mut scene = Scene::new(lab, &mut random.clone());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        scene.settle()?;
+        for step in steps {
+            scene.step(*step)?;
+        }
+        scene.finish()
+    }));
+    let outcome = outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(text.unwrap_or_else(|| "a panic of the test".to_owned()))
+    });
+    outcome.map_err(|problem| format!("{}\n{problem}", scene.log.join("\n")))
+}
