@@ -4,6 +4,7 @@ mod firewall;
 mod healthy;
 mod lists;
 mod look;
+mod pages;
 mod ports;
 mod repair;
 mod routes;
@@ -29,6 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
         look::cases(),
         repair::cases(),
         units::cases(),
+        pages::cases(),
     ];
     let needy = |case: Case| case.ours().needs(Need::Cnitool);
     cases.into_iter().flatten().map(needy).collect()

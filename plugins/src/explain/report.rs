@@ -301,7 +301,11 @@ pub(crate) fn number(number: u128) -> String {
 
 /// A number and what it counts: `1 attachment`, `41 attachments`.
 pub(crate) fn count(many: usize, what: &str) -> String {
-    let plural = if many == 1 { "" } else { "s" };
+    let plural = match (many, what.ends_with('s')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
     format!("{} {what}{plural}", number(many as u128))
 }
 
@@ -376,5 +380,7 @@ mod tests {
             assert_eq!(number(value), text);
         }
         assert_eq!(count(1, "pod"), "1 pod");
+        assert_eq!(count(2, "pod"), "2 pods");
+        assert_eq!(count(0, "address"), "0 addresses");
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::explain::kernel::{Kernel, sysctl};
 use crate::explain::report::Finding;
-use crate::explain::survey::{Look, Survey};
+use crate::explain::survey::{Look, Survey, View};
 use crate::host::Sysctl;
 use crate::host::rtnl::Link;
 
@@ -40,7 +40,13 @@ pub(super) fn by_others(survey: &Survey) -> Look<Vec<Finding>> {
 
 /// The bridges of the networks and the ends of their containers on the host.
 fn our_links<'a>(survey: &Survey, kernel: &'a Kernel) -> Vec<&'a Link> {
-    let bridges = survey.networks.iter().filter(|it| it.wants.is_gateway());
+    // ADD sees to a bridge when the first container comes.
+    let in_use = |network: &&View| survey.living(&network.name).next().is_some();
+    let bridges = survey
+        .networks
+        .iter()
+        .filter(|it| it.wants.is_gateway())
+        .filter(in_use);
     let bridges = bridges.filter_map(|it| kernel.named(it.bridge()?));
     let ends = survey
         .attachments
