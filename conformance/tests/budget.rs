@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         (None, Subject::Go) => Some("trestle's own behaviour".to_owned()),
         (None, Subject::Trestle) => trace::unavailable(),
     };
-    let tests: [(&str, Test); 8] = [
+    let tests: [(&str, Test); 9] = [
         (
             "bridge_and_host_local_stay_within_budget",
             bridge_within_budget,
@@ -87,6 +87,10 @@ fn main() -> ExitCode {
         (
             "a_call_does_the_same_with_few_and_many_addresses_allocated",
             flat_in_addresses,
+        ),
+        (
+            "each_address_of_others_costs_the_same",
+            linear_in_foreign_addresses,
         ),
         (
             "sysctls_of_a_container_are_not_looked_up_below_proc",
@@ -156,6 +160,36 @@ fn flat_in_addresses(lab: &Lab) {
         node.host.write(&path, format!("other-{number}\r\neth0"));
     }
     assert_same(&few, &node.counts());
+}
+
+/// When somebody else has changed the state, every address file is read, and GC removes them. Each costs the same, however many
+/// there are.
+fn linear_in_foreign_addresses(lab: &Lab) {
+    let totals = [500_u32, 2_000].map(|count| {
+        let networks = with(
+            ipam_network(ipam()),
+            json!({"cni.dev/valid-attachments": []}),
+        );
+        let node = Node::new(lab, networks);
+        let dir = "/var/lib/cni/networks/net";
+        node.host.enter(|| {
+            std::fs::create_dir_all(dir).expect("make a directory");
+            for number in 0..count {
+                let path = format!("{dir}/{}", Ipv4Addr::from(0x0a58_8000 + number));
+                std::fs::write(path, format!("other-{number}\r\neth0")).expect("write a file");
+            }
+        });
+        let netns = node.pod.netns();
+        ["ADD", "GC"].map(|verb| node.count(verb, &netns).total())
+    });
+    let [few, many] = totals;
+    for (few, many) in few.into_iter().zip(many) {
+        assert!(
+            many <= 4 * few,
+            "{few} system calls for 500 files, {many} for 2,000"
+        );
+        assert!(many / 2_000 < 25, "{many} system calls for 2,000 files");
+    }
 }
 
 /// The host's cache of names below /proc would have an entry for the container from then on, and each look-up of a sysctl

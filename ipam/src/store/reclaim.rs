@@ -193,21 +193,19 @@ impl Session<'_> {
             .collect();
         let mut freed = Vec::new();
         let mut outcome = Ok(());
-        for holding in self.holdings()? {
-            if holding
-                .owner
-                .as_ref()
-                .is_some_and(|owner| kept.contains(owner))
-            {
+        for name in self.addresses.names()? {
+            let Some(address) = record::parse_address_name(&name) else {
+                continue;
+            };
+            if self.owner_of(address)?.is_some_and(|it| kept.contains(&it)) {
                 continue;
             }
-            for address in holding.addresses {
-                match self.addresses.remove(&record::address_name(address)) {
-                    Ok(_) => freed.push(address),
-                    Err(error) => outcome = outcome.and(Err(error)),
-                }
+            match self.addresses.remove(&name) {
+                Ok(_) => freed.push(address),
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
+        freed.sort();
         self.rebuild()?;
         if !self.reclaim {
             outcome = outcome.and(self.sync());
