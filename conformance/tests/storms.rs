@@ -170,13 +170,11 @@ fn attach_while(lab: &Lab, network: &Value, interfere: impl Fn(&Host) + Sync) {
         busy.fetch_sub(1, Ordering::Relaxed);
         outputs
     });
-    let failed: Vec<_> = outputs
-        .iter()
-        .flatten()
-        .filter(|output| !output.ok())
-        .collect();
+    let outputs: Vec<_> = outputs.into_iter().flatten().collect();
+    let failed: Vec<_> = outputs.iter().filter(|output| !output.ok()).collect();
+    // How many are in the middle each time hangs on the machine.
     assert!(
-        failed.len() < WORKERS,
+        failed.len() < outputs.len() / 2,
         "most succeed nevertheless: {} failed, such as {}",
         failed.len(),
         failed[0]
