@@ -19,6 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(a_missing_module_is_told_by_its_name),
         case!(a_policy_of_dockers_is_told_with_its_author),
         case!(a_policy_of_an_administrators_ruleset_is_told),
+        case!(other_nodes_that_are_not_let_in_are_found),
         case!(forwarding_that_was_switched_off_is_found),
         case!(two_kinds_of_iptables_are_told).needs(Need::LegacyIptables),
         case!(masquerading_that_was_flushed_is_found),
@@ -188,6 +189,19 @@ fn a_policy_of_an_administrators_ruleset_is_told(lab: &Lab) {
         "flush ruleset\ntable ip filter { chain ufw-before-forward { }\n chain FORWARD { type filter hook forward priority 0; policy drop; }\n }",
     );
     node.finds("forward-dropped", "fail", &["ufw set the policy"]);
+}
+
+fn other_nodes_that_are_not_let_in_are_found(lab: &Lab) {
+    let first = with(bridge(), json!({"nonMasqueradeCIDRs": ["10.1.0.0/16"]}));
+    let node = Node::new(lab, &list(json!([first, {"type": "firewall"}])));
+    node.sh("iptables -w -P FORWARD DROP");
+    let _one = node.join("one");
+    node.assert_healthy("no other node");
+    node.ip("route add 10.1.1.0/24 via 198.51.100.3");
+    let words = ["10.1.1.0/24", "ip filter FORWARD", "ingressCIDRs"];
+    node.finds("forward-dropped", "fail", &words);
+    node.sh("iptables -w -A FORWARD -s 10.1.0.0/16 -j ACCEPT");
+    node.assert_silent("forward-dropped");
 }
 
 fn forwarding_that_was_switched_off_is_found(lab: &Lab) {

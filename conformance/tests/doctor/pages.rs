@@ -12,7 +12,10 @@ use super::{Node, list, with};
 use crate::common::wait_until;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![case!(the_page_shows_what_doctor_says).needs(Need::BridgeNetfilter)]
+    vec![
+        case!(the_page_shows_what_doctor_says).needs(Need::BridgeNetfilter),
+        case!(the_picture_is_what_map_draws).needs(Need::BridgeNetfilter),
+    ]
 }
 
 const PAGE: &str = "docs/troubleshooting.md";
@@ -63,6 +66,47 @@ fn the_page_shows_what_doctor_says(lab: &Lab) {
     if std::env::var_os("TRESTLE_BLESS").is_some() {
         fs::write(&path, page).expect("write the page");
     }
+}
+
+/// `docs/node.svg`: a node with two networks, and something wrong with one.
+fn the_picture_is_what_map_draws(lab: &Lab) {
+    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    let first = with(plugin(), json!({"nonMasqueradeCIDRs": ["10.1.0.0/16"]}));
+    let mut node = node(lab, &podnet(json!([first, portmap])));
+    let ptp =
+        json!({"type": "ptp", "ipMasq": true, "ipam": host_local(&["10.2.0.0/24", "fd00:2::/64"])});
+    let direct = with(list(json!([ptp])), json!({"name": "direct"}));
+    node.configure("20-direct.conflist", &direct.to_string());
+    let mut pods = Vec::new();
+    for (network, name) in [
+        ("net", "dns"),
+        ("net", "shop"),
+        ("net", "web"),
+        ("direct", "probe"),
+    ] {
+        if name == "web" {
+            node = node.with_ports(8080);
+        }
+        let pod = node.pod(name);
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
+        node.cnitool().env("CNI_ARGS", &args).add(network, &pod);
+        pods.push(pod);
+    }
+    node.ip("route add 10.1.1.0/24 via 198.51.100.3");
+    node.ip("link set up0 mtu 1420");
+    let bin = lab.bin().to_string_lossy().into_owned();
+    let map = ["map", "--svg", "/run/node.svg", "--bin-dir", &bin];
+    node.run(Program::new(lab.bin().join("trestle")).args(map))
+        .succeeded();
+    let name = node.sh("uname -n");
+    let svg = node.read("/run/node.svg").expect("a picture");
+    let svg = svg.replace(&format!("node {}", name.trim()), "node a1");
+    let path = workspace().join("docs/node.svg");
+    if std::env::var_os("TRESTLE_BLESS").is_some() {
+        fs::write(&path, &svg).expect("write the picture");
+    }
+    let shown = fs::read_to_string(&path).expect("the picture");
+    assert_eq!(shown, svg, "TRESTLE_BLESS=1 draws it anew");
 }
 
 /// What the page's networks are like.

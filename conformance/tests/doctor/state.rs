@@ -1,6 +1,6 @@
 //! Addresses and what programs remember of containers.
 
-use conformance::{Call, Case, Lab, case, host_local};
+use conformance::{Call, Case, Host, Lab, Need, Program, case, host_local};
 use serde_json::json;
 
 use super::{Member, Node, bridge, list, with};
@@ -13,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(state_that_can_not_be_read_is_told),
         case!(ten_thousand_files_and_lies_in_the_cache_break_nothing),
         case!(the_longest_names_are_told_apart),
+        case!(more_containers_cost_no_more_programs).needs(Need::Strace),
         case!(list_tells_what_became_of_each_container),
         case!(show_tells_everything_about_one),
     ]
@@ -146,6 +147,38 @@ fn the_longest_names_are_told_apart(lab: &Lab) {
         "{listed:#}"
     );
     node.assert_silent("addresses-leaked");
+}
+
+/// Looking at a container costs some system calls, but no program.
+fn more_containers_cost_no_more_programs(lab: &Lab) {
+    let portmap =
+        json!({"type": "portmap", "capabilities": {"portMappings": true}, "backend": "iptables"});
+    let node = Node::new(lab, &list(json!([bridge(), portmap, {"type": "firewall"}])));
+    node.sh("iptables -w -P FORWARD DROP");
+    let programs = |node: &Node<'_>| {
+        let trace = "-f -qq -e trace=execve -o /run/trace";
+        let doctor = lab.bin().join("trestle").display().to_string();
+        let program = Program::new("strace").args(trace.split(' ')).args([
+            &*doctor,
+            "doctor",
+            "--conf-dir",
+            Host::NET_D,
+        ]);
+        node.run(program);
+        let trace = node.read("/run/trace").expect("a trace");
+        trace
+            .lines()
+            .filter(|line| line.contains("execve(") && line.ends_with("= 0"))
+            .count()
+    };
+    let mut node = node.with_ports(8000);
+    let mut members = vec![node.join("pod0")];
+    let few = programs(&node);
+    for index in 1..12 {
+        node = node.with_ports(8000 + index);
+        members.push(node.join(&format!("pod{index}")));
+    }
+    assert_eq!(programs(&node), few, "with {} containers", members.len());
 }
 
 fn list_tells_what_became_of_each_container(lab: &Lab) {

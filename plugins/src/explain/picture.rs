@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::checks;
-use super::report::{Finding, number};
+use super::report::{Finding, fullness};
 use super::state::Kept;
 use super::survey::{Attached, Survey, View};
 use crate::host::rtnl::Link;
@@ -99,7 +99,7 @@ fn facts(survey: &Survey, network: &View) -> Vec<String> {
         network
             .pools
             .iter()
-            .map(|pool| format!("pool {} of {}", number(pool.used), number(pool.total))),
+            .map(|pool| format!("pool {}", fullness(pool.used, pool.total))),
     );
     facts.push(
         if network.wants.ip_masq {

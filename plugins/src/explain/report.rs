@@ -299,6 +299,16 @@ pub(crate) fn number(number: u128) -> String {
     text
 }
 
+/// How full a pool is. That of an IPv6 subnet is told as a power of two.
+pub(crate) fn fullness(used: u128, total: u128) -> String {
+    const READABLE: u128 = 1_000_000_000;
+    let total = match total <= READABLE {
+        true => number(total),
+        false => format!("2^{}", total.saturating_add(2).ilog2()),
+    };
+    format!("{} of {total}", number(used))
+}
+
 /// A number and what it counts: `1 attachment`, `41 attachments`.
 pub(crate) fn count(many: usize, what: &str) -> String {
     let plural = match (many, what.ends_with('s')) {
@@ -379,6 +389,8 @@ mod tests {
         ] {
             assert_eq!(number(value), text);
         }
+        assert_eq!(fullness(3, 253), "3 of 253");
+        assert_eq!(fullness(1, (1 << 64) - 2), "1 of 2^64");
         assert_eq!(count(1, "pod"), "1 pod");
         assert_eq!(count(2, "pod"), "2 pods");
         assert_eq!(count(0, "address"), "0 addresses");

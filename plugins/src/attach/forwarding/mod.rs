@@ -114,9 +114,41 @@ pub fn may_drop(address: IpAddr) -> Result<bool, HostError> {
 /// What the kernel or `nft` says. Rules that can't be read are no error but no finding either.
 pub fn judge(path: &Path<'_>) -> Result<Vec<Finding>, HostError> {
     let mut findings = Vec::new();
-    for chain in dropping_chains(path.address)? {
+    each_ruleset(path.address, &mut |rules, chain, name| {
+        findings.extend(first_stopped(path, rules, chain, name));
+    })?;
+    Ok(findings)
+}
+
+/// The chains that stop what another machine begins to send to a container, by way of the uplink of `path`.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_from(path: &Path<'_>, source: IpAddr) -> Result<Vec<String>, HostError> {
+    let packet = verdict::Packet {
+        iif: path.uplink,
+        oif: Some(path.behind.name()),
+        source,
+        destination: path.address,
+        state: "new",
+    };
+    let mut stopping = Vec::new();
+    each_ruleset(path.address, &mut |rules, chain, name| {
+        if rules.surely_drops(chain, &packet) {
+            stopping.push(name.to_owned());
+        }
+    })?;
+    Ok(stopping)
+}
+
+/// Reads the rules of each chain that may drop forwarded packets: rules, the chain, and its name for people.
+fn each_ruleset(
+    address: IpAddr,
+    look: &mut dyn FnMut(&verdict::Ruleset, &str, &str),
+) -> Result<(), HostError> {
+    for chain in dropping_chains(address)? {
         let rules = if is_iptables(&chain) {
-            iptables::read(path.address, iptables::Flavour::Nft)
+            iptables::read(address, iptables::Flavour::Nft)
         } else {
             nft::read(&chain)
         };
@@ -127,16 +159,16 @@ pub fn judge(path: &Path<'_>) -> Result<Vec<Finding>, HostError> {
             chain.table,
             chain.name
         );
-        findings.extend(first_stopped(path, &rules, &chain.name, &name));
+        look(&rules, &chain.name, &name);
     }
-    if legacy_filter_exists(path.address)
-        && let Ok(rules) = iptables::read(path.address, iptables::Flavour::Legacy)
+    if legacy_filter_exists(address)
+        && let Ok(rules) = iptables::read(address, iptables::Flavour::Legacy)
         && rules.drops("FORWARD")
     {
         let name = "filter FORWARD (iptables-legacy)";
-        findings.extend(first_stopped(path, &rules, "FORWARD", name));
+        look(&rules, "FORWARD", name);
     }
-    Ok(findings)
+    Ok(())
 }
 
 /// The base chains of the forward hook that drop by policy, and firewalld's, for the family of `address`.

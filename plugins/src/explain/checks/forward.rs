@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::masquerade::is_between_nodes;
 use crate::attach::forwarding::{self, Behind, Path};
 use crate::explain::kernel::{Firewall, Kernel, chain_name, sysctl};
 use crate::explain::report::{Finding, number};
@@ -9,6 +10,7 @@ use crate::explain::survey::{Look, Survey, View};
 use crate::explain::wants::Main;
 use crate::host::Sysctl;
 use crate::host::nft::{Chain, Family};
+use crate::host::rtnl::Route;
 
 /// One address of a network's containers of a family, and whether it is somebody's already.
 fn sample(survey: &Survey, network: &View, v6: bool) -> Option<(IpAddr, bool)> {
@@ -83,12 +85,52 @@ pub(super) fn dropped(survey: &Survey) -> Look<Vec<Finding>> {
             };
             if !firewall.legacy.is_empty() || !firewall.chains.is_empty() {
                 let stopped = forwarding::judge(&path).map_err(|error| error.to_string())?;
+                if stopped.is_empty() && lives {
+                    findings.extend(from_other_nodes(network, kernel, &path)?);
+                }
                 findings.extend(stopped.iter().map(|it| told(network, it, firewall, lives)));
             }
         }
     }
     findings.dedup();
     Ok(findings)
+}
+
+/// What containers of other nodes begin to send to those of this one.
+fn from_other_nodes(network: &View, kernel: &Kernel, path: &Path<'_>) -> Look<Option<Finding>> {
+    let between = |route: &&Route| {
+        let mut own = network.subnets.iter();
+        own.any(|own| is_between_nodes(route, *own))
+            && route.dst.addr().is_ipv6() == path.address.is_ipv6()
+    };
+    let Some(route) = kernel.routes.iter().find(between) else {
+        return Ok(None);
+    };
+    let path = Path {
+        uplink: route.oif.map(|link| kernel.name(link)),
+        ..*path
+    };
+    let Some(source) = route.dst.hosts().nth(1) else {
+        return Ok(None);
+    };
+    let stopping = forwarding::judge_from(&path, source).map_err(|error| error.to_string())?;
+    if stopping.is_empty() {
+        return Ok(None);
+    }
+    let summary = format!(
+        "containers of other nodes don't reach those of {}",
+        network.name
+    );
+    Ok(Some(
+        Finding::fail("forward-dropped", summary)
+            .of(&network.name)
+            .seen(format!("route {} leads to containers of another node", route.dst))
+            .seen_all(stopping.iter().map(|chain| {
+                format!("{chain}: drops what no rule lets through; none is for packets from {source} to {}", path.address)
+            }))
+            .because("the rules let through what containers here begin, and the replies, but nothing that begins elsewhere")
+            .remedy("let the other nodes' containers in: \"ingressCIDRs\" of the plugin firewall, or a rule in that chain"),
+    ))
 }
 
 fn first_pair<'a>(survey: &Survey, network: &View, kernel: &'a Kernel) -> Option<&'a str> {

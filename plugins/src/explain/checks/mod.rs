@@ -15,7 +15,7 @@ mod services;
 
 pub(crate) use self::masquerade::{is_between_nodes, is_ours};
 use super::kernel;
-use super::report::{Finding, Report, Skipped, count, number};
+use super::report::{Finding, Report, Skipped, count, fullness};
 use super::survey::{Look, Survey};
 
 /// A check.
@@ -102,7 +102,7 @@ fn title(survey: &Survey) -> String {
             network
                 .pools
                 .iter()
-                .map(|pool| format!("pool {} of {}", number(pool.used), number(pool.total))),
+                .map(|pool| format!("pool {}", fullness(pool.used, pool.total))),
         );
         format!("{} ({})", network.name, facts.join(", "))
     });
