@@ -4,7 +4,7 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test e2e reference demo faults fuzz bench dist deb dist-test coverage mutants manual tools runtimes packages clean
+.PHONY: help build check test e2e reference demo faults fuzz bench dist deb dist-test coverage mutants manual vm tools runtimes packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,9 @@ coverage: packages tools ## which lines the tests reach; needs cargo-llvm-cov
 
 mutants: ## which small changes of cni-conf, ipam and the pure parts of plugins no test notices; needs cargo-mutants
 	conformance/tools/mutants.sh
+
+vm: packages tools build ## under Debian's kernel, in a machine of QEMU, what this kernel lets nobody run; VM=FILTER for others
+	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/vm.sh $(VM)
 
 tools: ## fetch cnitool and the reference plugins (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
