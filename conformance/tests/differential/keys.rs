@@ -148,6 +148,7 @@ const KEYS: [(&str, &[&str]); 17] = [
             "iptablesAdminChainName",
             "firewalldZone",
             "ingressPolicy",
+            "ingressCIDRs",
         ],
     ),
     (
