@@ -31,6 +31,7 @@ mod sequences;
 mod storage;
 mod storms;
 mod surroundings;
+mod trace;
 mod upkeep;
 mod versions;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         host_local_state::cases(),
         delegation::cases(),
         doctor::cases(),
+        trace::cases(),
         samples::cases(),
         scenarios::cases(),
         differential::cases(),

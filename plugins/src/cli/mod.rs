@@ -7,6 +7,7 @@ mod list;
 mod map;
 mod metrics;
 mod repair;
+mod trace;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -63,6 +64,10 @@ enum Command {
     Metrics(MetricsArgs),
     /// Draw this node: uplinks, bridges, containers, ports and routes
     Map(MapArgs),
+    /// Follow a packet of a container through this node, there and back, and say what becomes of it
+    ///
+    /// The exit status is 0 when it is answered or delivered, 2 otherwise, 3 when nothing could be traced.
+    Trace(trace::TraceArgs),
     /// Print the version, the plugins and the CNI versions they speak
     Version,
 }
@@ -191,6 +196,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Show(args) => list::show(&args, &mut out),
         Command::Metrics(args) => metrics::metrics(&args, &mut out).map(done),
         Command::Map(args) => map::map(&args, &mut out).map(done),
+        Command::Trace(args) => trace::trace(&args, &mut out),
         Command::Version => version(&mut out).map(done),
     };
     match outcome {

@@ -14,4 +14,5 @@ pub(crate) mod report;
 pub(crate) mod state;
 pub(crate) mod survey;
 pub(crate) mod svg;
+pub(crate) mod trace;
 mod wants;

@@ -18,6 +18,7 @@ pub mod module;
 mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod probe;
 pub mod procfs;
 pub mod program;
 pub mod rtnl;

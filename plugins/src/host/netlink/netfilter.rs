@@ -5,7 +5,10 @@
 //! takes an RCU grace period, ten milliseconds or more, whoever's socket it is: once in a process is enough.
 
 use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::time::Instant;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkHeader};
 use netlink_packet_netfilter::none::ControlMessage;
@@ -88,6 +91,12 @@ impl Shared {
     }
 }
 
+impl AsFd for NetfilterSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.transport.as_fd()
+    }
+}
+
 impl NetfilterSocket {
     /// A socket in the calling thread's network namespace.
     ///
@@ -100,6 +109,41 @@ impl NetfilterSocket {
         };
         KEPT.set(Some(Rc::clone(&shared)));
         Ok(Self { shared })
+    }
+
+    /// A socket that nobody else uses and that is closed with this value: what the kernel ties to a socket ends then.
+    ///
+    /// # Errors
+    /// As [`NetfilterSocket::open`].
+    pub(crate) fn open_alone() -> Result<Self, HostError> {
+        let shared = Rc::new(Shared::open()?);
+        Ok(Self { shared })
+    }
+
+    /// Subscribes to a multicast group, `NFNLGRP_*`, for as long as the socket is open.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn subscribe(&self, group: u32) -> io::Result<()> {
+        self.shared.transport.subscribe(group)
+    }
+
+    /// Hands what was notified and not yet read to `take`. Waits for nothing. Returns true if something was lost,
+    /// because it did not fit into the socket's buffer.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub(crate) fn notified(&self, take: impl FnMut(&Object<'_>)) -> Result<bool, NetlinkError> {
+        let (take, mut lost) = (RefCell::new(take), false);
+        let pass_on = |header: &NetlinkHeader, payload: &[u8]| {
+            take.borrow_mut()(&Object::new(header, payload));
+            false
+        };
+        let transport = &self.shared.transport;
+        while transport.wait_for_notification(Instant::now(), pass_on)? {
+            lost = true;
+        }
+        Ok(lost)
     }
 
     /// Sends `messages` as one nftables transaction: all of them take effect at once, or none does.

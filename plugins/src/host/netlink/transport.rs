@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
@@ -21,7 +21,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{NetlinkAddr, bind, setsockopt, sockopt};
 
 use super::error::{NetlinkError, Refusal};
 use super::reply::{Content, Reply, Status, parse_reply};
@@ -395,6 +395,13 @@ impl Transport {
         self.socket.add_membership(group)?;
         let mut address = SocketAddr::new(0, 0);
         self.socket.get_address(&mut address)?;
+        if address.port_number() == 0 {
+            // What has no number yet is told nothing: the kernel sends to all but 0, itself (`do_one_broadcast`).
+            let any = NetlinkAddr::new(0, 0);
+            bind(self.socket.as_raw_fd(), &any)?;
+            self.socket.add_membership(group)?;
+            self.socket.get_address(&mut address)?;
+        }
         self.subscriber.set(Some(address.port_number()));
         Ok(())
     }

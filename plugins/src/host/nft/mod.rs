@@ -15,6 +15,8 @@ pub mod element;
 mod expression;
 mod query;
 pub mod ruleset;
+pub mod trace;
+mod trace_table;
 
 use std::fmt;
 

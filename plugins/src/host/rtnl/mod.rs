@@ -28,6 +28,7 @@ mod route;
 mod rule;
 mod veth;
 mod vlan;
+mod way;
 mod whole;
 
 pub use address::{Address, AddressFlags, AddressOptions, AddressScope};
@@ -45,4 +46,5 @@ pub use route::{DefaultRoute, Family, Route, RouteFilter, RouteProtocol, RouteSc
 pub use rule::Rule;
 pub use veth::{NewVeth, VethEnd, VethPair};
 pub use vlan::NewVlan;
+pub use way::Way;
 pub use whole::Neighbour;

@@ -21,6 +21,8 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// Whether the last attempt to find its hardware address has failed.
     pub failed: bool,
+    /// Whether an attempt is being made.
+    pub asking: bool,
 }
 
 impl Rtnl {
@@ -67,5 +69,6 @@ fn into_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
         link: message.header.ifindex,
         address,
         failed: message.header.state == NeighbourState::Failed,
+        asking: message.header.state == NeighbourState::Incomplete,
     })
 }
