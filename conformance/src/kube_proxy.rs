@@ -24,7 +24,7 @@ pub enum ProxyMode {
 #[derive(Debug, Clone)]
 pub struct Service {
     /// Its name, letters and digits.
-    pub name: &'static str,
+    pub name: String,
     /// What is served.
     pub protocol: Protocol,
     /// The virtual address and port.
@@ -38,10 +38,10 @@ impl Service {
     ///
     /// # Panics
     /// When one is no address.
-    pub fn new(name: &'static str, protocol: Protocol, address: &str, endpoints: &[&str]) -> Self {
+    pub fn new(name: &str, protocol: Protocol, address: &str, endpoints: &[&str]) -> Self {
         let parse = |text: &str| text.parse().expect("an address and a port");
         Self {
-            name,
+            name: name.to_owned(),
             protocol,
             address: parse(address),
             endpoints: endpoints.iter().map(|text| parse(text)).collect(),
@@ -72,17 +72,42 @@ impl Host {
             let Some(pods) = pods.filter(|_| !of_family.is_empty()) else {
                 continue;
             };
-            let program = match mode {
-                ProxyMode::Iptables if v6 => Program::new("ip6tables-restore").args(["--noflush"]),
-                ProxyMode::Iptables => Program::new("iptables-restore").args(["--noflush"]),
-                ProxyMode::Nftables => Program::new("nft").args(["-f", "-"]),
-            };
-            let rules = match mode {
-                ProxyMode::Iptables => iptables(pods, &of_family),
-                ProxyMode::Nftables => nftables(pods, &of_family),
-            };
-            self.run(program.stdin(rules)).succeeded();
+            // So many that a transaction fits into a socket's buffer.
+            for (index, some) in of_family.chunks(200).enumerate() {
+                let program = match mode {
+                    ProxyMode::Iptables if v6 => {
+                        Program::new("ip6tables-restore").args(["--noflush"])
+                    }
+                    ProxyMode::Iptables => Program::new("iptables-restore").args(["--noflush"]),
+                    ProxyMode::Nftables => Program::new("nft").args(["-f", "-"]),
+                };
+                let rules = match mode {
+                    ProxyMode::Iptables => iptables(pods, some, index == 0),
+                    ProxyMode::Nftables => nftables(pods, some, index == 0),
+                };
+                self.run(program.stdin(rules)).succeeded();
+            }
         }
+    }
+
+    /// The rules of a cluster with so many Services of one pod each, in IPv4: five for each in mode iptables.
+    pub fn kube_proxy_of(&self, mode: ProxyMode, services: u16) {
+        let services: Vec<Service> = (0..services)
+            .map(|number| {
+                let [high, low] = number.to_be_bytes();
+                let (address, pod) = (
+                    format!("10.96.{high}.{low}:80"),
+                    format!("10.97.{high}.{low}:8080"),
+                );
+                Service::new(
+                    &format!("many{number}"),
+                    Protocol::Tcp,
+                    &address,
+                    &[pod.as_str()],
+                )
+            })
+            .collect();
+        self.kube_proxy(mode, &["10.88.0.0/16"], &services);
     }
 }
 
@@ -111,10 +136,10 @@ COMMIT
 -A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
 ";
 
-fn iptables(pods: IpNet, services: &[&Service]) -> String {
-    let mut rules = IPTABLES_BASE.to_owned();
+fn iptables(pods: IpNet, services: &[&Service], first: bool) -> String {
+    let mut rules = if first { IPTABLES_BASE } else { "*nat\n" }.to_owned();
     for service in services {
-        let (name, l4, last) = (service.name, service.l4(), service.endpoints.len());
+        let (name, l4, last) = (&service.name, service.l4(), service.endpoints.len());
         let (address, port) = (service.address.ip(), service.address.port());
         let to = format!("-d {address} -p {l4} -m {l4} --dport {port}");
         let _ = writeln!(rules, ":KUBE-SVC-{name} - [0:0]");
@@ -174,7 +199,7 @@ table FAMILY kube-proxy {
 }
 ";
 
-fn nftables(pods: IpNet, services: &[&Service]) -> String {
+fn nftables(pods: IpNet, services: &[&Service], first: bool) -> String {
     let v6 = matches!(pods, IpNet::V6(_));
     let (family, kind) = if v6 {
         ("ip6", "ipv6_addr")
@@ -182,9 +207,12 @@ fn nftables(pods: IpNet, services: &[&Service]) -> String {
         ("ip", "ipv4_addr")
     };
     let base = NFTABLES_BASE.replace("FAMILY", family);
-    let mut rules = base.replace("ADDRESS", kind);
+    let mut rules = match first {
+        true => base.replace("ADDRESS", kind),
+        false => String::new(),
+    };
     for service in services {
-        let (name, l4) = (service.name, service.l4());
+        let (name, l4) = (&service.name, service.l4());
         let (address, port) = (service.address.ip(), service.address.port());
         let (mut chains, mut choice) = (String::new(), String::new());
         for (index, endpoint) in service.endpoints.iter().enumerate() {

@@ -12,7 +12,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use conformance::{
-    Host, Lab, Output, Pod, Program, Subject, bridge, host_local, ipam_network, with,
+    Host, Lab, Output, Pod, Program, ProxyMode, Subject, bridge, host_local, ipam_network, with,
+    with_prev_result,
 };
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
         (None, Subject::Go) => Some("trestle's own behaviour".to_owned()),
         (None, Subject::Trestle) => trace::unavailable(),
     };
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 10] = [
         (
             "bridge_and_host_local_stay_within_budget",
             bridge_within_budget,
@@ -91,6 +92,10 @@ fn main() -> ExitCode {
         (
             "each_address_of_others_costs_the_same",
             linear_in_foreign_addresses,
+        ),
+        (
+            "a_call_does_the_same_beside_few_and_many_services",
+            flat_in_services,
         ),
         (
             "sysctls_of_a_container_are_not_looked_up_below_proc",
@@ -189,6 +194,57 @@ fn linear_in_foreign_addresses(lab: &Lab) {
             "{few} system calls for 500 files, {many} for 2,000"
         );
         assert!(many / 2_000 < 25, "{many} system calls for 2,000 files");
+    }
+}
+
+/// In both of kube-proxy's modes, where nothing drops, where iptables does and where another table does: bridge, which
+/// looks whether something drops, and firewall behind it.
+fn flat_in_services(lab: &Lab) {
+    let ipam = || host_local(&["10.88.0.0/16", "fd00:88::/64"]);
+    for mode in [ProxyMode::Iptables, ProxyMode::Nftables] {
+        for guard in [
+            &[][..],
+            &["iptables -P FORWARD DROP", "ip6tables -P FORWARD DROP"],
+            &[
+                "nft add table ip own",
+                "nft add chain ip own f { type filter hook forward priority 0 ; policy drop ; }",
+                "nft add rule ip own f ct state invalid drop",
+            ],
+        ] {
+            // The first is so few that their chains are listed.
+            let [listed, few, many] = [10, 200, 2_000].map(|services| {
+                let mut node = Node::new(lab, bridge(ipam()));
+                node.host.kube_proxy_of(mode, services);
+                for command in guard {
+                    node.host.sh(command);
+                }
+                let of_bridge = node.counts();
+                let plain = node.configuration.clone();
+                let resident = node.host.pod("resident");
+                for (container, netns) in [
+                    ("resident", resident.netns()),
+                    ("counted", node.pod.netns()),
+                ] {
+                    node.configuration = plain.clone();
+                    let result = node.call("ADD", container, &netns, "eth0", &[]);
+                    let firewall = with(plain.clone(), json!({"type": "firewall"}));
+                    node.configuration = with_prev_result(&firewall, &result);
+                    node.call("ADD", container, &netns, "eth0", &[]);
+                }
+                (of_bridge, node.counts())
+            });
+            for (listed, few, many) in [(listed.0, few.0, many.0), (listed.1, few.1, many.1)] {
+                assert_same(&few, &many);
+                for (listed, many) in listed.iter().zip(&many) {
+                    let (less, more) = (listed.netlink_messages, many.netlink_messages);
+                    assert!(
+                        more <= less + 40,
+                        "{mode:?}, {guard:?}: {less} and {more} messages"
+                    );
+                    assert_eq!(many.children, 0, "{mode:?}, {guard:?}: {many:#?}");
+                }
+            }
+        }
     }
 }
 
@@ -323,9 +379,17 @@ impl<'l> Node<'l> {
         self.host.read(TRACE).expect("a trace")
     }
 
-    fn call(&self, verb: &str, container: &str, netns: &str, ifname: &str, wrapper: &[String]) {
-        self.output(verb, container, netns, ifname, wrapper)
-            .succeeded();
+    /// Gives the result of an ADD.
+    fn call(
+        &self,
+        verb: &str,
+        container: &str,
+        netns: &str,
+        ifname: &str,
+        wrapper: &[String],
+    ) -> Value {
+        let output = self.output(verb, container, netns, ifname, wrapper);
+        serde_json::from_str(&output.succeeded().text()).unwrap_or_default()
     }
 
     fn output(

@@ -10,6 +10,7 @@ pub mod container;
 pub mod detach;
 pub mod errors;
 pub mod forward;
+pub mod forward_chains;
 pub mod forwarding;
 pub mod gateway;
 pub mod host_route;

@@ -6,12 +6,16 @@
 use std::fs;
 
 use super::{iptables, nftables};
+use crate::attach::forward_chains::forward_chains;
 use crate::attach::table::TABLE;
 use crate::host::HostError;
-use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, Rule, TableRef, Verdict};
+use crate::host::nft::{Chain, Family, Nft, Rule, TableRef, Verdict};
 
 /// How deep chains may call each other (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: u32 = 16;
+
+/// firewalld's table.
+const FIREWALLD: &str = "firewalld";
 
 /// An nftables base chain that drops what it does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,9 +83,9 @@ pub(super) struct Context<'a> {
 /// Looks around.
 pub(super) fn look(nft: &mut Nft, context: &Context<'_>) -> Result<Seen, HostError> {
     let mut seen = Seen::default();
-    let chains = nft.chains(None)?;
+    let chains = forward_chains(nft)?;
     for chain in chains.iter().filter(|chain| filters_forwarded(chain)) {
-        if let Some(table) = as_iptables(&chains, chain, context) {
+        if let Some(table) = as_iptables(nft, chain, context)? {
             let admin = table.filter().object(context.admin);
             seen.iptables.push(Forward {
                 table,
@@ -109,31 +113,32 @@ pub(super) fn look(nft: &mut Nft, context: &Context<'_>) -> Result<Seen, HostErr
     Ok(seen)
 }
 
-/// The table of iptables that a chain is the FORWARD of, as far as it is for iptables to change. Where there is a chain of
-/// ours in it as we put it into the tables of others, iptables could not read it when that was made.
-fn as_iptables(chains: &[Chain], chain: &Chain, context: &Context<'_>) -> Option<IpTable> {
+/// The table of iptables that a chain is the FORWARD of, as far as it is for iptables to change. Where it leads to a chain
+/// of ours as we put it into the tables of others, iptables could not read it when that was made.
+fn as_iptables(
+    nft: &mut Nft,
+    chain: &Chain,
+    context: &Context<'_>,
+) -> Result<Option<IpTable>, HostError> {
     let table = IpTable {
         v6: chain.family == Family::IPv6,
         legacy: false,
     };
-    let served = |other: &Chain| {
-        (other.family, &other.table) == (chain.family, &chain.table)
-            && nftables::is_guard_chain(&other.name)
-    };
-    let theirs = context.with_iptables
-        && is_iptables(chain)
-        && !context.unreadable.contains(&table)
-        && !chains.iter().any(served);
-    theirs.then_some(table)
+    if !context.with_iptables || !is_iptables(chain) || context.unreadable.contains(&table) {
+        return Ok(None);
+    }
+    let rules = nft.rules(table.filter().object(&chain.name))?;
+    let served = |rule: &Rule| matches!(&rule.verdict, Some(Verdict::Jump(to)) if nftables::is_guard_chain(to));
+    Ok((!rules.iter().any(served)).then_some(table))
 }
 
 /// Whether firewalld has rules here.
 pub(super) fn has_firewalld(nft: &mut Nft) -> Result<bool, HostError> {
-    Ok(nft.chains(None)?.iter().any(is_firewalld))
+    Ok(nft.tables()?.iter().any(|table| table.name == FIREWALLD))
 }
 
 fn is_firewalld(chain: &Chain) -> bool {
-    chain.table == "firewalld"
+    chain.table == FIREWALLD
 }
 
 /// The filter tables of iptables that may have rules of ours.
@@ -169,7 +174,7 @@ fn filters_forwarded(chain: &Chain) -> bool {
     let ip = matches!(chain.family, Family::Inet | Family::IPv4 | Family::IPv6);
     let own = chain.family == TABLE.family && chain.table == TABLE.name;
     let base = chain.base.as_ref();
-    ip && !own && base.is_some_and(|base| base.hook == FORWARD_HOOK && base.kind == "filter")
+    ip && !own && base.is_some_and(|base| base.kind == "filter")
 }
 
 fn is_iptables(chain: &Chain) -> bool {

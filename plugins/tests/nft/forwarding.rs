@@ -24,6 +24,11 @@ pub(crate) const CASES: &[Case] = &[
         agrees,
     ),
     case(
+        "no_guard_is_overlooked_beside_thousands_of_chains",
+        &["nft", "iptables", "ip6tables"],
+        beside_many,
+    ),
+    case(
         "old_iptables_is_not_overlooked",
         &["iptables-legacy"],
         legacy,
@@ -45,6 +50,57 @@ fn findings(address: &str) -> Vec<String> {
         .iter()
         .map(ToString::to_string)
         .collect()
+}
+
+/// Tables of kube-proxy's with more chains than are listed together, and the guard that there is besides.
+fn beside_many() {
+    let many = "kube() { { echo \"add table $1 $2\"; for n in $(seq 600); do echo \"add chain $1 $2 KUBE-SVC-$n\"; done
+        echo \"add chain $1 $2 filter-forward { type filter hook forward priority -110; policy accept; }\"; } | nft -f -; }
+        kube ip nat; kube ip6 nat; kube ip kube-proxy";
+    let drops = "type filter hook forward priority 0; policy drop;";
+    for (guard, chain) in [
+        ("", ""),
+        ("iptables -P FORWARD DROP", "ip filter FORWARD"),
+        ("iptables -t mangle -P FORWARD DROP", "ip mangle FORWARD"),
+        // A table of nobody that is known.
+        (
+            &format!(
+                "nft 'add table ip own; add chain ip own admin; add chain ip own f {{ {drops} }}; add rule ip own f jump admin'"
+            ),
+            "ip own f",
+        ),
+        // Nothing in it tells of the chain.
+        (
+            &format!("nft 'add table ip own; add chain ip own f {{ {drops} }}'"),
+            "ip own f",
+        ),
+        // As many as the others have, so that these have to be gone through.
+        (
+            &format!("kube ip own; nft 'add chain ip own f {{ {drops} }}'"),
+            "ip own f",
+        ),
+        (
+            &format!("nft 'add table inet own; add chain inet own f {{ {drops} }}'"),
+            "inet own f",
+        ),
+        // In a table of iptables' that others write to.
+        (
+            &format!(
+                "iptables -P FORWARD ACCEPT; nft 'add chain ip filter f {{ {drops} }}; add rule ip filter f ct state established accept'"
+            ),
+            "ip filter f",
+        ),
+    ] {
+        let node = Node::new();
+        node.sh(&format!("{many}; {guard}"));
+        let found = node.run(|| findings("10.1.0.5"));
+        assert_eq!(
+            found.len(),
+            usize::from(!chain.is_empty()),
+            "{guard}: {found:?}"
+        );
+        assert!(found.iter().all(|found| found.contains(chain)), "{found:?}");
+    }
 }
 
 fn none() {

@@ -144,8 +144,15 @@ fn has_others(host: &Rtnl, network: &NetworkName) -> Result<bool, HostError> {
 /// Whether the plugin has rules for the network.
 fn is_served(network: &NetworkName) -> Result<bool, HostError> {
     let own = [owned::way(network), owned::guard_chain(&label(network))];
-    let chains = Nft::open()?.chains(None)?;
-    Ok(chains.iter().any(|chain| own.contains(&chain.name)))
+    let mut nft = Nft::open()?;
+    for table in nft.tables()? {
+        for name in &own {
+            if nft.chain(table.reference().object(name))?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The interface of the host's default route.

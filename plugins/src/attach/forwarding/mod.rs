@@ -19,7 +19,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use advice::{warn_beforehand, warn_of_closed_cluster, warn_of_dropped_traffic};
 
-use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, family_name};
+use super::forward_chains::forward_chains;
+use crate::host::nft::{Chain, Family, Nft, family_name};
 use crate::host::{HostError, procfs};
 
 /// firewalld's table.
@@ -96,7 +97,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Whether anything on this host may drop forwarded packets that no rule is about: one netlink round trip, which spares the
+/// Whether anything on this host may drop forwarded packets that no rule is about: a few netlink round trips, which spare the
 /// rest of the look on most hosts.
 ///
 /// # Errors
@@ -107,7 +108,7 @@ pub fn may_drop(address: IpAddr) -> Result<bool, HostError> {
 
 /// The chains that stop packets on `path`, none when all is well.
 ///
-/// Costs one netlink round trip when no chain of the forward hook is known to drop, which is a kernel's
+/// Costs a few netlink round trips when no chain of the forward hook is known to drop, which is a kernel's
 /// default, and a child process for each that does.
 ///
 /// # Errors
@@ -178,13 +179,12 @@ fn dropping_chains(address: IpAddr) -> Result<Vec<Chain>, HostError> {
     } else {
         Family::IPv6
     };
-    let mut chains = Nft::open()?.chains(None)?;
+    let mut chains = forward_chains(&mut Nft::open()?)?;
     chains.retain(|chain| {
-        let stops = chain.base.as_ref().is_some_and(|base| {
-            base.hook == FORWARD_HOOK
-                && base.kind == "filter"
-                && (base.drops || chain.table == FIREWALLD)
-        });
+        let stops = chain
+            .base
+            .as_ref()
+            .is_some_and(|base| base.kind == "filter" && (base.drops || chain.table == FIREWALLD));
         stops && (chain.family == Family::Inet || chain.family == own)
     });
     Ok(chains)

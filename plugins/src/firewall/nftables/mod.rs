@@ -19,12 +19,12 @@ use super::guard::Guard;
 use super::seal;
 use super::select::Backends;
 use super::wanted::Wanted;
+use crate::attach::forward_chains::forward_chains_of;
 use crate::attach::rules_lock;
 use crate::attach::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{
-    Batch, Chain, Element, FORWARD_HOOK, Family, Nft, ObjectRef, Rule, TableRef, Verdict,
-    family_name, ruleset,
+    Batch, Element, Family, Nft, ObjectRef, Rule, TableRef, Verdict, family_name, ruleset,
 };
 
 /// How often a change that another process crossed is tried again.
@@ -276,30 +276,22 @@ impl Foreign {
     }
 }
 
-fn foreign(chains: &[Chain], network: &str) -> Vec<Foreign> {
+/// The tables of others that have a chain of the network's.
+fn foreign(nft: &mut Nft, network: &str) -> Result<Vec<Foreign>, HostError> {
     let ours = rules::guard_chain(network);
-    let tables = chains.iter().filter(|chain| chain.name == ours);
-    let base = |table: &Chain| {
-        let in_table = chains
-            .iter()
-            .filter(|chain| chain.family == table.family && chain.table == table.table);
-        in_table
-            .filter(|chain| {
-                chain
-                    .base
-                    .as_ref()
-                    .is_some_and(|base| base.hook == FORWARD_HOOK)
-            })
-            .map(|chain| chain.name.clone())
-            .collect()
-    };
-    tables
-        .map(|chain| Foreign {
-            family: chain.family,
-            table: chain.table.clone(),
-            base: base(chain),
-        })
-        .collect()
+    let mut found = Vec::new();
+    for table in nft.tables()? {
+        if nft.chain(table.reference().object(&ours))?.is_none() {
+            continue;
+        }
+        let base = forward_chains_of(nft, &table)?.into_iter();
+        found.push(Foreign {
+            family: table.family,
+            base: base.map(|chain| chain.name).collect(),
+            table: table.name,
+        });
+    }
+    Ok(found)
 }
 
 fn elements_of(nft: &mut Nft, place: &Place) -> Result<Vec<Element>, HostError> {
@@ -374,7 +366,7 @@ fn describe(network: &str, place: &Place, element: &Element) -> String {
 /// What is kept for the attachments to a network.
 pub(super) fn list(network: &str) -> Result<Vec<Kept>, HostError> {
     let mut nft = Nft::open()?;
-    let foreign = foreign(&nft.chains(None)?, network);
+    let foreign = foreign(&mut nft, network)?;
     let own = [false, true].map(|v6| Place::own(rules::members_set(network, v6)));
     let mut kept = Vec::new();
     for place in own

@@ -25,7 +25,7 @@ pub(in super::super) fn remove(condemned: &Owners) -> Result<Vec<IpAddr>, HostEr
         let sets = nft.sets(TABLE)?;
         let mut members = take_out_own(&mut nft, network, &sets, condemned, &mut removed)?;
         // A new guard's sets are filled with what ours have at that moment, so guards come second.
-        let foreign = foreign(&nft.chains(None)?, network);
+        let foreign = foreign(&mut nft, network)?;
         for place in foreign.iter().flat_map(|table| table.sets(network)) {
             let gone = take_out(&mut nft, &place, &its_own)?;
             removed.extend(gone.iter().filter_map(Element::as_address));

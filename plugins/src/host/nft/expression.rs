@@ -52,6 +52,15 @@ pub(super) fn verdict(expressions: Attributes<'_>) -> Option<Verdict> {
     None
 }
 
+/// The chains that a rule leads to, under whatever conditions; those in verdict maps left out.
+pub(super) fn targets(expressions: Attributes<'_>) -> impl Iterator<Item = String> {
+    let immediates = each(expressions).filter(|(name, _)| name == "immediate");
+    immediates.filter_map(|(_, data)| {
+        let verdict = data.nested(NFTA_IMMEDIATE_DATA).nested(NFTA_DATA_VERDICT);
+        verdict.text(NFTA_VERDICT_CHAIN)
+    })
+}
+
 fn immediate(verdict: Attributes<'_>) -> Option<Verdict> {
     let chain = || verdict.text(NFTA_VERDICT_CHAIN);
     match verdict.u32(NFTA_VERDICT_CODE)?.cast_signed() {

@@ -79,6 +79,27 @@ pub fn family_name(family: Family) -> &'static str {
     }
 }
 
+/// What a listing tells of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its family.
+    pub family: Family,
+    /// Its name.
+    pub name: String,
+    /// How many chains, sets (those without a name of their own among them), flow tables and other objects are in it.
+    pub uses: u32,
+}
+
+impl Table {
+    /// It, by family and name.
+    pub fn reference(&self) -> TableRef<'_> {
+        TableRef {
+            family: self.family,
+            name: &self.name,
+        }
+    }
+}
+
 /// What a listing tells of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {

@@ -1,18 +1,18 @@
 //! The netlink socket for nftables: committing transactions and looking at what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetFlags, SetMessage,
+    SetFlags, SetMessage, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 use nix::errno::Errno;
 
 use super::element::{Element, decode_comment};
 use super::{
-    BaseChain, Batch, Chain, Family, ObjectRef, Rule, RuleContent, TableRef, batch, content,
+    BaseChain, Batch, Chain, Family, ObjectRef, Rule, RuleContent, Table, TableRef, batch, content,
     expression,
 };
 use crate::host::HostError;
@@ -21,10 +21,13 @@ use crate::host::netlink::attributes::Attributes;
 use crate::host::netlink::netfilter::{NetfilterSocket, Object};
 
 // Message types and attributes from include/uapi/linux/netfilter/nf_tables.h.
+const NEW_TABLE: u16 = nftables_type(0);
 const NEW_CHAIN: u16 = nftables_type(3);
 const NEW_RULE: u16 = nftables_type(6);
 const NEW_SET: u16 = nftables_type(9);
 const NEW_SET_ELEMENT: u16 = nftables_type(12);
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_TABLE_USE: u16 = 3;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
@@ -35,6 +38,7 @@ const NFTA_CHAIN_COUNTERS: u16 = 8;
 const NFTA_COUNTER_PACKETS: u16 = 2;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_RULE_USERDATA: u16 = 7;
@@ -241,24 +245,84 @@ impl Nft {
         listing.or_else(nothing_if_missing)
     }
 
-    /// All chains of `table`, or of all tables.
+    /// All tables.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn tables(&mut self) -> Result<Vec<Table>, HostError> {
+        let body = NfTablesMessage::GetTable(TableMessage {
+            attributes: Vec::new(),
+        });
+        let message = NetfilterMessage::new(NetfilterHeader::new(Family::Unspec, 0, 0), body);
+        self.socket
+            .dump(&message, "list nft tables", |found, object| {
+                found.extend(read_table(object));
+            })
+    }
+
+    /// All chains of `table`, or of all tables. The kernel tells those of all tables of a family, however many there are.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
     pub fn chains(&mut self, table: Option<TableRef<'_>>) -> Result<Vec<Chain>, HostError> {
         let family = table.map_or(Family::Unspec, |table| table.family);
+        let mut chains = self.chains_of_family(family)?;
+        // The kernel filters by family alone.
+        chains.retain(|chain: &Chain| table.is_none_or(|table| table.name == chain.table));
+        Ok(chains)
+    }
+
+    /// All chains of all tables of a family.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn chains_of_family(&mut self, family: Family) -> Result<Vec<Chain>, HostError> {
         let body = NfTablesMessage::GetChain(ChainMessage {
             attributes: Vec::new(),
         });
         let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), body);
-        let mut chains = self
-            .socket
+        self.socket
             .dump(&message, "list nft chains", |found, object| {
                 found.extend(read_chain(object));
-            })?;
-        // The kernel filters by family alone.
-        chains.retain(|chain: &Chain| table.is_none_or(|table| table.name == chain.table));
-        Ok(chains)
+            })
+    }
+
+    /// The names of the chains of a table that have rules, or that a rule leads to by a verdict of its own: all but those
+    /// that are empty and only reached by a verdict map, or not at all. Unlike a listing of chains, this one costs nothing
+    /// for other tables.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn chains_by_rules(&mut self, table: TableRef<'_>) -> Result<BTreeSet<String>, HostError> {
+        let body = RuleMessage {
+            attributes: vec![RuleAttribute::Table(table.name.to_owned())],
+        };
+        let message = batch::message(table, NfTablesMessage::GetRule(body));
+        let operation = format!("list the rules of nft table {table}");
+        let listing = self.socket.dump(&message, &operation, |found, object| {
+            if object.kind == NEW_RULE {
+                found.extend(object.attributes.text(NFTA_RULE_CHAIN));
+                let expressions = object.attributes.nested(NFTA_RULE_EXPRESSIONS);
+                found.extend(expression::targets(expressions));
+            }
+        });
+        Ok(listing.or_else(nothing_if_missing)?.into_iter().collect())
+    }
+
+    /// How many sets and maps a table has, those without a name of their own among them.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn count_sets(&mut self, table: TableRef<'_>) -> Result<usize, HostError> {
+        let body = SetMessage {
+            attributes: vec![SetAttribute::Table(table.name.to_owned())],
+        };
+        let message = batch::message(table, NfTablesMessage::GetSet(body));
+        let operation = format!("count the sets of nft table {table}");
+        let listing = self.socket.dump(&message, &operation, |found, object| {
+            found.extend((object.kind == NEW_SET).then_some(()));
+        });
+        Ok(listing.or_else(nothing_if_missing)?.len())
     }
 
     /// The chain of that name, or none.
@@ -373,6 +437,14 @@ fn read_set_name(object: &Object<'_>) -> Option<String> {
     let flags = SetFlags::from_bits_retain(object.attributes.u32(NFTA_SET_FLAGS).unwrap_or(0));
     (object.kind == NEW_SET && !flags.contains(SetFlags::Anonymous))
         .then(|| object.attributes.text(NFTA_SET_NAME))?
+}
+
+fn read_table(object: &Object<'_>) -> Option<Table> {
+    (object.kind == NEW_TABLE).then_some(Table {
+        family: object.family,
+        name: object.attributes.text(NFTA_TABLE_NAME)?,
+        uses: object.attributes.u32(NFTA_TABLE_USE).unwrap_or(u32::MAX),
+    })
 }
 
 fn read_chain(object: &Object<'_>) -> Option<Chain> {
