@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let cases = [
         case!(an_attached_container_gets_through),
         case!(who_is_not_let_through_is_told).ours(),
+        case!(the_commands_that_status_names_let_a_cluster_in).ours(),
         case!(gc_closes_the_way_of_what_is_not_valid).ours(),
         case!(check_notices_a_reload_and_the_next_add_repairs_it).ours(),
         case!(del_finds_the_sources_without_our_own_tables).ours(),
@@ -148,15 +149,17 @@ fn who_is_not_let_through_is_told(lab: &Lab) {
     for (index, (plugin, network)) in plugins.into_iter().enumerate() {
         let pod = guarded.machine.pod(&format!("pod{index}"));
         let said = |verb, call: &Call| plugin.call(verb, network, call).succeeded().stderr;
-        for text in [
-            said("STATUS", &Call::default()),
-            said("ADD", &Call::of(&pod)),
-        ] {
+        let status = said("STATUS", &Call::default());
+        // Where nobody knows the list, firewall may stand behind the first container's plugin, and nothing is said.
+        let first = guarded.machine.pod(&format!("first{index}"));
+        assert_eq!(said("ADD", &Call::of(&first)), "");
+        for text in [status, said("ADD", &Call::of(&pod))] {
             let named = ["filter_FORWARD", "plugin `firewall`"];
             assert!(named.iter().all(|word| text.contains(word)), "{text}");
         }
         guarded.assert_open(&pod, false);
         plugin.del(network, &Call::of(&pod));
+        plugin.del(network, &Call::of(&first));
     }
     // A zone of the administrator's for the whole subnet does as well.
     guarded.cmd("--zone=trusted --add-source=10.1.0.0/24 --add-source=fd00:1::/64");
@@ -164,6 +167,108 @@ fn who_is_not_let_through_is_told(lab: &Lab) {
     let output = chain.bridge.call("ADD", &chain.network, &Call::of(&pod));
     assert_eq!(output.succeeded().stderr, "");
     guarded.assert_open(&pod, true);
+}
+
+/// The outside is the other node, with a pod of its own, and there is a stranger. A NodePort of either kind is a rule of
+/// kube-proxy's.
+fn the_commands_that_status_names_let_a_cluster_in(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let (machine, node) = (&guarded.machine, &guarded.outside);
+    let (far, stranger) = (
+        ["10.244.2.5", "fd00:244:2::5"],
+        ["203.0.113.7", "2001:db8:7::7"],
+    );
+    for address in far.into_iter().chain(stranger) {
+        node.ip(&format!("addr add {address} dev lo"));
+        let via = OUTSIDE[usize::from(address.contains(':'))];
+        machine.ip(&format!("route add {address} via {via}"));
+    }
+    let more = json!({"ingressCIDRs": ["192.0.2.0/24", "10.244.0.0/16", "2001:db8::/64", "fd00:244::/32"]});
+    let chain = Chain::new(lab, machine, more);
+    let pod = machine.pod("pod");
+    let (conf, _) = chain.connect(&pod);
+    let inside: Vec<IpAddr> = addresses(&conf["prevResult"]);
+    let add = || {
+        chain
+            .firewall
+            .call("ADD", &conf, &Call::of(&pod))
+            .succeeded()
+            .stderr
+    };
+    let status = || {
+        chain
+            .firewall
+            .call("STATUS", &conf, &Call::default())
+            .succeeded()
+            .stderr
+    };
+    let told = status();
+    assert!(add().contains(&told), "ADD says the same");
+    let reached = |sources: [&str; 2]| {
+        speak_as(node, sources);
+        let asked = inside.iter().map(|to| {
+            let server = pod.serve(Protocol::Tcp, *to, 7000);
+            !node.cannot_reach(Protocol::Tcp, server.address)
+        });
+        asked.collect::<Vec<_>>()
+    };
+    assert_eq!(reached(OUTSIDE), [false; 2]);
+    let commands: Vec<&str> = told
+        .lines()
+        .filter(|line| line.starts_with("firewall-cmd "))
+        .collect();
+    guarded.shell(&commands);
+    // The reload has taken the container out of the zone.
+    assert_eq!(add(), "");
+    assert_eq!(status(), "");
+    for sources in [OUTSIDE, far] {
+        assert_eq!(reached(sources), [true; 2], "{sources:?}");
+    }
+    assert_eq!(reached(stranger), [false; 2]);
+    guarded.assert_open(&pod, true);
+    speak_as(node, far);
+    for address in MACHINE {
+        let own = machine.serve(Protocol::Tcp, ip(address), 7001);
+        assert!(
+            node.cannot_reach(Protocol::Tcp, own.address),
+            "{address}: the host's own services stay closed"
+        );
+    }
+    speak_as(node, stranger);
+    node_ports(&guarded, &pod, inside[0], far[0]);
+}
+
+/// Has what a host sends to the machine and its containers come from these addresses of its own.
+fn speak_as(node: &Host, [v4, v6]: [&str; 2]) {
+    let [machine4, machine6] = MACHINE;
+    for route in [
+        format!("{machine4} dev eth0 src {v4}"),
+        format!("10.0.0.0/8 via {machine4} src {v4}"),
+        format!("{machine6} dev eth0 src {v6}"),
+        format!("fd00:1::/64 via {machine6} src {v6}"),
+    ] {
+        node.ip(&format!("route replace {route}"));
+    }
+}
+
+fn node_ports(guarded: &Guarded, pod: &Pod, inside: IpAddr, far: &str) {
+    let (machine, node) = (&guarded.machine, &guarded.outside);
+    for command in [
+        "nft add table ip ports".to_owned(),
+        "nft add chain ip ports pre { type nat hook prerouting priority -100 ; }".to_owned(),
+        "nft add chain ip ports post { type nat hook postrouting priority 100 ; }".to_owned(),
+        format!("nft add rule ip ports pre tcp dport 30080 dnat to {inside}:7002"),
+        format!("nft add rule ip ports pre tcp dport 30081 dnat to {far}:7003"),
+        format!("nft add rule ip ports post ip daddr {far} tcp dport 7003 masquerade"),
+    ] {
+        machine.sh(&command);
+    }
+    let _near = pod.serve(Protocol::Tcp, inside, 7002);
+    let _far = node.serve(Protocol::Tcp, ip(far), 7003);
+    for port in [30080, 30081] {
+        let seen = node.ask(Protocol::Tcp, (ip(MACHINE[0]), port).into());
+        seen.unwrap_or_else(|error| panic!("port {port}: {error}"));
+    }
 }
 
 fn gc_closes_the_way_of_what_is_not_valid(lab: &Lab) {

@@ -116,6 +116,16 @@ impl Guarded {
         said.unwrap_or_else(|| panic!("firewall-cmd {words} failed"))
     }
 
+    /// Lines for a shell, one after the other.
+    #[track_caller]
+    pub(crate) fn shell(&self, lines: &[&str]) {
+        let script = format!("PATH=/usr/sbin:/usr/bin:/sbin:/bin; {}", lines.join(" && "));
+        let output = self
+            .machine
+            .exec(Path::new("/bin/sh"), &["-c", script.as_str()], &[]);
+        output.succeeded();
+    }
+
     /// The sources of a zone, sorted.
     #[track_caller]
     pub(crate) fn sources(&self, zone: &str) -> Vec<String> {

@@ -16,6 +16,10 @@ use crate::host::dbus::{Call, SystemBus, Value, unexpected};
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
 const OBJECT: &str = "/org/fedoraproject/FirewallD1";
 const ZONES: &str = "org.fedoraproject.FirewallD1.zone";
+const POLICIES: &str = "org.fedoraproject.FirewallD1.policy";
+
+/// The administrator's policy for who may open connections to containers. It can only be made permanently, so ADD doesn't.
+const POLICY: &str = "trestle-ingress";
 
 /// firewalld's names for a source that is where it should be, is in another zone, and is in none.
 const ALREADY_SET: &str = "ZONE_ALREADY_SET";
@@ -128,12 +132,44 @@ impl Firewalld {
         Ok(differences)
     }
 
+    /// Whether there is the policy that [`ingress_commands`] make.
+    pub(super) fn has_ingress_policy(&mut self) -> Result<bool, HostError> {
+        let purpose = "firewalld: getPolicies";
+        let call = Call::new(SERVICE, OBJECT, POLICIES, "getPolicies", &[]);
+        match self.bus.call(purpose, &call)? {
+            Value::Texts(policies) => Ok(policies.iter().any(|policy| policy == POLICY)),
+            _ => Err(unexpected(purpose)),
+        }
+    }
+
     fn call(&mut self, method: &str, address: IpAddr, zone: &str) -> Result<Value, HostError> {
         let purpose = format!("firewalld: {method} {address} in zone {zone}");
         let arguments = [zone, &source(address)];
         let call = Call::new(SERVICE, OBJECT, ZONES, method, &arguments);
         self.bus.call(&purpose, &call)
     }
+}
+
+/// What lets these prefixes open connections to the sources of a zone, for a shell. Being sources of the zone themselves
+/// would let them reach the host's own services, too.
+pub(super) fn ingress_commands(prefixes: &[IpNet], zone: &str) -> Vec<String> {
+    let policy = |what: &str| format!("firewall-cmd --permanent --policy={POLICY} {what}");
+    let mut commands = vec![
+        format!("firewall-cmd --permanent --new-policy={POLICY}"),
+        policy("--add-ingress-zone=ANY"),
+        policy(&format!("--add-egress-zone={zone}")),
+    ];
+    commands.extend(prefixes.iter().map(|prefix| {
+        let family = if prefix.addr().is_ipv4() {
+            "ipv4"
+        } else {
+            "ipv6"
+        };
+        let rule = format!(r#"rule family="{family}" source address="{prefix}" accept"#);
+        policy(&format!("--add-rich-rule='{rule}'"))
+    }));
+    commands.push("firewall-cmd --reload".to_owned());
+    commands
 }
 
 /// firewalld compares sources as they are written. The reference writes host prefixes.

@@ -27,6 +27,7 @@
 //! ([`crate::attach::record`]).
 
 mod conf;
+mod digest;
 mod firewalld;
 mod guard;
 mod iptables;
@@ -36,7 +37,6 @@ mod others;
 mod ports;
 mod reference;
 mod repair;
-mod seal;
 mod select;
 mod wanted;
 
@@ -113,6 +113,7 @@ impl Plugin for Firewall {
         })?;
         others.take_out_the_gone();
         backends.warn_of_the_rest();
+        backends.warn_of_ingress(&settings);
         Ok(previous.clone())
     }
 
@@ -284,7 +285,11 @@ pub fn list(network: &cni_conf::names::NetworkName) -> Result<Vec<Kept>, Error> 
     let mut kept = nftables::list(&label)?;
     for table in guard::iptables_with_our_chain(&mut Nft::open()?)? {
         let rules = iptables::list(table)?;
-        kept.extend(rules.into_iter().filter(|rule| all.has(&rule.owner)));
+        kept.extend(
+            rules
+                .into_iter()
+                .filter(|rule| all.has_in_iptables(&rule.owner)),
+        );
     }
     Ok(kept)
 }

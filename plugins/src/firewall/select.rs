@@ -106,12 +106,21 @@ impl Backends {
         }
     }
 
-    /// Says on stderr that nobody opens connections through firewalld, whose zones are about what comes from a prefix.
+    /// Says on stderr what lets `ingressCIDRs` in through firewalld, whose policies are the administrator's, unless that
+    /// was done.
     pub(super) fn warn_of_ingress(&self, settings: &Settings) {
-        if self.firewalld && !settings.ingress.is_empty() {
+        if !self.firewalld || settings.ingress.is_empty() {
+            return;
+        }
+        let done = Firewalld::find().and_then(|found| match found {
+            Some(mut firewalld) => firewalld.has_ingress_policy(),
+            None => Ok(false),
+        });
+        if !done.unwrap_or(false) {
+            let commands = firewalld::ingress_commands(&settings.ingress, &settings.zone);
             warn(format_args!(
-                "\"ingressCIDRs\" does nothing with firewalld: make {:?} sources of its zone {}",
-                settings.ingress, settings.zone
+                "firewalld lets \"ingressCIDRs\" in by a policy, which is the administrator's to make:\n{}",
+                commands.join("\n")
             ));
         }
     }

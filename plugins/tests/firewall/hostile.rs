@@ -16,8 +16,16 @@ pub(crate) const CASES: &[Case] = &[
     ),
     case("many_addresses_come_and_go", many_addresses),
     case(
+        "many_rules_of_a_container_in_iptables_come_and_go",
+        many_rules,
+    ),
+    case(
         "names_that_differ_in_their_last_byte_are_told_apart",
         long_names,
+    ),
+    case(
+        "interfaces_whose_names_iptables_would_write_alike_are_told_apart",
+        like_names,
     ),
 ];
 
@@ -86,10 +94,15 @@ fn native_filter() {
 
 fn many_addresses() {
     for guard in [NATIVE, DOCKER] {
-        for (count, lone) in [(128, true), (300, true), (1_000, true), (10_000, false)] {
+        for (count, lone) in [
+            (128, true),
+            (300, true),
+            (1_000, true),
+            (10_000, guard == NATIVE),
+            (10_000, false),
+        ] {
             let node: Node = host(guard);
             let before = ruleset(&node);
-            // Ten thousand rules of a container's own are iptables' affair.
             let length = if lone { "" } else { "/16" };
             node.run(move || {
                 let conf = conf(json!({"ingressPolicy": "same-bridge"}));
@@ -108,6 +121,23 @@ fn many_addresses() {
             assert_eq!(ruleset(&node), before, "{count}");
         }
     }
+}
+
+/// Without a subnet each has rules of its own in iptables, 20,000 in all.
+fn many_rules() {
+    let node = host(DOCKER);
+    let before = ruleset(&node);
+    node.run(|| {
+        let conf = conf(json!({}));
+        let addresses: Vec<String> = (0..10_000)
+            .map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1))
+            .collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        add(&conf, "many", "cni0", "", &addresses).unwrap();
+        check(&conf, "many", "cni0", "", &addresses).unwrap();
+        del(&conf, "many").unwrap();
+    });
+    assert_eq!(ruleset(&node), before);
 }
 
 /// Two names of so many bytes that share all but the last one.
@@ -151,5 +181,41 @@ fn long_names() {
             });
             assert_eq!(ruleset(&node), before, "{length}");
         }
+    }
+}
+
+/// `$` means something in a rule's text, so iptables gets `_` in its stead. Former versions wrote no more than that.
+fn like_names() {
+    for guard in [DOCKER, NATIVE] {
+        let node = host(guard);
+        let before = ruleset(&node);
+        node.run(move || {
+            let conf = conf(json!({}));
+            let (one, other) = ("c@e$", "c@e_");
+            let attach = || {
+                add(&conf, one, "cni0", "", &["10.1.0.5"]).unwrap();
+                add(&conf, other, "cni0", "", &["10.1.0.6"]).unwrap();
+            };
+            let stand = || {
+                [(one, "10.1.0.5"), (other, "10.1.0.6")]
+                    .map(|(of, address)| check(&conf, of, "cni0", "", &[address]).is_ok())
+            };
+            attach();
+            assert_eq!(stand(), [true, true]);
+            del(&conf, one).unwrap();
+            assert_eq!(stand(), [false, true], "DEL of one");
+            attach();
+            del(&conf, other).unwrap();
+            assert_eq!(stand(), [true, false], "DEL of the other");
+            attach();
+            gc(&conf, &[other]).unwrap();
+            assert_eq!(stand(), [false, true], "GC of one");
+            attach();
+            gc(&conf, &[one]).unwrap();
+            // What a former version wrote for the one looks like this in iptables.
+            assert_eq!(stand(), [true, guard == DOCKER], "GC of the other");
+            gc(&conf, &[]).unwrap();
+        });
+        assert_eq!(ruleset(&node), before);
     }
 }

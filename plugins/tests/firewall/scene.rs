@@ -231,10 +231,12 @@ fn request(conf: &Value, prev_result: Option<CniResult>) -> Request {
     }
 }
 
+/// Of `container`, or of `container@ifname`.
 fn attachment(container: &str) -> Attachment {
+    let (container, ifname) = container.split_once('@').unwrap_or((container, "eth0"));
     Attachment {
         container: container.try_into().unwrap(),
-        ifname: "eth0".try_into().unwrap(),
+        ifname: ifname.try_into().unwrap(),
         netns: None,
         args: CniArgs::default(),
         netns_override: false,

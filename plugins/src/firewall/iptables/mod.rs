@@ -152,7 +152,7 @@ pub(super) fn ensure<'a>(
             return Ok(Vec::new());
         }
         let known = listing.has_chain(&network::branches(network)[0].chain)
-            || listing.owned().any(|(owner, _)| all.has(owner));
+            || listing.owned().any(|(owner, _)| all.has_in_iptables(owner));
         let others: &[Wanted] = if known { &[] } else { others() };
         let others = others.iter().filter(|one| plan::concerns(table.v6, one));
         let others = others.map(apart).collect::<Result<Vec<_>, _>>()?;
@@ -160,7 +160,7 @@ pub(super) fn ensure<'a>(
         Ok(listing.ensure(table.v6, network, &all))
     })?;
     if outcome == Outcome::Done && !table.legacy {
-        standing::seal(table, network)?;
+        standing::write_digests(table, network)?;
     }
     Ok(outcome)
 }

@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 
+use super::super::digest;
 use super::super::names::network_comment;
-use super::super::seal;
 use super::super::wanted::{Isolation, Wanted};
 use super::network::{self, Branch};
 use super::words::{
@@ -249,7 +249,7 @@ impl Listing {
         if !self.has_chain(chain) {
             lines.push(format!("-N {chain}"));
         }
-        let found: Vec<&Words> = self.rules(chain).filter(|rule| !is_seal(rule)).collect();
+        let found: Vec<&Words> = self.rules(chain).filter(|rule| !is_digest(rule)).collect();
         let equal = found.len() == rules.len()
             && found
                 .iter()
@@ -308,10 +308,13 @@ impl Listing {
         let branches = network::branches(network);
         // The administrator's rules come before those of containers that have rules of their own.
         let all = Owners::all(network);
-        let mut left = self.owned().filter(|(owner, _)| !condemned.has(owner));
-        let deserted = deserted && !left.any(|(owner, _)| all.has(owner));
+        let mut left = self
+            .owned()
+            .filter(|(owner, _)| !condemned.has_in_iptables(owner));
+        let deserted = deserted && !left.any(|(owner, _)| all.has_in_iptables(owner));
         let goes = |rule: &Words| {
-            let owner = comment(rule).is_some_and(|owner| is_owner(owner) && condemned.has(owner));
+            let owner = comment(rule)
+                .is_some_and(|owner| is_owner(owner) && condemned.has_in_iptables(owner));
             let of_network = comment(rule) == Some(&whole) || leads_to_branch(network, rule);
             owner || (deserted && of_network)
         };
@@ -422,8 +425,8 @@ fn hosts(v6: bool, addresses: impl Iterator<Item = IpAddr>) -> Words {
         .collect()
 }
 
-fn is_seal(rule: &Words) -> bool {
-    comment(rule).is_some_and(|text| text.starts_with(seal::COMMENT))
+fn is_digest(rule: &Words) -> bool {
+    comment(rule).is_some_and(|text| text.starts_with(digest::COMMENT))
 }
 
 fn leads_to_branch(network: &NetworkName, rule: &Words) -> bool {

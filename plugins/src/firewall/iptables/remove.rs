@@ -151,7 +151,7 @@ impl View {
         let mut rules = self.shared.iter().flat_map(|(_, rules)| rules);
         rules.any(|rule| {
             let owner = rule.comment.as_deref().filter(|text| is_owner(text));
-            !removal.takes_owner(rule) && owner.is_some_and(|owner| all.has(owner))
+            !removal.takes_owner(rule) && owner.is_some_and(|owner| all.has_in_iptables(owner))
         })
     }
 
@@ -219,7 +219,7 @@ impl Removal<'_> {
 
     fn takes_owner(&self, rule: &Rule) -> bool {
         let owner = rule.comment.as_deref().filter(|text| is_owner(text));
-        owner.is_some_and(|owner| self.condemned.has(owner))
+        owner.is_some_and(|owner| self.condemned.has_in_iptables(owner))
     }
 }
 

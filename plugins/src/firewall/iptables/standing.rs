@@ -3,8 +3,8 @@
 
 use cni_conf::names::NetworkName;
 
+use super::super::digest;
 use super::super::guard::IpTable;
-use super::super::seal;
 use super::super::wanted::Wanted;
 use super::network;
 use super::plan::{FORWARD, ISOLATE};
@@ -42,7 +42,7 @@ pub(super) fn stands(
     {
         let comments = expected.iter().filter_map(comment);
         let there = expected.is_empty() || leads(nft, filter, branch.from, &branch.chain)?;
-        if !there || !seal::holds(rules, comments) {
+        if !there || !digest::holds(rules, comments) {
             return Ok(false);
         }
     }
@@ -69,10 +69,10 @@ pub(super) fn jumps_to(rule: &Rule, chain: &str) -> bool {
 }
 
 /// Writes the digests of the network's chains, as they are now.
-pub(super) fn seal(table: IpTable, network: &NetworkName) -> Result<(), HostError> {
+pub(super) fn write_digests(table: IpTable, network: &NetworkName) -> Result<(), HostError> {
     let nft = &mut Nft::open()?;
     for branch in network::branches(network) {
-        seal::put(nft, table.filter().object(&branch.chain))?;
+        digest::write(nft, table.filter().object(&branch.chain))?;
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ pub(super) use remove::remove;
 pub(super) use rules::is_guard_chain;
 
 use super::Kept;
+use super::digest;
 use super::guard::Guard;
-use super::seal;
 use super::select::Backends;
 use super::wanted::Wanted;
 use crate::attach::forward_chains::forward_chains_of;
@@ -172,7 +172,7 @@ fn has_rules(
     expected: &[rules::Rule],
 ) -> Result<bool, HostError> {
     let comments = expected.iter().map(|rule| rule.comment.as_str());
-    Ok(seal::holds(&nft.rules(chain)?, comments))
+    Ok(digest::holds(&nft.rules(chain)?, comments))
 }
 
 /// Whether the guard's chain has the rule that leads to the network's.
@@ -202,10 +202,10 @@ fn install(nft: &mut Nft, wanted: &Wanted, stale: &Stale) -> Result<(), HostErro
     ruleset::NFT.run(&purpose, ["-j", "-f", "-"], &rules::script(&commands))?;
     let chain = rules::guard_chain(&wanted.network);
     for guard in &stale.guards {
-        seal::put(nft, guard.table().object(&chain))?;
+        digest::write(nft, guard.table().object(&chain))?;
     }
     if stale.own {
-        seal::put(nft, TABLE.object(&rules::own_chain(&wanted.network)))?;
+        digest::write(nft, TABLE.object(&rules::own_chain(&wanted.network)))?;
     }
     for v6 in [false, true] {
         fill(nft, &wanted.network, &stale.guards, v6)?;

@@ -16,14 +16,14 @@ pub(super) const COMMENT: &str = "digest ";
 const VERSION: &[u8] = b"2";
 
 /// Whether a rule is the one with the digest.
-fn is_seal(rule: &Rule) -> bool {
+fn is_digest(rule: &Rule) -> bool {
     rule.comment
         .as_deref()
         .is_some_and(|text| text.starts_with(COMMENT))
 }
 
 /// The comment with the digest of these rules, in their order.
-fn digest<'a>(rules: impl Iterator<Item = &'a Rule>) -> String {
+fn comment_of<'a>(rules: impl Iterator<Item = &'a Rule>) -> String {
     let mut content = VERSION.to_vec();
     for rule in rules {
         let comment = rule.comment.as_deref().unwrap_or_default();
@@ -36,19 +36,19 @@ fn digest<'a>(rules: impl Iterator<Item = &'a Rule>) -> String {
 }
 
 /// The rules in front of the digest, if that is last and says what they are.
-pub(super) fn open(rules: &[Rule]) -> Option<&[Rule]> {
+pub(super) fn verified(rules: &[Rule]) -> Option<&[Rule]> {
     let (last, rest) = rules.split_last()?;
-    let fits = last.comment.as_ref() == Some(&digest(rest.iter()));
+    let fits = last.comment.as_ref() == Some(&comment_of(rest.iter()));
     fits.then_some(rest)
 }
 
-/// Whether a chain has rules with these comments, and is sealed. One that is to have none needs no seal.
+/// Whether a chain has rules with these comments, and a digest that fits. One that is to have none needs no digest.
 pub(super) fn holds<'a>(rules: &[Rule], comments: impl Iterator<Item = &'a str>) -> bool {
     let expected: Vec<_> = comments.map(Some).collect();
     if rules.is_empty() && expected.is_empty() {
         return true;
     }
-    open(rules).is_some_and(|rules| {
+    verified(rules).is_some_and(|rules| {
         let found = rules.iter().map(|rule| rule.comment.as_deref());
         found.eq(expected)
     })
@@ -56,16 +56,19 @@ pub(super) fn holds<'a>(rules: &[Rule], comments: impl Iterator<Item = &'a str>)
 
 /// Writes the digest of the rules that a chain has now, unless it is there. The caller holds the lock, and has just
 /// made them.
-pub(super) fn put(nft: &mut Nft, chain: ObjectRef<'_>) -> Result<(), HostError> {
+pub(super) fn write(nft: &mut Nft, chain: ObjectRef<'_>) -> Result<(), HostError> {
     let rules = nft.rules(chain)?;
-    if rules.is_empty() || open(&rules).is_some() {
+    if rules.is_empty() || verified(&rules).is_some() {
         return Ok(());
     }
     let mut batch = Batch::new();
-    for seal in rules.iter().filter(|rule| is_seal(rule)) {
-        batch.delete_rule(chain, seal.handle);
+    for digest in rules.iter().filter(|rule| is_digest(rule)) {
+        batch.delete_rule(chain, digest.handle);
     }
-    batch.append_note(chain, &digest(rules.iter().filter(|rule| !is_seal(rule))));
+    batch.append_note(
+        chain,
+        &comment_of(rules.iter().filter(|rule| !is_digest(rule))),
+    );
     nft.commit(batch)
 }
 
@@ -83,23 +86,26 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_is_broken_by_every_change() {
+    fn a_digest_fits_no_other_rules() {
         let rules = vec![rule("a", b"drop"), rule("b", b"accept")];
-        let seal = rule(&digest(rules.iter()), b"counter");
-        let sealed = |mut rules: Vec<Rule>| {
-            rules.push(seal.clone());
+        let digest = rule(&comment_of(rules.iter()), b"counter");
+        let with_digest = |mut rules: Vec<Rule>| {
+            rules.push(digest.clone());
             holds(&rules, ["a", "b"].into_iter())
         };
-        assert!(sealed(rules.clone()));
-        assert!(!holds(&rules, ["a", "b"].into_iter()), "no seal");
-        assert!(!sealed(vec![rule("a", b"accept"), rule("b", b"accept")]));
-        assert!(!sealed(vec![rule("b", b"accept"), rule("a", b"drop")]));
-        assert!(!sealed(vec![rule("a", b"drop")]));
-        assert!(!sealed(Vec::new()));
+        assert!(with_digest(rules.clone()));
+        assert!(!holds(&rules, ["a", "b"].into_iter()), "no digest");
+        assert!(!with_digest(vec![
+            rule("a", b"accept"),
+            rule("b", b"accept")
+        ]));
+        assert!(!with_digest(vec![rule("b", b"accept"), rule("a", b"drop")]));
+        assert!(!with_digest(vec![rule("a", b"drop")]));
+        assert!(!with_digest(Vec::new()));
         // What one part loses, the next one does not make up for.
-        assert!(!sealed(vec![rule("ad", b"rop"), rule("b", b"accept")]));
+        assert!(!with_digest(vec![rule("ad", b"rop"), rule("b", b"accept")]));
         let mut twice = rules;
-        twice.extend([seal.clone(), seal]);
-        assert!(open(&twice).is_none());
+        twice.extend([digest.clone(), digest]);
+        assert!(verified(&twice).is_none());
     }
 }
