@@ -16,6 +16,7 @@ mod network;
 mod options;
 mod process;
 mod report;
+mod services;
 mod stats;
 mod store;
 mod subject;
@@ -54,10 +55,11 @@ fn run() -> Result<(), String> {
     let lab = Lab::open();
     let mut report = Report::default();
     let subjects = subjects(&lab, &options, &mut report);
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("one", one_container),
         ("burst", bursts),
         ("store", stores),
+        ("services", services::measure),
         ("costs", costs),
         ("full", full_hosts),
     ];

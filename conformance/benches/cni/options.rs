@@ -17,7 +17,8 @@ pub(crate) struct Options {
 }
 
 /// Shown when the command line makes no sense.
-const USAGE: &str = "cni [--only one,burst,store,full,costs] [--rounds N] [--go DIR] [--publish]";
+const USAGE: &str =
+    "cni [--only one,burst,store,services,full,costs] [--rounds N] [--go DIR] [--publish]";
 
 impl Options {
     /// Those of this process.

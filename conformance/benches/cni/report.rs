@@ -18,6 +18,8 @@ pub(crate) mod section {
     pub(crate) const BURST: &str = "200 containers";
     /// The address store.
     pub(crate) const STORE: &str = "host-local";
+    /// On a node of a cluster.
+    pub(crate) const SERVICES: &str = "Beside kube-proxy";
     /// With many attached already.
     pub(crate) const FULL: &str = "A full host";
     /// Counted, not timed.

@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     PtpPortmap,
     /// bridge + host-local with an IPv6 address as well.
     DualStack,
+    /// bridge + host-local + firewall.
+    Firewall,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Kind {
             Self::Iptables => "bridge, iptables masquerade",
             Self::PtpPortmap => "ptp + portmap",
             Self::DualStack => "bridge, dual stack",
+            Self::Firewall => "bridge + firewall",
         }
     }
 
@@ -78,6 +81,7 @@ impl Kind {
         };
         match self {
             Self::Bridge => vec![bridge],
+            Self::Firewall => vec![bridge, json!({"type": "firewall"})],
             Self::DualStack => {
                 let mut bridge = bridge;
                 bridge["ipam"]["ranges"] =
@@ -137,7 +141,11 @@ impl Network {
     /// A fresh host with one container attached, after a second one was tried: whether this implementation really
     /// does what is asked for. A plugin that ignores a key would be measured doing nothing.
     pub(crate) fn new(subject: &Subject, kind: Kind) -> Result<Self, String> {
-        let host = Host::new();
+        Self::on(Host::new(), subject, kind)
+    }
+
+    /// The same on a host that has something already.
+    pub(crate) fn on(host: Host, subject: &Subject, kind: Kind) -> Result<Self, String> {
         if subject.who == Who::Floor {
             host.ip("link add floor0 address 0a:59:00:00:00:01 type bridge mcast_snooping 0");
             host.ip("addr add 10.77.0.1/16 dev floor0");

@@ -1,0 +1,91 @@
+//! Beside kube-proxy with its rules for 2,000 Services, 10,000 of them in mode iptables: what `firewall` costs there.
+
+use std::time::Duration;
+
+use conformance::{Host, Pod, ProxyMode};
+
+use crate::attach;
+use crate::burst;
+use crate::options::Options;
+use crate::report::{Report, section};
+use crate::say;
+use crate::stats::{Effort, interleave};
+use crate::subject::{Kind, Network, Subject, Who};
+
+const SERVICES: u16 = 2_000;
+const BURST: usize = 30;
+const WORKERS: usize = 8;
+
+/// What is on the host, and the command that makes it drop forwarded packets.
+const NODES: [(&str, ProxyMode, Option<&str>); 3] = [
+    ("kube-proxy iptables", ProxyMode::Iptables, None),
+    ("kube-proxy nftables", ProxyMode::Nftables, None),
+    (
+        "kube-proxy iptables, FORWARD drops",
+        ProxyMode::Iptables,
+        Some("iptables -P FORWARD DROP"),
+    ),
+];
+
+/// A network beside kube-proxy, with pods to attach.
+struct Beside {
+    case: String,
+    network: Network,
+    pods: Vec<Pod>,
+}
+
+/// One container at a time and thirty together, with firewall and without.
+pub(crate) fn measure(subjects: &[Subject], options: &Options, report: &mut Report) {
+    let networks = networks(subjects, report);
+    let mut lanes: Vec<_> = networks
+        .iter()
+        .filter_map(|it| Some(attach::lane(&it.case, &it.network, it.pods.first()?)))
+        .collect();
+    let effort = |rounds: usize, patience: u64| Effort {
+        rounds: rounds.max(1),
+        warm_up: 1,
+        patience: Duration::from_secs(patience),
+    };
+    interleave(&mut lanes, effort(options.rounds, 3));
+    report.take(section::SERVICES, "ms", &lanes);
+    let mut lanes: Vec<_> = networks
+        .iter()
+        .map(|it| {
+            let case = format!("{}, {BURST} at once", it.case);
+            burst::lane(case, &it.network, &it.pods, WORKERS)
+        })
+        .collect();
+    interleave(&mut lanes, effort(options.rounds.div_ceil(12), 4));
+    report.take(section::SERVICES, "ms", &lanes);
+}
+
+fn networks(subjects: &[Subject], report: &mut Report) -> Vec<Beside> {
+    let mut networks = Vec::new();
+    for (node, mode, guard) in NODES {
+        for subject in subjects.iter().filter(|it| it.who != Who::Floor) {
+            for kind in [Kind::Bridge, Kind::Firewall] {
+                let case = format!("{}, {node}", kind.name());
+                say(&format!("preparing {}, {case}", subject.who.name()));
+                let host = Host::new();
+                host.kube_proxy_of(mode, SERVICES);
+                guard.into_iter().for_each(|command| {
+                    host.sh(command);
+                });
+                let network = match Network::on(host, subject, kind) {
+                    Ok(network) => network,
+                    Err(reason) => {
+                        report.skip(format!("{}, {case}: {reason}", subject.who.name()));
+                        continue;
+                    }
+                };
+                let names = (0..BURST).map(|number| format!("beside-{number}"));
+                networks.push(Beside {
+                    case,
+                    pods: names.map(|name| network.host.pod(&name)).collect(),
+                    network,
+                });
+            }
+        }
+    }
+    networks
+}
