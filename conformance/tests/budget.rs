@@ -64,6 +64,14 @@ const HOST_LOCAL: [Budget; 2] = [
     },
 ];
 
+/// Instructions in user space of ADD and DEL, with masquerade in nftables.
+const INSTRUCTION_BUDGET: [u64; 2] = [900_000, 380_000];
+
+const INSTRUCTIONS: &str = "instructions_in_user_space_stay_within_budget";
+
+/// Where callgrind writes what it counted.
+const COUNTED: &str = "/run/callgrind";
+
 type Test = fn(&Lab);
 
 fn main() -> ExitCode {
@@ -74,7 +82,8 @@ fn main() -> ExitCode {
         (None, Subject::Go) => Some("trestle's own behaviour".to_owned()),
         (None, Subject::Trestle) => trace::unavailable(),
     };
-    let tests: [(&str, Test); 10] = [
+    let no_instructions = reason.clone().or_else(|| why_not_counted(&lab));
+    let tests: [(&str, Test); 11] = [
         (
             "bridge_and_host_local_stay_within_budget",
             bridge_within_budget,
@@ -109,14 +118,20 @@ fn main() -> ExitCode {
             "standard_descriptors_that_are_closed_lead_nowhere",
             closed_descriptors,
         ),
+        (INSTRUCTIONS, instructions_within_budget),
     ];
     let trials = tests.into_iter().map(|(name, test)| {
+        let reason = if name == INSTRUCTIONS {
+            &no_instructions
+        } else {
+            &reason
+        };
         let (lab, name) = (Arc::clone(&lab), format!("budget::{name}"));
         let trial = Trial::test(name, move || {
             test(&lab);
             Ok(())
         });
-        match &reason {
+        match reason {
             Some(reason) => trial
                 .with_kind(format!("skipped: {reason}"))
                 .with_ignored_flag(true),
@@ -145,6 +160,43 @@ fn host_local_within_budget(lab: &Lab) {
     let node = Node::new(lab, ipam_network(ipam()));
     node.attach(2);
     assert_within(&node.counts(), &HOST_LOCAL);
+}
+
+/// Why instructions can't be counted here, if they can't.
+fn why_not_counted(lab: &Lab) -> Option<String> {
+    let valgrind = std::process::Command::new("valgrind")
+        .arg("--version")
+        .output();
+    if valgrind.is_err() {
+        return Some("no valgrind on this machine: install valgrind".to_owned());
+    }
+    // A release build is stripped; others count for nothing.
+    let binary = std::fs::read(lab.bin().join("bridge")).unwrap_or_default();
+    let debug = binary.windows(7).any(|bytes| bytes == b".symtab");
+    debug.then(|| "the binary under test is no release build".to_owned())
+}
+
+fn instructions_within_budget(lab: &Lab) {
+    let node = Node::new(lab, masqueraded());
+    node.attach(2);
+    let netns = node.pod.netns();
+    for verb in ["ADD", "DEL", "ADD", "DEL"] {
+        node.call(verb, "warm-up", &netns, "eth0", &[]);
+    }
+    let output = format!("--callgrind-out-file={COUNTED}");
+    let wrapper = ["valgrind", "--tool=callgrind", &output].map(str::to_owned);
+    for (verb, budget) in ["ADD", "DEL"].into_iter().zip(INSTRUCTION_BUDGET) {
+        node.call(verb, "counted", &netns, "eth0", &wrapper);
+        let counted = node.host.read(COUNTED).expect("what callgrind counted");
+        let total = counted
+            .lines()
+            .find_map(|line| line.strip_prefix("totals:")?.trim().parse::<u64>().ok());
+        let total = total.expect("a sum");
+        assert!(
+            total <= budget,
+            "{verb} takes {total} instructions, {budget} are allowed"
+        );
+    }
 }
 
 fn flat_in_containers(lab: &Lab) {

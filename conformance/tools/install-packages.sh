@@ -16,6 +16,7 @@ conntrack conntrack
 ping iputils-ping
 jq jq
 strace strace
+valgrind valgrind
 unshare util-linux
 flock util-linux
 nsenter util-linux

@@ -13,8 +13,8 @@ use cni_conf::version::SpecVersion;
 
 use crate::applets::{self, Applet};
 use crate::cli;
-use crate::host::stdio;
 use crate::host::tap;
+use crate::host::{start, stdio};
 use crate::log;
 
 /// Name of the binary itself; called by it, trestle is a command line for people.
@@ -86,7 +86,7 @@ fn make_tap(args: &[OsString]) -> ExitCode {
 
 /// Standard output, for answers of the protocol. One that was closed when the process started takes none.
 fn answers() -> Box<dyn Write> {
-    if stdio::stdout_was_closed() {
+    if start::stdout_was_closed() {
         Box::new(Closed)
     } else {
         Box::new(io::stdout().lock())

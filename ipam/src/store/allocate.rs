@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::FileExt;
 
 use cni_conf::request::AttachmentId;
 
@@ -176,19 +177,17 @@ impl Session<'_> {
 impl Last {
     fn read(dir: &Dir, set: usize) -> Self {
         let name = record::last_reserved_name(set);
-        let mut file = dir.open_for_update(&name).ok();
-        let mut text = String::new();
-        let read = file
-            .as_mut()
-            .map(|file| file.take(64).read_to_string(&mut text));
-        let address = matches!(read, Some(Ok(_)))
-            .then(|| text.trim().parse().ok())
-            .flatten();
+        let file = dir.open_for_update(&name).ok();
+        let mut bytes = [0; 64];
+        // Without moving to where it ends: it is written from the beginning.
+        let read = file.as_ref().map(|file| file.read_at(&mut bytes, 0));
+        let len = read.and_then(Result::ok).unwrap_or(0);
+        let text = std::str::from_utf8(&bytes[..len]).unwrap_or_default();
         Self {
+            address: text.trim().parse().ok(),
             name,
             file,
-            len: text.len(),
-            address,
+            len,
         }
     }
 
@@ -198,8 +197,6 @@ impl Last {
         }
         let Some(file) = &mut self.file else { return };
         let text = record::address_name(address);
-        let _ = file
-            .rewind()
-            .and_then(|()| dir::overwrite(file, text.as_bytes(), self.len));
+        let _ = dir::overwrite(file, text.as_bytes(), self.len);
     }
 }

@@ -8,11 +8,21 @@ use std::ffi::c_int;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, IntoRawFd};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
+
+/// Whether standard output was closed when this process was started.
+static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard output was closed when this process was started: nobody hears its answer. It leads to /dev/null
+/// then.
+pub fn stdout_was_closed() -> bool {
+    STDOUT_CLOSED.load(Ordering::Relaxed)
+}
 
 /// Does the work, and returns the status that the process ends with.
 pub fn run(work: impl FnOnce() -> ExitCode) -> c_int {
@@ -33,11 +43,12 @@ fn keep_standard_descriptors() {
     if poll(&mut standard, PollTimeout::ZERO).is_err() {
         return;
     }
-    for descriptor in &standard {
+    for (number, descriptor) in standard.iter().enumerate() {
         let closed = descriptor
             .revents()
             .is_some_and(|events| events.contains(PollFlags::POLLNVAL));
         if closed {
+            STDOUT_CLOSED.fetch_or(number == 1, Ordering::Relaxed);
             // It gets the lowest number that is free, which is this one.
             match open("/dev/null", OFlag::O_RDWR, Mode::empty()) {
                 Ok(file) => drop(file.into_raw_fd()),

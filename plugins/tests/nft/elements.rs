@@ -304,6 +304,12 @@ fn kept() {
         batch.add_elements(T.object("none"), &[Element::address(ip("10.1.0.2"), "x")]);
         assert!(one.commit(batch).unwrap_err().is_missing());
         assert_eq!(other.chains(Some(T)).unwrap().len(), 1);
+        // Nor is one closed, which can take long, before the thread ends.
+        let before = sockets();
+        drop((one, other));
+        assert_eq!(sockets(), before);
+        let _both = (Nft::open().unwrap(), Nft::open().unwrap());
+        assert_eq!(sockets(), before);
     });
 }
 

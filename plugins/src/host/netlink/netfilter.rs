@@ -1,8 +1,9 @@
 //! A `NETLINK_NETFILTER` socket.
 //!
-//! A thread keeps its socket when it is done with it and uses it again in the same network namespace. Closing one
+//! A thread keeps its sockets when it is done with them and uses them again in the same network namespace. Closing one
 //! makes the kernel finish what transactions have removed (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c), which
-//! takes an RCU grace period, ten milliseconds or more, whoever's socket it is: once in a process is enough.
+//! takes an RCU grace period, ten milliseconds or more, whoever's socket it is: once in a process is enough, and at its
+//! end, when most of that time has passed over other work.
 
 use std::cell::RefCell;
 use std::io;
@@ -67,16 +68,22 @@ struct Shared {
 }
 
 thread_local! {
-    static KEPT: RefCell<Option<Rc<Shared>>> = const { RefCell::new(None) };
+    static KEPT: RefCell<Vec<Rc<Shared>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Shared {
-    /// The one that the thread has kept, if it leads to the namespace that the thread is in and nobody uses it.
+    /// One that the thread has kept, if it leads to the namespace that the thread is in and nobody uses it. Those that
+    /// lead elsewhere are given up.
     fn kept() -> Option<Rc<Self>> {
-        let kept = KEPT.with_borrow_mut(Option::take)?;
+        if KEPT.with_borrow(|kept| kept.iter().all(|shared| Rc::strong_count(shared) > 1)) {
+            return None;
+        }
         let here = NetNs::current_id().ok();
-        let free = Rc::strong_count(&kept) == 1 && here.is_some() && kept.netns == here;
-        free.then_some(kept)
+        KEPT.with_borrow_mut(|kept| {
+            kept.retain(|shared| here.is_some() && shared.netns == here);
+            let mut free = kept.iter().filter(|shared| Rc::strong_count(shared) == 1);
+            free.next().map(Rc::clone)
+        })
     }
 
     fn open() -> Result<Self, HostError> {
@@ -103,11 +110,11 @@ impl NetfilterSocket {
     /// # Errors
     /// [`HostError::System`]; `EPROTONOSUPPORT` on a kernel without nfnetlink.
     pub(crate) fn open() -> Result<Self, HostError> {
-        let shared = match Shared::kept() {
-            Some(shared) => shared,
-            None => Rc::new(Shared::open()?),
-        };
-        KEPT.set(Some(Rc::clone(&shared)));
+        if let Some(shared) = Shared::kept() {
+            return Ok(Self { shared });
+        }
+        let shared = Rc::new(Shared::open()?);
+        KEPT.with_borrow_mut(|kept| kept.push(Rc::clone(&shared)));
         Ok(Self { shared })
     }
 
