@@ -156,6 +156,17 @@ fn collect(
             }
         }
     }
+    conclude(args, network, &survey, (gone, alive), out)?;
+    Error::join(errors).map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn conclude(
+    args: &GcArgs,
+    network: &Network,
+    survey: &Survey,
+    (gone, alive): (usize, usize),
+    out: &mut impl Write,
+) -> Result<(), CliError> {
     for what in &survey.nameless {
         writeln!(out, "{what}: kept, because it names no container")?;
     }
@@ -169,7 +180,7 @@ fn collect(
         "network {}: {gone} attachments {did}, {alive} kept",
         network.name
     )?;
-    Error::join(errors).map_or(Ok(()), |error| Err(error.into()))
+    Ok(())
 }
 
 /// The network that is meant, and whether its plugins had to be guessed.

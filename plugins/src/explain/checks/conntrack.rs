@@ -30,15 +30,7 @@ pub(super) fn stale(survey: &Survey) -> Look<Vec<Finding>> {
         .iter()
         .flat_map(|it| it.addresses.iter().copied())
         .collect();
-    let held: BTreeSet<IpAddr> = survey
-        .attachments
-        .values()
-        .flat_map(|it| {
-            let mut all = it.addresses();
-            all.extend(&it.held);
-            all
-        })
-        .collect();
+    let held = held(survey);
     let in_pool = |address: IpAddr| {
         let mut subnets = survey.networks.iter().flat_map(|it| &it.subnets);
         subnets.any(|subnet| subnet.contains(&address))
@@ -77,6 +69,14 @@ pub(super) fn stale(survey: &Survey) -> Look<Vec<Finding>> {
         );
     }
     Ok(findings)
+}
+
+/// Every address that some container has.
+fn held(survey: &Survey) -> BTreeSet<IpAddr> {
+    let attachments = survey.attachments.values();
+    attachments
+        .flat_map(|it| it.addresses().into_iter().chain(it.held.iter().copied()))
+        .collect()
 }
 
 fn told(flows: &[Flow], summary: &str) -> Finding {
