@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::host::regular;
+
 /// Where runtimes keep network configurations unless told otherwise.
 const CONF_DIR: &str = "/etc/cni/net.d";
 
@@ -38,7 +40,7 @@ impl List {
         // The first one is the one that runtimes take.
         files.sort_by_key(std::fs::DirEntry::file_name);
         files.iter().find_map(|file| {
-            let value: Value = serde_json::from_slice(&fs::read(file.path()).ok()?).ok()?;
+            let value: Value = serde_json::from_slice(&regular::read(&file.path()).ok()?).ok()?;
             let list: Wire = json::from_value(&value).ok()?;
             let plugins = list.plugins;
             (list.name == network.as_str() && !plugins.is_empty()).then_some(Self { plugins })

@@ -15,9 +15,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use cni_conf::dispatch::warn;
@@ -27,13 +27,12 @@ use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
 use ipam::store::{Liveness, Origin, Suspect};
-use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::liveness::KernelLiveness;
 use super::settings;
-use crate::host::NetNs;
+use crate::host::{NetNs, regular};
 use crate::owner::Owner;
 
 /// Version of the format.
@@ -316,17 +315,12 @@ fn name_of(path: &Path) -> Cow<'_, str> {
 }
 
 fn save(path: &Path, content: &[u8]) -> io::Result<()> {
-    let open = || {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        // Where others may write to the directory, a link may lead anywhere.
-        options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
-    };
-    let mut file = match open() {
+    // Where others may write to the directory, a link may lead anywhere.
+    let mut file = match regular::create(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let dir = path.parent().unwrap_or(Path::new("/"));
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            open()?
+            regular::create(path)?
         }
         outcome => outcome?,
     };
@@ -334,7 +328,7 @@ fn save(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Option<Wire> {
-    let wire: Wire = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let wire: Wire = serde_json::from_slice(&regular::read(path).ok()?).ok()?;
     (wire.version == VERSION).then_some(wire)
 }
 

@@ -1,5 +1,6 @@
 //! What is written down, who is found by it, and what is removed.
 
+use std::fs::OpenOptions;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
@@ -244,4 +245,20 @@ fn plugins_may_share_a_directory() {
     other.collect(&request.network, &[]).unwrap();
     assert_eq!(living(&one, &owner("net", "x")), ["net/a/eth0"]);
     assert!(!other.exist());
+}
+
+/// Whoever may write to the directory can put anything there.
+#[test]
+fn what_is_no_regular_file_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let request = request("net", dir.path());
+    let records = Records::of(&request, "portmap").unwrap();
+    assert!(records.write(&request, &attachment("c", OWN)));
+    let fifo = dir.path().join("portmap:net:fifo:eth0");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(living(&records, &owner("net", "x")), ["net/c/eth0"]);
+    assert!(records.find(&owner("net", "fifo")).is_none());
+    assert!(!records.write(&request, &attachment("fifo", OWN)));
+    records.remove(&owner("net", "fifo")).unwrap();
+    assert!(!fifo.exists());
 }

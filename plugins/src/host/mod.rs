@@ -21,6 +21,7 @@ pub mod nft;
 pub mod probe;
 pub mod procfs;
 pub mod program;
+pub mod regular;
 pub mod rtnl;
 pub mod start;
 pub mod stdio;

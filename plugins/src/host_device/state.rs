@@ -4,9 +4,9 @@
 //! and addresses are lost on the way. A file for each attachment in `/run/cni/host-device` (`dataDir`) has the rest. Without one,
 //! as for a device that the reference moved, the alias alone counts.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cni_conf::error::{Code, Error};
@@ -16,8 +16,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::attach::settings;
-use crate::host::NetNs;
 use crate::host::rtnl::Mac;
+use crate::host::{NetNs, regular};
 use crate::owner::Owner;
 
 /// Where the files are unless `dataDir` says something else.
@@ -130,9 +130,7 @@ impl Store {
         let temporary = self
             .dir
             .join(format!(".{:016x}", crate::owner::fnv1a(name.as_bytes())));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file: File = options.open(&temporary)?;
+        let mut file = regular::create(&temporary)?;
         file.write_all(&serde_json::to_vec(moved)?)?;
         fs::rename(&temporary, path)
     }
@@ -174,7 +172,7 @@ impl Store {
 }
 
 fn read(path: &Path) -> Option<Moved> {
-    let moved: Moved = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let moved: Moved = serde_json::from_slice(&regular::read(path).ok()?).ok()?;
     (moved.version == VERSION).then_some(moved)
 }
 

@@ -21,6 +21,7 @@ use super::attributes::Attributes;
 use super::saved::Saved;
 use crate::attach::chained;
 use crate::attach::container::Container;
+use crate::host::regular;
 use crate::owner::{fnv1a, saved_file_name};
 
 /// The files of one network in a directory that networks share.
@@ -40,7 +41,7 @@ impl<'a> Store<'a> {
     /// What is saved for an attachment. A file that a crash cut short counts as none.
     pub(super) fn read(&self, id: &AttachmentId) -> Result<Option<Saved>, Error> {
         let path = self.path(id);
-        match fs::read(&path) {
+        match regular::read(&path) {
             Ok(content) => Ok(Saved::parse(&content)),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(failed("read", &path, &error)),
@@ -145,7 +146,7 @@ impl<'a> Store<'a> {
         if name.starts_with(&self.temporary_prefix()) {
             return true;
         }
-        let saved = match fs::read(path) {
+        let saved = match regular::read(path) {
             Ok(content) if name.ends_with(".json") => Saved::parse(&content),
             _ => None,
         };
