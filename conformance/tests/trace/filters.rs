@@ -9,6 +9,7 @@ use crate::common::ip;
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case!(what_is_masqueraded_comes_back),
+        case!(a_pod_of_another_node_sees_the_pods_own_address),
         case!(a_forward_policy_of_iptables_drops_it),
         case!(a_forward_policy_of_nft_drops_it),
         case!(a_rule_that_drops_the_answer_is_found),
@@ -37,6 +38,32 @@ fn what_is_masqueraded_comes_back(lab: &Lab) {
             .has("back", "prerouting in up0")
             .has("back", &format!("leaves by {}", a.end()));
         node.follow(&a, world).is("answered", &[]);
+    }
+}
+
+fn a_pod_of_another_node_sees_the_pods_own_address(lab: &Lab) {
+    let cluster = json!({"nonMasqueradeCIDRs": ["10.1.0.0/16", "fd00:1::/48"]});
+    let node = Node::new(lab, cluster);
+    let a = node.join("a");
+    for (there, prefix, world, own) in [
+        ("10.1.5.2", "10.1.0.0/24", WORLD[0], UPLINK[0]),
+        ("fd00:1:0:5::2", "fd00:1::/64", WORLD[1], UPLINK[1]),
+    ] {
+        let length = if ip(there).is_ipv4() { 32 } else { 128 };
+        node.world
+            .ip(&format!("addr add {there}/{length} dev eth0"));
+        node.ip(&format!("route add {there} via {world}"));
+        let _server = node.world.serve(Protocol::Tcp, ip(there), 8080);
+        // No way back: the answer never comes.
+        node.world.ip(&format!("route add unreachable {prefix}"));
+        node.follow(&a, &at(ip(there), 8080))
+            .is("no-answer", &["left by up0"]);
+        node.world.ip(&format!("route del unreachable {prefix}"));
+        node.world.ip(&format!("route add {prefix} via {own}"));
+        node.follow(&a, &at(ip(there), 8080))
+            .is("answered", &[])
+            .has("there", &format!("next hop {world} by up0"))
+            .lacks("becomes");
     }
 }
 

@@ -5,6 +5,7 @@ mod filters;
 mod killed;
 mod many;
 mod outside;
+mod pages;
 mod pods;
 mod services;
 
@@ -25,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         asking::cases(),
         killed::cases(),
         many::cases(),
+        pages::cases(),
     ];
     let needy = |case: Case| case.ours().needs(Need::Cnitool);
     cases.into_iter().flatten().map(needy).collect()

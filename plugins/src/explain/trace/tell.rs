@@ -91,8 +91,8 @@ pub(super) fn unseen(
         unseen.push("some events, which came faster than they could be read".to_owned());
     }
     let ends = |pass: &Pass| {
-        pass.last()
-            .is_some_and(|it| it.own == Some(true) && it.hook.name == "postrouting")
+        let last = pass.last();
+        last.is_some_and(|it| it.drops() || it.own == Some(true) && it.hook.name != "prerouting")
     };
     if !ends(&paths.there) || (!paths.back.is_empty() && !ends(&paths.back)) {
         unseen.push(

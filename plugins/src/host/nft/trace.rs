@@ -204,6 +204,8 @@ fn read(object: &Object<'_>) -> Option<Event> {
     let chain = || verdict.text(NFTA_VERDICT_CHAIN).unwrap_or_default();
     let rule = it.u64(NFTA_TRACE_RULE_HANDLE).unwrap_or(0);
     let what = match it.u32(NFTA_TRACE_TYPE)? {
+        // The end of a chain is told as a rule without a handle by recent kernels.
+        TYPE_RULE if rule == 0 => Decision::End { drops: false },
         TYPE_RULE => match code? {
             NF_DROP => Decision::Rule(rule, Some(Verdict::Drop)),
             NF_ACCEPT => Decision::Rule(rule, Some(Verdict::Accept)),
