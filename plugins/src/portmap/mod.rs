@@ -28,6 +28,8 @@ mod repair;
 mod rules;
 mod stale;
 
+pub(crate) use self::rules::DIGESTS;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 

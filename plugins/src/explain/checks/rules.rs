@@ -165,7 +165,9 @@ fn of_gone_networks(survey: &Survey) -> Look<Option<Finding>> {
     let text = |error: HostError| error.to_string();
     let mut nft = Nft::open().map_err(text)?;
     let mut gone: BTreeMap<String, usize> = BTreeMap::new();
-    for set in nft.sets(TABLE).map_err(text)? {
+    let sets = nft.sets(TABLE).map_err(text)?;
+    // The elements of that one belong to rules, not to attachments.
+    for set in sets.into_iter().filter(|set| set != portmap::DIGESTS) {
         for element in table::elements(&mut nft, &set).map_err(text)? {
             let comment = element.comment.unwrap_or_default();
             let network = comment.split('/').next().unwrap_or_default();

@@ -45,7 +45,7 @@ pub(super) const FROM_PREFIX: &str = "portmap/from/";
 pub(super) const LOCALNET: &str = "portmap/localnet";
 
 /// The set of digests of what stands in the kernel, each with the name of the chain that it is of, or [`FIXED`].
-pub(super) const DIGESTS: &str = "portmap/digests";
+pub(crate) const DIGESTS: &str = "portmap/digests";
 
 /// What the digest of the rules that exist once is called by.
 pub(super) const FIXED: &str = "portmap";
