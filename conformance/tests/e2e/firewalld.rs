@@ -163,10 +163,11 @@ fn who_is_not_let_through_is_told(lab: &Lab) {
     }
     // A zone of the administrator's for the whole subnet does as well.
     guarded.cmd("--zone=trusted --add-source=10.1.0.0/24 --add-source=fd00:1::/64");
-    let pod = guarded.machine.pod("pod");
-    let output = chain.bridge.call("ADD", &chain.network, &Call::of(&pod));
-    assert_eq!(output.succeeded().stderr, "");
-    guarded.assert_open(&pod, true);
+    for pod in ["one", "two"].map(|name| guarded.machine.pod(name)) {
+        let output = chain.bridge.call("ADD", &chain.network, &Call::of(&pod));
+        assert_eq!(output.succeeded().stderr, "");
+        guarded.assert_open(&pod, true);
+    }
 }
 
 /// The outside is the other node, with a pod of its own, and there is a stranger. A NodePort of either kind is a rule of
