@@ -1,13 +1,13 @@
 //! What comes back after somebody flushed the rules, or when a guard appears that was not there before.
 
 use plugins::host::NetNs;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Case;
 use crate::node::Node;
 use crate::open::{DOCKER, NATIVE};
 use crate::rules::{case, host, ruleset};
-use crate::scene::{A, C, OUTSIDE, Scene, add, add_inside, conf, del, named};
+use crate::scene::{A, B, C, OUTSIDE, Scene, add, add_inside, check, conf, del, named};
 use crate::scratch;
 
 pub(crate) const CASES: &[Case] = &[
@@ -23,6 +23,10 @@ pub(crate) const CASES: &[Case] = &[
         "a_flush_takes_no_isolation_away_for_good",
         isolation_restored,
     ),
+    case(
+        "a_flush_that_keeps_chains_takes_no_rule_of_a_living_container_away_for_good",
+        emptied,
+    ),
     case("a_storm_with_flushes_leaves_nothing", flushed_storm),
 ];
 
@@ -32,6 +36,11 @@ fn restored() {
         (NATIVE, "nft flush ruleset; nft add table inet foreign"),
         (DOCKER, "nft flush ruleset"),
         (DOCKER, "for t in iptables ip6tables; do $t -F; $t -X; done"),
+        // Its own chains go, ours are left empty.
+        (
+            DOCKER,
+            "for t in iptables ip6tables; do $t -F; for c in USER FORWARD ISOLATION-STAGE-1; do $t -X DOCKER-$c; done; done",
+        ),
     ] {
         let scene = Scene::new();
         scene.host.sh(guard);
@@ -100,6 +109,56 @@ fn isolation_restored() {
         });
         scene.assert_talks(&scene.a, &scene.c, C, false);
     }
+}
+
+/// `iptables -F` empties chains and keeps them, all of them or one: containers with links of their own, whose rules are
+/// nobody else's, get them back with the network's next one, also when another network has filled the shared chains again.
+fn emptied() {
+    for chain in [
+        "",
+        "TRESTLE-FORWARD",
+        "TRESTLE-ISOLATE",
+        "TRESTLE-ISOLATE-TO",
+    ] {
+        let node = host(DOCKER);
+        let dir = scratch::own();
+        let more = json!({"backend": "iptables", "ingressPolicy": "same-bridge", "dataDir": dir});
+        let (conf, two) = (conf(more.clone()), named("two", more));
+        let [a, b, c] = [Node::new(), Node::new(), Node::new()];
+        let check = || {
+            let conf = conf.clone();
+            node.run(move || check(&conf, "a", "", "vetha", &A))
+        };
+        attach(&node, &conf, ["a", "vetha"], &a, A);
+        check().unwrap();
+        node.sh(&format!(
+            "for t in iptables ip6tables; do $t -F {chain}; done"
+        ));
+        check().unwrap_err();
+        attach(&node, &two, ["c", "vethc"], &c, C);
+        attach(&node, &conf, ["b", "vethb"], &b, B);
+        check().unwrap();
+        for (conf, name) in [(&conf, "a"), (&conf, "b"), (&two, "c")] {
+            let conf = conf.clone();
+            node.run(move || del(&conf, name).unwrap());
+        }
+        let rules = ruleset(&node);
+        assert!(!rules.contains("TRESTLE"), "{chain}: {rules}");
+    }
+}
+
+/// ADD of a container with a link of its own.
+fn attach(
+    node: &Node,
+    conf: &Value,
+    [name, link]: [&'static str; 2],
+    pod: &Node,
+    addresses: [&'static str; 2],
+) {
+    let (conf, netns) = (conf.clone(), scratch::netns(pod));
+    node.run(move || {
+        add_inside(&conf, name, Some(netns), ["", link], &addresses).unwrap();
+    });
 }
 
 /// Containers come and go while somebody loads the host's rules anew again and again, so that each is restored by others

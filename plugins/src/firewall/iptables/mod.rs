@@ -23,6 +23,7 @@ use cni_conf::names::NetworkName;
 
 use super::Kept;
 use super::guard::IpTable;
+use super::names::network_comment;
 use super::wanted::{PAIRS, Wanted, has_strangers};
 use crate::attach::rules_lock;
 use crate::host::HostError;
@@ -31,9 +32,10 @@ use crate::host::nft::{Family, TableRef};
 use crate::host::program::Program;
 use crate::owner::Owners;
 
-use plan::Listing;
 pub(super) use plan::{FORWARD, PREFIX};
+use plan::{Listing, SHARED};
 use remove::Removal;
+use words::{Words, comment, is_owner};
 
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 6;
@@ -124,8 +126,8 @@ impl IpTable {
     }
 }
 
-/// Makes sure of the network's rules and of the container's own, and of those of the `others` where none of the network
-/// has any. `always` says that they are wanted also where nothing is seen to drop forwarded packets.
+/// Makes sure of the network's rules and of the container's own, and of those of the `others` where the network's are gone,
+/// also if their chains are left. `always` says that they are wanted also where nothing is seen to drop forwarded packets.
 pub(super) fn ensure<'a>(
     table: IpTable,
     network: &NetworkName,
@@ -146,14 +148,14 @@ pub(super) fn ensure<'a>(
     let wanted = apart(wanted)?;
     let purpose = format!("let traffic of {} through", wanted.comment);
     let _lock = rules_lock::take()?;
-    let all = Owners::all(network);
     let outcome = table.change(&purpose, |listing| {
         if !(always || serves(listing, &wanted)) {
             return Ok(Vec::new());
         }
-        let known = listing.has_chain(&network::branches(network)[0].chain)
-            || listing.owned().any(|(owner, _)| all.has_in_iptables(owner));
-        let others: &[Wanted] = if known { &[] } else { others() };
+        let others = match is_known(listing, network, wanted.isolation.is_some()) {
+            true => &[],
+            false => others(),
+        };
         let others = others.iter().filter(|one| plan::concerns(table.v6, one));
         let others = others.map(apart).collect::<Result<Vec<_>, _>>()?;
         let all: Vec<&Wanted> = others.iter().chain([&wanted]).collect();
@@ -168,6 +170,30 @@ pub(super) fn ensure<'a>(
 /// Whether rules in a table do anything for a container.
 fn serves(listing: &Listing, wanted: &Wanted) -> bool {
     listing.drops() || listing.has_rules(&wanted.admin)
+}
+
+/// Whether nobody flushed the chains that the network's containers have their rules in: `iptables -F` keeps them, empty,
+/// and other networks fill the shared ones again.
+fn is_known(listing: &Listing, network: &NetworkName, isolates: bool) -> bool {
+    let [way, ..] = network::branches(network).map(|branch| branch.chain);
+    let all = Owners::all(network);
+    if !listing.has_chain(&way) {
+        // An old version's containers have rules in the shared chain only.
+        return listing.owned().any(|(owner, _)| all.has_in_iptables(owner));
+    }
+    let whole = network_comment(network);
+    let of_network = |rule: &Words| {
+        comment(rule)
+            .is_some_and(|text| text == whole || is_owner(text) && all.has_in_iptables(text))
+    };
+    let needed = match isolates {
+        true => &SHARED[..],
+        false => &[FORWARD],
+    };
+    listing.has_rules(&way)
+        && needed
+            .iter()
+            .all(|chain| listing.rules(chain).any(of_network))
 }
 
 /// The same without the places in which there are others than containers: a rule that stands for all who are there would
