@@ -60,8 +60,11 @@ impl Network {
         if main != "loopback" {
             plugins[0]["ipam"] = ipam(random, letter);
             if plugins[0]["ipam"]["type"] == "static" {
-                // Who has which address after a flush is known of host-local alone.
-                plugins[0]["ipMasq"] = json!(false);
+                // Who has which address after a flush is known of host-local alone (docs/operations.md): no ADD of
+                // another brings these back.
+                for key in ["ipMasq", "portIsolation"] {
+                    plugins[0][key] = json!(false);
+                }
             }
         }
         if matches!(main, "bridge" | "ptp") {
