@@ -8,10 +8,12 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
 
+use super::child::{self, End};
 use super::error::HostError;
 
 /// What creates them.
@@ -22,6 +24,9 @@ const EXEC_CONTEXT: &str = "/proc/thread-self/attr/exec";
 
 /// The base name of `argv[0]` by which the program creates one device and does nothing else.
 pub const HELPER: &str = "trestle-make-tap";
+
+/// How long the program may take to create one.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A device to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,17 +105,22 @@ impl NewTap {
             source,
         };
         fs::write(EXEC_CONTEXT, context).map_err(failed)?;
-        let output = Command::new("/proc/self/exe")
-            .arg0(HELPER)
-            .args(self.arguments())
-            .stdin(Stdio::null())
-            .output();
+        let mut helper = Command::new("/proc/self/exe");
+        helper.arg0(HELPER).args(self.arguments());
+        let end = child::run(helper.stderr(Stdio::piped()), &[], LIMIT);
         // What else this process executes is not meant. It has just been written to, so it can be.
         let _ = fs::write(EXEC_CONTEXT, "");
-        let output = output.map_err(failed)?;
-        if output.status.success() {
-            return Ok(());
-        }
+        let output = match end.map_err(failed)? {
+            End::Exited { output, .. } if output.status.success() => return Ok(()),
+            End::Exited { output, .. } => output,
+            End::Killed => {
+                return Err(HostError::ProgramHung {
+                    operation,
+                    program: HELPER,
+                    waited: LIMIT,
+                });
+            }
+        };
         Err(HostError::ProgramFailed {
             operation,
             program: HELPER,
