@@ -102,7 +102,7 @@ fn networks(subjects: &[Subject], kinds: &[Kind], report: &mut Report) -> Vec<Ne
     let mut networks = Vec::new();
     for subject in subjects {
         for &kind in kinds {
-            if subject.who == Who::Floor && kind != Kind::Bridge {
+            if subject.who == Who::Floor && !kind.has_floor() {
                 continue;
             }
             match Network::new(subject, kind) {
@@ -138,7 +138,7 @@ fn one_container(subjects: &[Subject], options: &Options, report: &mut Report) {
         .collect();
     interleave(&mut lanes, patient(options.rounds, 15));
     report.take(section::ONE, "ms", &lanes);
-    for kind in &Kind::EACH[1..] {
+    for kind in Kind::EACH.iter().filter(|kind| !kind.has_floor()) {
         report.share_floor(section::ONE, Kind::Bridge.name(), kind.name());
     }
 }
@@ -192,7 +192,7 @@ fn costs(subjects: &[Subject], _: &Options, report: &mut Report) {
     let peak_rss = Path::new(env!("CARGO_BIN_EXE_bench-peak-rss"));
     for kind in Kind::EACH {
         for subject in subjects {
-            if subject.who == Who::Floor && kind != Kind::Bridge {
+            if subject.who == Who::Floor && !kind.has_floor() {
                 continue;
             }
             match cost::count(subject, kind, peak_rss) {
@@ -202,7 +202,9 @@ fn costs(subjects: &[Subject], _: &Options, report: &mut Report) {
                 }
             }
         }
-        report.share_floor(section::COSTS, Kind::Bridge.name(), kind.name());
+        if !kind.has_floor() {
+            report.share_floor(section::COSTS, Kind::Bridge.name(), kind.name());
+        }
     }
     report.rows.extend(subjects.iter().filter_map(cost::size));
 }

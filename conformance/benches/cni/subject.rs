@@ -45,16 +45,24 @@ pub(crate) enum Kind {
     DualStack,
     /// bridge + host-local + firewall.
     Firewall,
+    /// macvlan + host-local.
+    Macvlan,
 }
 
 impl Kind {
     /// What a container alone is attached to.
-    pub(crate) const EACH: [Self; 4] = [
+    pub(crate) const EACH: [Self; 5] = [
         Self::Bridge,
         Self::Nftables,
         Self::Iptables,
         Self::PtpPortmap,
+        Self::Macvlan,
     ];
+
+    /// Whether the floor does it, too. Others are compared with its bridge.
+    pub(crate) fn has_floor(self) -> bool {
+        matches!(self, Self::Bridge | Self::Macvlan)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -64,6 +72,7 @@ impl Kind {
             Self::PtpPortmap => "ptp + portmap",
             Self::DualStack => "bridge, dual stack",
             Self::Firewall => "bridge + firewall",
+            Self::Macvlan => "macvlan",
         }
     }
 
@@ -98,6 +107,11 @@ impl Kind {
                     "runtimeConfig": {"portMappings": [{"hostPort": 0, "containerPort": 80, "protocol": "tcp"}]}
                 });
                 vec![json!({"type": "ptp", "ipam": ipam}), portmap]
+            }
+            Self::Macvlan => {
+                let mut ipam = ipam;
+                ipam["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+                vec![json!({"type": "macvlan", "master": "up0", "ipam": ipam})]
             }
         }
     }
@@ -150,6 +164,11 @@ impl Network {
             host.ip("link add floor0 address 0a:59:00:00:00:01 type bridge mcast_snooping 0");
             host.ip("addr add 10.77.0.1/16 dev floor0");
             host.ip("link set floor0 up");
+        }
+        if kind == Kind::Macvlan {
+            host.ip("link add up0 type veth peer name other0");
+            host.ip("link set up0 up");
+            host.ip("link set other0 up");
         }
         let mut network = Self {
             subject: subject.clone(),
@@ -217,6 +236,9 @@ impl Network {
 
     fn chain(&self) -> Vec<Value> {
         match self.subject.who {
+            Who::Floor if self.kind == Kind::Macvlan => {
+                vec![json!({"type": "floor", "kind": "macvlan"})]
+            }
             Who::Floor => vec![json!({"type": "floor"})],
             Who::Trestle | Who::Go => self.kind.plugins(),
         }

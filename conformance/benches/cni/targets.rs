@@ -120,6 +120,18 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             AtMost(1.25),
         ),
         ratio(
+            "ADD of macvlan, trestle to floor",
+            (ONE, "macvlan", "ADD", Trestle),
+            (ONE, "macvlan", "ADD", Floor),
+            AtMost(1.5),
+        ),
+        ratio(
+            "ADD of macvlan, Go to trestle",
+            (ONE, "macvlan", "ADD", Go),
+            (ONE, "macvlan", "ADD", Trestle),
+            AtLeast(5.0),
+        ),
+        ratio(
             "200 ADDs by 8 processes, trestle to floor",
             (BURST, "bridge, 8 at once", "ADD", Trestle),
             (BURST, "bridge, 8 at once", "ADD", Floor),
@@ -179,7 +191,7 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
                 "size",
                 Trestle,
             ),
-            AtMost(4.0),
+            AtMost(5.0),
         ),
     ]
 }

@@ -5,6 +5,8 @@
 //! the bridge `floor0`, which exists, and 10.77.0.0/16. No real plugin can be faster, so the benchmark measures
 //! the others in multiples of it.
 //!
+//! With a configuration that says `macvlan` it does what macvlan with host-local does, on the interface `up0`.
+//!
 //! ADD: a locked state file gives the address; one message makes the veth pair with its peer in the container's
 //! namespace, names, MACs and MTU, enslaved and up; then alias and hairpin; then address, up and route inside.
 //! DEL: the host's end goes, then the state file.
@@ -21,6 +23,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns};
 
 const BRIDGE: &str = "floor0";
+const MASTER: &str = "up0";
 const GATEWAY: [u8; 4] = [10, 77, 0, 1];
 const STATE: &str = "/var/lib/cni/floor";
 const MTU: u32 = 1500;
@@ -41,6 +44,7 @@ const RTM_NEWROUTE: u16 = 24;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
@@ -54,6 +58,8 @@ const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const MACVLAN_MODE_BRIDGE: u32 = 4;
 
 fn main() -> ExitCode {
     match run() {
@@ -68,24 +74,28 @@ fn main() -> ExitCode {
 fn run() -> io::Result<()> {
     let variable = |name| std::env::var(name).map_err(io::Error::other);
     let container = variable("CNI_CONTAINERID")?;
-    io::stdin().read_to_end(&mut Vec::new())?;
+    let mut configuration = String::new();
+    io::stdin().read_to_string(&mut configuration)?;
+    let macvlan = configuration.contains("macvlan");
+    let (netns, ifname) = (variable("CNI_NETNS")?, variable("CNI_IFNAME")?);
     match variable("CNI_COMMAND")?.as_str() {
-        "ADD" => add(
-            &container,
-            &variable("CNI_NETNS")?,
-            &variable("CNI_IFNAME")?,
-        ),
+        "ADD" => add(&container, &netns, &ifname, macvlan),
+        "DEL" if macvlan => del_macvlan(&container, &netns, &ifname),
         "DEL" => del(&container),
         other => Err(io::Error::other(format!("no verb {other}"))),
     }
 }
 
-fn add(container: &str, netns: &str, ifname: &str) -> io::Result<()> {
+fn add(container: &str, netns: &str, ifname: &str, macvlan: bool) -> io::Result<()> {
     let netns = File::open(netns)?;
     let address = allocate(container)?;
     let host = Netlink::open()?;
-    let bridge = find(&host, BRIDGE)?;
-    host.apply(make_pair(container, ifname, &netns, bridge, address))?;
+    let below = find(&host, if macvlan { MASTER } else { BRIDGE })?;
+    host.apply(if macvlan {
+        make_macvlan(ifname, &netns, below, address)
+    } else {
+        make_pair(container, ifname, &netns, below, address)
+    })?;
     setns(&netns, CloneFlags::CLONE_NEWNET)?;
     Netlink::open()?.apply(configure(address))?;
     let [a, b, c, d] = address;
@@ -99,6 +109,17 @@ fn del(container: &str) -> io::Result<()> {
     let mut batch = Batch::default();
     batch.message(RTM_DELLINK, CHANGE, &link_header(0, 0));
     batch.text(IFLA_IFNAME, &host_name(container));
+    Netlink::open()?.apply(batch)?;
+    let _lock = lock()?;
+    fs::remove_file(format!("{STATE}/{container}"))
+}
+
+/// The interface is in the container alone.
+fn del_macvlan(container: &str, netns: &str, ifname: &str) -> io::Result<()> {
+    setns(&File::open(netns)?, CloneFlags::CLONE_NEWNET)?;
+    let mut batch = Batch::default();
+    batch.message(RTM_DELLINK, CHANGE, &link_header(0, 0));
+    batch.text(IFLA_IFNAME, ifname);
     Netlink::open()?.apply(batch)?;
     let _lock = lock()?;
     fs::remove_file(format!("{STATE}/{container}"))
@@ -204,6 +225,21 @@ fn make_pair(
     batch.close(families);
 
     batch.message(RTM_NEWLINK, CHANGE, &link_header(index, IFF_UP));
+    batch
+}
+
+fn make_macvlan(ifname: &str, netns: &File, master: u32, address: [u8; 4]) -> Batch {
+    let mut batch = Batch::default();
+    batch.message(RTM_NEWLINK, CREATE, &link_header(index_of(address), 0));
+    batch.text(IFLA_IFNAME, ifname);
+    batch.attribute(IFLA_LINK, &master.to_ne_bytes());
+    batch.attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
+    let info = batch.open(IFLA_LINKINFO);
+    batch.text(IFLA_INFO_KIND, "macvlan");
+    let data = batch.open(IFLA_INFO_DATA);
+    batch.attribute(IFLA_MACVLAN_MODE, &MACVLAN_MODE_BRIDGE.to_ne_bytes());
+    batch.close(data);
+    batch.close(info);
     batch
 }
 

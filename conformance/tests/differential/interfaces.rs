@@ -58,7 +58,7 @@ fn vlan() -> Vec<Scenario> {
     };
     let v4 = |name, more| vlan(name, with(outside(&["4"]), more));
     vec![
-        v4("addresses", json!({})).sees(&["id=5"]),
+        v4("addresses", json!({})).sees(&["info_kind=vlan"]),
         vlan("dual_stack", outside(&["4", "6"])).differs(&[ADDRESSED_V6, NDISC]),
         v4("number_0", json!({"vlanId": 0})),
         v4("mtu", json!({"mtu": 1400})).sees(&["link eth0 mtu=1400"]),
