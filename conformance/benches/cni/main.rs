@@ -12,6 +12,7 @@ mod attach;
 mod burst;
 mod chart;
 mod cost;
+mod doctor;
 mod network;
 mod options;
 mod process;
@@ -55,13 +56,14 @@ fn run() -> Result<(), String> {
     let lab = Lab::open();
     let mut report = Report::default();
     let subjects = subjects(&lab, &options, &mut report);
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         ("one", one_container),
         ("burst", bursts),
         ("store", stores),
         ("services", services::measure),
         ("costs", costs),
         ("full", full_hosts),
+        ("doctor", doctor::measure),
     ];
     for (part, measure) in parts {
         if options.wants(part) {

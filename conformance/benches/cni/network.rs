@@ -15,7 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::burst::attach_all;
 use crate::stats::Lane;
-use crate::subject::{Kind, Network, Subject, Who};
+use crate::subject::{Attached, Kind, Network, Subject, Who};
 
 /// How many containers are attached already. A bridge takes no more than 1,023.
 pub(crate) const LEVELS: [usize; 3] = [1, 100, 1_000];
@@ -75,6 +75,8 @@ pub(crate) struct Populated {
     pub(crate) network: Network,
     pub(crate) level: usize,
     pub(crate) spare: Pod,
+    /// Those that are attached, with what ADD said.
+    pub(crate) attached: Vec<Attached>,
     pods: Vec<Pod>,
     _world: World,
 }
@@ -86,12 +88,13 @@ impl Populated {
         let pods: Vec<_> = (1..level)
             .map(|number| network.host.pod(&format!("pod-{number}")))
             .collect();
-        attach_all(&network, &pods, WORKERS)?;
+        let attached = attach_all(&network, &pods, WORKERS)?;
         let world = World::beside(&network.host);
         Ok(Self {
             spare: network.host.pod("spare"),
             network,
             level,
+            attached,
             pods,
             _world: world,
         })

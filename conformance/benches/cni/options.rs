@@ -18,7 +18,7 @@ pub(crate) struct Options {
 
 /// Shown when the command line makes no sense.
 const USAGE: &str =
-    "cni [--only one,burst,store,services,full,costs] [--rounds N] [--go DIR] [--publish]";
+    "cni [--only one,burst,store,services,costs,full,doctor] [--rounds N] [--go DIR] [--publish]";
 
 impl Options {
     /// Those of this process.

@@ -142,10 +142,10 @@ pub(crate) struct Network {
 
 /// A container that is attached, with what ADD said about it.
 pub(crate) struct Attached {
-    container: String,
-    netns: String,
+    pub(crate) container: String,
+    pub(crate) netns: String,
     port: u16,
-    result: Value,
+    pub(crate) result: Value,
 }
 
 /// How one verb of a whole chain of plugins is run: for time, or under another program.
@@ -234,7 +234,8 @@ impl Network {
         Ok(())
     }
 
-    fn chain(&self) -> Vec<Value> {
+    /// The configurations of its plugins, in the order of ADD.
+    pub(crate) fn chain(&self) -> Vec<Value> {
         match self.subject.who {
             Who::Floor if self.kind == Kind::Macvlan => {
                 vec![json!({"type": "floor", "kind": "macvlan"})]

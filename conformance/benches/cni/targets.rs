@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::doctor;
 use crate::report::section::{BURST, COSTS, FULL, ONE, STORE};
 use crate::report::{Report, number};
 use crate::subject::Who::{self, Floor, Go, Trestle};
@@ -148,6 +149,11 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             (STORE, "60000 allocated", "DEL", Trestle),
             (STORE, "0 allocated", "DEL", Trestle),
             AtMost(1.2),
+        ),
+        figure(
+            "doctor on a node with 1000 containers, ms",
+            (FULL, doctor::CASE, "time", Trestle),
+            AtMost(1000.0),
         ),
         ratio(
             "ADD with masquerade beside 1000 containers, trestle to floor",
