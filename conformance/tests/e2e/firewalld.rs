@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use conformance::{
-    Call, Case, Host, Lab, Need, Plugin, Pod, Protocol, addresses, bridge, case, host_local, with,
-    with_prev_result,
+    Call, Case, Host, Lab, Need, Plugin, Pod, Program, Protocol, addresses, bridge, case,
+    host_local, with, with_prev_result,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +24,9 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_firewalld_that_stops_is_no_obstacle).ours(),
         case!(one_of_another_network_namespace_is_left_alone).ours(),
         case!(podmans_network_works).needs(Need::Cnitool).ours(),
+        case!(repair_puts_back_what_a_reload_forgot)
+            .needs(Need::Cnitool)
+            .ours(),
         case!(the_reference_and_trestle_share_the_sources)
             .needs(Need::GoPlugins)
             .ours(),
@@ -441,6 +444,45 @@ fn podmans_network_works(lab: &Lab) {
     guarded.stop_firewalld();
     let left = machine.observe().leftovers(&guarded.before);
     assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+}
+
+fn repair_puts_back_what_a_reload_forgot(lab: &Lab) {
+    let guarded = Guarded::start(lab);
+    let machine = &guarded.machine;
+    let chain = Chain::new(lab, machine, json!({}));
+    let list = json!({
+        "cniVersion": "1.0.0", "name": "net",
+        "plugins": [chain.network, {"type": "firewall"}]
+    });
+    machine.configure("10-net.conflist", &list.to_string());
+    let cnitool = lab.cnitool(machine);
+    let pod = machine.pod("pod");
+    let result = cnitool.add("net", &pod);
+    guarded.assert_open(&pod, true);
+    guarded.cmd("--reload");
+    guarded.assert_open(&pod, false);
+    let bin = lab.bin().to_string_lossy().into_owned();
+    let repair = |more: &[&str]| {
+        let program = Program::new(lab.bin().join("trestle"))
+            .args([
+                "repair",
+                "--all",
+                "--conf-dir",
+                Host::NET_D,
+                "--bin-dir",
+                &bin,
+            ])
+            .args(more);
+        machine.run(program)
+    };
+    repair(&["--dry-run"]);
+    guarded.assert_open(&pod, false);
+    let output = repair(&[]);
+    assert!(output.ok(), "{output}");
+    assert_eq!(guarded.sources("trusted"), sources(&addresses(&result)));
+    guarded.assert_open(&pod, true);
+    cnitool.del("net", &pod);
+    assert!(guarded.sources("trusted").is_empty());
 }
 
 fn the_reference_and_trestle_share_the_sources(lab: &Lab) {
