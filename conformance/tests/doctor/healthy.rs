@@ -13,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!(a_dual_stack_node_beside_kube_proxy_is_healthy).needs(Need::BridgeNetfilter),
         case!(layer_two_is_healthy),
         case!(a_person_reads_eighty_columns_without_color),
+        case!(a_container_with_the_hosts_namespaces_looks_as_well),
     ]
 }
 
@@ -136,4 +137,35 @@ fn a_person_reads_eighty_columns_without_color(lab: &Lab) {
         assert!(tty("").contains("\x1b[1;31mFAIL"), "{}", tty(""));
         assert!(!tty("1").contains('\x1b'));
     }
+}
+
+/// As a pod with the host's network, process IDs and directories is, whose image has nothing but the binary.
+fn a_container_with_the_hosts_namespaces_looks_as_well(lab: &Lab) {
+    const SHARED: [&str; 5] = ["/proc", "/sys", "/run/net.d", "/run/netns", "/var/lib/cni"];
+    let node = Node::new(lab, &chain(bridge(), "nftables"));
+    let _one = node.join("one");
+    let bin = lab.bin().display().to_string();
+    for (from, to) in SHARED
+        .map(|dir| (dir, dir))
+        .into_iter()
+        .chain([(&*bin, "/bin")])
+    {
+        node.sh(&format!("mkdir -p /run/image{to}"));
+        node.sh(&format!("mount --rbind {from} /run/image{to}"));
+    }
+    let look = || {
+        // The first process of the machine stays outside, where the host's programs are.
+        let script = "mount -t proc proc /run/image/proc && chroot /run/image \
+             /bin/trestle doctor --json --conf-dir /run/net.d --bin-dir /bin; true";
+        let machine = ["--pid", "--fork", "--mount", "sh", "-c", script];
+        let output = node.run(Program::new("unshare").args(machine));
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    let report = look();
+    assert_eq!(report["findings"], json!([]), "{report:#}");
+    node.sh("nft flush ruleset");
+    let report = look();
+    let ids = report["findings"].as_array().into_iter().flatten();
+    let ids: Vec<_> = ids.filter_map(|it| it["id"].as_str()).collect();
+    assert!(ids.contains(&"masquerade-missing"), "{report:#}");
 }

@@ -6,7 +6,8 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -49,6 +50,17 @@ impl Program {
                 program: self.name,
                 remedy: self.remedy,
             })
+    }
+
+    /// Whether the host has the program, also where this process has a root of its own, as in a container with the host's
+    /// process IDs: the first process's root is the host's then. A symbolic link there counts as it stands, since from here it
+    /// leads elsewhere.
+    pub fn is_installed(self) -> bool {
+        let in_root = |root: PathBuf| {
+            let mut dirs = SYSTEM_DIRS.iter().map(|dir| root.join(&dir[1..]));
+            dirs.any(|dir| dir.join(self.name).symlink_metadata().is_ok())
+        };
+        self.find("look").is_ok() || other_root().is_some_and(in_root)
     }
 
     /// Runs the program with `input` on its standard input and gives what it printed.
@@ -103,6 +115,13 @@ impl Program {
             complaint: complaint(&output),
         })
     }
+}
+
+/// The root directory of the first process that is seen, if it is not this process's own.
+fn other_root() -> Option<PathBuf> {
+    let root = PathBuf::from("/proc/1/root");
+    let id = |path: &Path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    (id(&root)? != id(Path::new("/"))?).then_some(root)
 }
 
 /// What a program that failed said, or else how it ended.

@@ -169,9 +169,7 @@ pub(super) fn program_missing(survey: &Survey) -> Look<Vec<Finding>> {
             }
         }
     }
-    let missing = needed
-        .into_values()
-        .filter(|(it, _)| it.find("look").is_err());
+    let missing = needed.into_values().filter(|(it, _)| !it.is_installed());
     Ok(missing
         .map(|(program, why)| {
             let summary = format!("the program {} is needed and not installed", program.name);
