@@ -70,7 +70,7 @@ vm: packages tools build ## under Debian's kernel, in a machine of QEMU, what th
 tools: ## fetch cnitool and the reference plugins (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
 
-runtimes: ## fetch containerd, podman and firewalld (unpacked under target, not installed)
+runtimes: ## fetch containerd, podman, firewalld and BIRD (unpacked under target, not installed)
 	-@conformance/e2e/obtain.sh
 
 dist-packages:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# obtain.sh - fetch the container runtimes that the end-to-end tests run, and make their image; fetch firewalld.
+# obtain.sh - fetch the container runtimes that the end-to-end tests run, and make their image; fetch firewalld
+# and BIRD.
 #
 # Like ../tools/obtain.sh, whose functions it uses: Debian's packages, verified by apt and only unpacked, into the
 # tools directory:
@@ -9,6 +10,7 @@
 #   containerd-1.7/usr/   of trixie: containerd, its shim and ctr, which do with bookworm's libc and runc
 #   containerd-2/usr/     of sid: the same
 #   firewalld/usr/        of bookworm: firewalld, the message bus, a Python to run it with, and their libraries
+#   bird/usr/             of bookworm: BIRD, the routing daemon, and its libraries
 #
 # Each has a file VERSION, written last. Status: 0 when everything is there, 1 when a part is missing (stderr says
 # which and why), 2 when nothing could be tried.
@@ -32,6 +34,7 @@ firewalld=(
     libnftables1 libgirepository-1.0-1 libglib2.0-0 libffi8 libpcre2-8-0 libdbus-1-3 libexpat1 zlib1g libapparmor1
     libaudit1 libcap-ng0 libselinux1 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblzma5 libzstd1 liblz4-1
 )
+bird=(bird2 libssh-gcrypt-4 libreadline8 libtinfo6 libgcrypt20 libgpg-error0)
 
 # unpack DIR PACKAGE…: as on a machine whose /lib leads into /usr, without documentation.
 unpack() {
@@ -59,6 +62,14 @@ obtain_firewalld() {
     publish "$root" firewalld "firewalld $version"
 }
 
+obtain_bird() {
+    local root version
+    root=$(mktemp -d "$work/bird.XXXXXX")
+    unpack "$root" "${bird[@]}" || return 1
+    version=$(version_of "$debs" bird2)
+    publish "$root" bird "bird2 $version"
+}
+
 # obtain_containerd PART SUITE: containerd alone. The suite's runc wants a newer libc, and never sees a plugin.
 obtain_containerd() {
     local part=$1 suite=$2 root unpacked version program
@@ -80,10 +91,11 @@ obtain() {
         containerd-1.7) obtain_containerd containerd-1.7 trixie ;;
         containerd-2) obtain_containerd containerd-2 sid ;;
         firewalld) obtain_firewalld ;;
+        bird) obtain_bird ;;
     esac
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-parts=(runtimes containerd-1.7 containerd-2 firewalld)
+parts=(runtimes containerd-1.7 containerd-2 firewalld bird)
 scaffold=(apt)
 main "$@"

@@ -80,6 +80,8 @@ pub enum Need {
     Containerd(Containerd),
     /// firewalld, and a message bus to reach it by.
     Firewalld,
+    /// BIRD, the routing daemon.
+    Bird,
     /// A plugin of the subject, which may not have it.
     Plugin(&'static str),
     /// `systemd-analyze`, to have units verified.
@@ -113,6 +115,7 @@ impl Need {
             | Self::Runtimes
             | Self::Containerd(_)
             | Self::Firewalld
+            | Self::Bird
             | Self::Plugin(_) => None,
             Self::VlanFiltering | Self::NoVlanFiltering => None,
             Self::LinkKind(_) | Self::NoLinkKind(_) => None,
@@ -188,6 +191,9 @@ impl Lab {
             Need::Firewalld => self
                 .lacks_part("firewalld")
                 .or_else(|| machine::problem(&self.firewalld())),
+            Need::Bird => self
+                .lacks_part("bird")
+                .or_else(|| machine::problem(&self.bird())),
             Need::LegacyIptables => (!has_legacy_iptables())
                 .then(|| "this host has no iptables-legacy that works".to_owned()),
             Need::VlanFiltering => (!bridges_tell_vlans_apart())
@@ -270,6 +276,11 @@ impl Lab {
     /// firewalld and a message bus, which `e2e/obtain.sh` unpacks too.
     pub fn firewalld(&self) -> PathBuf {
         self.tools.join("firewalld")
+    }
+
+    /// BIRD, which `e2e/obtain.sh` unpacks too.
+    pub fn bird(&self) -> PathBuf {
+        self.tools.join("bird")
     }
 
     /// One of the subject's plugins on a host.

@@ -120,8 +120,12 @@ fn pods_talk_over_point_to_point_links(runtime: &Runtime) {
 }
 
 fn pods_talk(runtime: &Runtime, plugins: &[Value]) {
-    let mut node = runtime.start(plugins);
-    let outside = outside(&mut node);
+    pods_talk_on(&mut runtime.start(plugins));
+}
+
+/// Two pods reach each other as themselves, and what is outside as the node, in both families; nothing is left after.
+pub(crate) fn pods_talk_on(node: &mut Node) {
+    let outside = outside(node);
     let pods = [node.run_pod("a"), node.run_pod("b")];
     let servers = [node.run_server(&pods[0]), node.run_server(&pods[1])];
     for (family, (from, to)) in pods[0].addresses.iter().zip(&pods[1].addresses).enumerate() {

@@ -150,6 +150,25 @@ pub(crate) struct PodSandboxStatusResponse {
     pub(crate) info: HashMap<String, String>,
 }
 
+/// What a kubelet has learned from its Node: the pod subnets, separated by commas.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct NetworkConfig {
+    #[prost(string, tag = "1")]
+    pub(crate) pod_cidr: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RuntimeConfig {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) network_config: Option<NetworkConfig>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct UpdateRuntimeConfigRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) runtime_config: Option<RuntimeConfig>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ContainerMetadata {
     #[prost(string, tag = "1")]

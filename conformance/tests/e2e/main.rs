@@ -14,7 +14,9 @@ mod image;
 mod node;
 mod podman;
 mod readiness;
+mod routing;
 mod runtime;
+mod template;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         upgrade::cases(),
         podman::cases(),
         firewalld::cases(),
+        routing::cases(),
+        template::cases(),
     ];
     conformance::run(cases.into_iter().flatten().collect())
 }

@@ -11,7 +11,7 @@ use prost::Message;
 use serde_json::Value;
 
 use crate::image::{IMAGE, SERVER, WHOAMI, parse_whoami};
-use crate::runtime::{NET_D, Runtime, SOCKET};
+use crate::runtime::{NET_D, Runtime, SOCKET, TEMPLATE};
 use crate::{cri, patiently};
 
 const CONFIGURATION: &str = "/run/e2e/containerd.toml";
@@ -58,6 +58,16 @@ pub(crate) struct Pod {
 impl Node {
     /// A machine on which containerd runs and serves, with one network configuration list.
     pub(crate) fn start(runtime: &Runtime, network: &Value) -> Self {
+        Self::start_prepared(runtime, |node| node.configure(network))
+    }
+
+    /// The same without a list, and with this template of one.
+    pub(crate) fn start_with_template(runtime: &Runtime, template: &str) -> Self {
+        let write = |node: &Self| node.machine.inside().write(TEMPLATE, template);
+        Self::start_prepared(runtime, write)
+    }
+
+    fn start_prepared(runtime: &Runtime, prepare: impl FnOnce(&Self)) -> Self {
         let machine = Machine::start(runtime.lab);
         machine
             .inside()
@@ -71,7 +81,7 @@ impl Node {
             daemon: Mutex::new(None),
         };
         node.install(runtime);
-        node.configure(network);
+        prepare(&node);
         node.start_containerd();
         node.load_image();
         node
@@ -158,6 +168,18 @@ impl Node {
             Some(condition) => Err(condition.message.clone()),
             None => Err(format!("no condition NetworkReady: {conditions:?}")),
         }
+    }
+
+    /// Tell the runtime the node's pod subnets, as a kubelet does once its Node has them.
+    pub(crate) fn tell_pod_cidrs(&self, pod_cidr: &str) {
+        let network_config = Some(cri::NetworkConfig {
+            pod_cidr: pod_cidr.to_owned(),
+        });
+        let request = cri::UpdateRuntimeConfigRequest {
+            runtime_config: Some(cri::RuntimeConfig { network_config }),
+        };
+        let told: Result<cri::Empty, _> = self.call("UpdateRuntimeConfig", &request);
+        told.unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn call<Q: Message, A: Message + Default>(

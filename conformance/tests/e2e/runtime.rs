@@ -13,6 +13,9 @@ pub(crate) const SOCKET: &str = "/run/e2e/containerd.sock";
 /// Where it finds network configuration lists.
 pub(crate) const NET_D: &str = "/run/e2e/net.d";
 
+/// The template that containerd makes a list of when there is none and a kubelet names the pod subnets.
+pub(crate) const TEMPLATE: &str = "/run/e2e/list.tmpl";
+
 /// A network of these plugins, the same for every release: containerd 1 reads `cniVersion`, which it supports up to
 /// 1.0.0, and containerd 2 takes the newest of `cniVersions`, which has STATUS.
 pub(crate) fn network(plugins: &[Value]) -> Value {
@@ -75,6 +78,7 @@ disable_apparmor = true
 [plugins."{cri}".cni]
 {bin_dir}
 conf_dir = "{NET_D}"
+conf_template = "{TEMPLATE}"
 max_conf_num = 2
 [plugins."{cri}".containerd]
 default_runtime_name = "runc"
