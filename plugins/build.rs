@@ -1,0 +1,33 @@
+//! The linker's part of a small release binary: relative relocations in their packed form (`DT_RELR`), which are 1 kB where
+//! the plain ones are 110 kB.
+
+use std::env;
+use std::process::Command;
+
+/// The first glibc whose start of a static position-independent program applies packed relocations (its NEWS for 2.36).
+const FIRST: (u32, u32) = (2, 36);
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
+    let native = env::var("HOST").ok() == env::var("TARGET").ok();
+    // With another machine's C library nobody knows its version here.
+    if is("PROFILE", "release") && is("CARGO_CFG_TARGET_ENV", "gnu") && native && applies_packed() {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Whether the C library that is linked in knows them; a program whose own does not would crash as it starts.
+fn applies_packed() -> bool {
+    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output();
+    let Ok(output) = output else { return false };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    version(&text).is_some_and(|version| version >= FIRST)
+}
+
+/// The numbers of `glibc 2.36`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
+    let minor = minor.split('.').next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
