@@ -1,8 +1,8 @@
 //! The CNI plugins of trestle and the kernel side they stand on.
 //!
-//! Dependencies point one way: [`host`] (the kernel, knows no CNI) <- [`owner`] (whose a thing is) <- [`attach`] (steps
-//! that plugins share) <- one module per plugin <- [`applets`] <- [`explain`] (what is known of a node) <- [`cli`] and
-//! [`process`].
+//! Dependencies point one way: [`host`] (the kernel, knows no CNI) <- [`owner`] (whose a thing is) <-
+//! [`netfilter`] (their rules) <- [`attach`] (steps that plugins share) <- one module per plugin <-
+//! [`applets`] <- [`explain`] (what is known of a node) <- [`cli`] and [`process`].
 
 pub mod applets;
 pub mod attach;
@@ -18,6 +18,7 @@ pub mod ipvlan;
 pub mod log;
 pub mod loopback;
 pub mod macvlan;
+pub mod netfilter;
 pub mod owner;
 pub mod portmap;
 pub mod process;

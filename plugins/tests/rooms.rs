@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms that every plugin may use, lower ones first; each may use those before it.
-const SHARED: [&str; 3] = ["host", "owner", "attach"];
+const SHARED: [&str; 4] = ["host", "owner", "netfilter", "attach"];
 
 /// What stands above the plugins. `explain` knows them all, and nobody but the command line knows it.
 const ABOVE: [&str; 6] = ["applets", "log", "explain", "cli", "process", "main"];

@@ -6,10 +6,10 @@
 use cni_conf::dispatch::warn;
 use cni_conf::error::{Code, Error};
 
-use super::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{Nft, ruleset};
 use crate::host::program::Program;
+use crate::netfilter::table::TABLE;
 
 /// A program that every ADD needs.
 ///

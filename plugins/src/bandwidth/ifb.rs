@@ -6,9 +6,9 @@
 
 use cni_conf::error::{Code, Error};
 
-use crate::attach::reference::hash;
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange};
+use crate::netfilter::go_plugins::hash;
 use crate::owner::{Owner, fnv1a};
 
 /// What the kernel calls the kind of link.

@@ -10,13 +10,14 @@ use super::neighbours::News;
 use super::plan::{self, Plan};
 use super::{gateway, isolation, link};
 use crate::attach::container::Container;
-use crate::attach::forwarding::{self, Behind};
+use crate::attach::forwarding;
 use crate::attach::ipam::Ipam;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
 use crate::attach::{host_route, mac, masq};
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, LinkChange, PortChange, VethPair};
+use crate::netfilter::forward_hook::Behind;
 use crate::owner::Owner;
 
 /// How often a bridge that vanishes between two steps is made again.

@@ -12,9 +12,10 @@ use cni_conf::request::Request;
 use super::conf::Settings;
 use crate::attach::bridge_netfilter::{self, Mode, REMEDY};
 use crate::attach::check::failed;
-use crate::attach::forwarding::{self, Behind};
+use crate::attach::forwarding;
 use crate::host::rtnl::Link;
 use crate::host::{HostError, Rtnl};
+use crate::netfilter::forward_hook::Behind;
 
 /// The key `bridgeNetfilter`, with its default filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

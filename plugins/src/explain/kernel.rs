@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use nix::sys::utsname::uname;
 
-use crate::attach::nat_table::Version;
 use crate::host::nft::{Chain, Family, Nft, TableRef, family_name};
 use crate::host::rtnl::{Address, Link, Neighbour, PortState, Route, RouteFilter};
 use crate::host::{HostError, NetNs, Rtnl, Sysctl, module};
+use crate::netfilter::iptables::Version;
 
 /// Links, addresses and routes.
 #[derive(Debug, Default)]

@@ -6,10 +6,10 @@
 use std::fs;
 
 use super::{iptables, nftables};
-use crate::attach::forward_chains::forward_chains;
-use crate::attach::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{Chain, Family, Nft, Rule, TableRef, Verdict};
+use crate::netfilter::forward_hook::chains::forward_chains;
+use crate::netfilter::table::TABLE;
 
 /// How deep chains may call each other (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: u32 = 16;

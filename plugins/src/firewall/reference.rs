@@ -10,10 +10,10 @@ use cni_conf::request::Request;
 use ipnet::IpNet;
 
 use super::wanted::addresses;
-use crate::attach::nat_table::Version;
 use crate::host::HostError;
 use crate::host::iptables::{LOCK_WAIT, command, words};
 use crate::host::nft::{Nft, TableRef};
+use crate::netfilter::iptables::Version;
 
 /// The chain with the containers' rules.
 const CHAIN: &str = "CNI-FORWARD";

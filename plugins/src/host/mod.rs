@@ -14,6 +14,7 @@ pub mod dbus;
 pub mod device;
 pub mod error;
 pub mod iptables;
+pub mod lock;
 pub mod module;
 mod netlink;
 pub mod netns;

@@ -14,10 +14,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::rules::{self, LOCALNET};
 use crate::attach::container::if_there;
-use crate::attach::rules_lock;
-use crate::attach::table::{self, TABLE};
+use crate::host::lock;
 use crate::host::nft::{Batch, Element, Family, Nft, ObjectRef, TableRef};
 use crate::host::{HostError, Rtnl, Sysctl};
+use crate::netfilter::table::{self, TABLE};
 
 /// The comment of the rules of iptables that drop what pretends to be localhost.
 pub(super) const GUARD_COMMENT: &str = "trestle: localhost is not for neighbours";
@@ -55,7 +55,7 @@ pub(super) fn ensure(address: Ipv4Addr, comment: &str) -> Result<bool, HostError
         return Ok(true);
     };
     let sysctl = route_localnet(&interface);
-    let _lock = rules_lock::take_localnet()?;
+    let _lock = lock::take_localnet()?;
     let mut nft = Nft::open()?;
     let Some(interface) = to_open(&mut nft, address, &|_| false)? else {
         return Ok(true);
@@ -88,7 +88,7 @@ pub(super) fn close_unlisted(addresses: &BTreeSet<Ipv4Addr>) -> Result<(), HostE
         if !matches!(route_localnet(&interface).read().as_deref(), Ok("1")) {
             continue;
         }
-        let _lock = rules_lock::take_localnet()?;
+        let _lock = lock::take_localnet()?;
         let others = nft.chain(IPTABLES_SNAT)?.is_some() || go_plugins_map_ports(&mut nft)?;
         if !others {
             close(&mut nft, &interface)?;
@@ -172,7 +172,7 @@ pub(super) fn remove(
         .collect();
     for interface in interfaces {
         let sysctl = route_localnet(interface);
-        let _lock = rules_lock::take_localnet()?;
+        let _lock = lock::take_localnet()?;
         let others = is_listed(&mut nft, interface, &|comment| !condemned(comment))?;
         // A container of the iptables backend may need it too: the last one of them switches it off.
         if !others && nft.chain(IPTABLES_SNAT)?.is_none() {

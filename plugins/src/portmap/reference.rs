@@ -9,11 +9,11 @@
 use cni_conf::error::Error;
 use cni_conf::names::{ContainerId, NetworkName};
 
-use crate::attach::nat_table::Version;
-use crate::attach::reference::remove_rules;
 use crate::host::HostError;
 use crate::host::iptables::words;
 use crate::host::nft::{Nft, TableRef};
+use crate::netfilter::go_plugins::remove_rules;
+use crate::netfilter::iptables::Version;
 
 /// The chain that leads to those of the containers.
 const SHARED: &str = "CNI-HOSTPORT-DNAT";

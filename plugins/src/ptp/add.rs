@@ -11,13 +11,14 @@ use ipnet::IpNet;
 use super::conf::Settings;
 use super::plan::{self, Plan};
 use crate::attach::container::Container;
-use crate::attach::forwarding::{self, Behind};
+use crate::attach::forwarding;
 use crate::attach::ipam::Ipam;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
 use crate::attach::{forward, host_route, ipv6, mac, masq};
 use crate::host::Rtnl;
 use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, VethPair};
+use crate::netfilter::forward_hook::Behind;
 use crate::owner::Owner;
 
 /// How long the kernel may take to notice that the host's end has a carrier. It drops what leaves there until then, and

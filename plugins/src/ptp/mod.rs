@@ -15,8 +15,9 @@ use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, Call, Request};
 use cni_conf::result::CniResult;
 
-use crate::attach::forwarding::{self, Behind};
+use crate::attach::forwarding;
 use crate::attach::{detach, ipam};
+use crate::netfilter::forward_hook::Behind;
 
 /// The plugin.
 pub struct Ptp;

@@ -16,11 +16,12 @@ use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::{CniResult, IpConfig};
 use serde::Deserialize;
 
+use crate::attach::chained;
 use crate::attach::check::{self, failed};
 use crate::attach::container::Container;
 use crate::attach::undo::Undo;
-use crate::attach::{chained, rules_lock};
 use crate::host::Rtnl;
+use crate::host::lock;
 use crate::host::rtnl::{Link, NewRoute, RouteFilter, Rule};
 use plan::{Branch, Given};
 
@@ -107,7 +108,7 @@ impl Plugin for Sbr {
         let link = chained::link(&container, &attachment.ifname)?;
         let rtnl = &container.rtnl;
         // Two attachments of one container must not choose the same table.
-        let _lock = rules_lock::take_routing()?;
+        let _lock = lock::take_routing()?;
         Undo::guard(|undo| match settings.table {
             Some(table) => ips
                 .iter()

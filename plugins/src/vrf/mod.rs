@@ -16,8 +16,9 @@ use serde::Deserialize;
 use crate::attach::check::failed;
 use crate::attach::container::Container;
 use crate::attach::undo::Undo;
-use crate::attach::{chained, interface, rules_lock};
+use crate::attach::{chained, interface};
 use crate::host::Rtnl;
+use crate::host::lock;
 use crate::host::rtnl::{
     AddressOptions, AddressScope, Kind, Link, LinkChange, NewLink, NewRoute, Route, RouteFilter,
     RouteProtocol, TABLE_MAIN,
@@ -86,7 +87,7 @@ impl Plugin for Vrf {
             return Err(in_use(rtnl, &link, master));
         }
         // Two attachments of one container must not make the domain, or choose a table, at once.
-        let _lock = rules_lock::take_routing()?;
+        let _lock = lock::take_routing()?;
         Undo::guard(|undo| {
             let name = &settings.name;
             undo.push(move || leave(rtnl, &attachment.ifname, name));
@@ -101,7 +102,7 @@ impl Plugin for Vrf {
             return Ok(());
         };
         let settings = Settings::read(request)?;
-        let _lock = rules_lock::take_routing()?;
+        let _lock = lock::take_routing()?;
         leave(&container.rtnl, &attachment.ifname, &settings.name)
     }
 

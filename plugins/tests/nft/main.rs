@@ -6,7 +6,7 @@ mod bridge_netfilter;
 mod changed;
 mod conntrack;
 mod elements;
-mod forwarding;
+mod forward_hook;
 mod iptables;
 mod masquerade;
 mod neighbours;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         renamed::CASES,
         iptables::CASES,
         bridge_netfilter::CASES,
-        forwarding::CASES,
+        forward_hook::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|case| {

@@ -18,9 +18,9 @@ use cni_conf::names::NetworkName;
 
 use self::rules::Group;
 use super::masquerade::Member;
-use super::table::{self, TABLE};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft, ruleset};
+use crate::netfilter::table::{self, TABLE};
 use crate::owner::{Owner, Owners};
 
 /// How often a change that another process crossed is tried again.

@@ -25,8 +25,8 @@ use cni_conf::addr::MacAddr;
 use cni_conf::names::NetworkName;
 use serde_json::{Value, json};
 
-use crate::attach::table::TABLE;
 use crate::host::nft::{Element, KeyBuilder};
+use crate::netfilter::table::TABLE;
 use crate::owner::digest::{digest, rules_comment};
 use crate::owner::network;
 

@@ -9,9 +9,10 @@ use nix::errno::Errno;
 
 use super::rules::{self, Entry, Pool, Seals, TABLE};
 use super::{Kept, Masquerade, Member};
-use crate::attach::{rules_lock, table};
 use crate::host::HostError;
+use crate::host::lock;
 use crate::host::nft::{Batch, Element, Nft, ruleset};
+use crate::netfilter::table;
 use crate::owner::{Owner, Owners};
 
 /// How often a change that another process crossed is tried again.
@@ -48,7 +49,7 @@ pub(super) fn ensure(
         if error.is_missing() {
             // Two transactions make the rules, so one process of ours does it at a time. Where the lock is out of reach, a
             // digest may be lost to another process, which the next ADD finds.
-            let _lock = rules_lock::take();
+            let _lock = lock::take();
             if !is_current(nft, wanted, &elements)? {
                 install(nft, wanted, living)?;
             }
@@ -118,7 +119,7 @@ fn has_rules_in_the_end(
     if has_rules(nft, wanted, pool)? {
         return Ok(true);
     }
-    let _lock = rules_lock::share();
+    let _lock = lock::share();
     has_rules(nft, wanted, pool)
 }
 

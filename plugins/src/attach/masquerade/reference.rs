@@ -8,10 +8,10 @@
 use ipnet::IpNet;
 
 use super::iptables;
-use crate::attach::nat_table::Version;
-use crate::attach::reference::{has_comment, hash, remove_rules};
 use crate::host::HostError;
 use crate::host::nft::{Family, Nft, ObjectRef, TableRef};
+use crate::netfilter::go_plugins::{has_comment, hash, remove_rules};
+use crate::netfilter::iptables::Version;
 use crate::owner::Owner;
 
 /// The chain of nftables that has rules of containers.

@@ -50,7 +50,7 @@ use crate::host::nft::RuleContent;
 use crate::owner::digest::rules_comment;
 use crate::owner::{fnv1a, network};
 
-pub(super) use crate::attach::table::TABLE;
+pub(super) use crate::netfilter::table::TABLE;
 
 /// What the names of masquerade begin with, since other parts of trestle use the table too.
 const PREFIX: &str = "masq";

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::masquerade::is_between_nodes;
-use crate::attach::forwarding::{self, Behind, Path};
 use crate::explain::kernel::{Firewall, Kernel, chain_name, sysctl};
 use crate::explain::report::{Finding, number};
 use crate::explain::survey::{Look, Survey, View};
@@ -11,6 +10,7 @@ use crate::explain::wants::Main;
 use crate::host::Sysctl;
 use crate::host::nft::{Chain, Family};
 use crate::host::rtnl::Route;
+use crate::netfilter::forward_hook::{self, Behind, Path};
 
 /// One address of a network's containers of a family, and whether it is somebody's already.
 fn sample(survey: &Survey, network: &View, v6: bool) -> Option<(IpAddr, bool)> {
@@ -84,7 +84,7 @@ pub(super) fn dropped(survey: &Survey) -> Look<Vec<Finding>> {
                 uplink: kernel.uplink(v6).map(|link| link.name.as_str()),
             };
             if !firewall.legacy.is_empty() || !firewall.chains.is_empty() {
-                let stopped = forwarding::judge(&path).map_err(|error| error.to_string())?;
+                let stopped = forward_hook::judge(&path).map_err(|error| error.to_string())?;
                 if stopped.is_empty() && lives {
                     findings.extend(from_other_nodes(network, kernel, &path)?);
                 }
@@ -113,7 +113,7 @@ fn from_other_nodes(network: &View, kernel: &Kernel, path: &Path<'_>) -> Look<Op
     let Some(source) = route.dst.hosts().nth(1) else {
         return Ok(None);
     };
-    let stopping = forwarding::judge_from(&path, source).map_err(|error| error.to_string())?;
+    let stopping = forward_hook::judge_from(&path, source).map_err(|error| error.to_string())?;
     if stopping.is_empty() {
         return Ok(None);
     }
@@ -141,7 +141,7 @@ fn first_pair<'a>(survey: &Survey, network: &View, kernel: &'a Kernel) -> Option
 
 fn told(
     network: &View,
-    stopped: &forwarding::Finding,
+    stopped: &forward_hook::Finding,
     firewall: &Firewall,
     lives: bool,
 ) -> Finding {
@@ -195,7 +195,11 @@ fn told(
 }
 
 /// Who made the chain drop, as far as its company tells.
-fn who(stopped: &forwarding::Finding, chain: Option<&Chain>, firewall: &Firewall) -> &'static str {
+fn who(
+    stopped: &forward_hook::Finding,
+    chain: Option<&Chain>,
+    firewall: &Firewall,
+) -> &'static str {
     let Some(chain) = chain else {
         return match stopped.chain.contains("legacy") {
             true => "somebody set the policy with iptables-legacy",

@@ -7,13 +7,13 @@ use cni_conf::names::NetworkName;
 use cni_conf::request::Call;
 
 use super::masquerade::is_ours;
-use crate::attach::nat_table::Version;
-use crate::attach::table::{self, TABLE};
 use crate::explain::calls;
 use crate::explain::report::{Finding, count};
 use crate::explain::survey::{Attached, Look, Survey, View};
 use crate::host::nft::{Family, Nft, TableRef};
 use crate::host::{HostError, Sysctl, module};
+use crate::netfilter::iptables::Version;
+use crate::netfilter::table::{self, TABLE};
 use crate::owner::{Owner, Owners};
 use crate::{firewall, portmap};
 

@@ -25,9 +25,9 @@ use super::Kept;
 use super::guard::IpTable;
 use super::names::network_comment;
 use super::wanted::{PAIRS, Wanted, has_strangers};
-use crate::attach::rules_lock;
 use crate::host::HostError;
 use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command};
+use crate::host::lock;
 use crate::host::nft::{Family, TableRef};
 use crate::host::program::Program;
 use crate::owner::Owners;
@@ -140,14 +140,14 @@ pub(super) fn ensure<'a>(
     }
     if !table.legacy {
         // Beside those who look as well. Whoever takes the rules away, or makes them anew, waits.
-        let _lock = rules_lock::share()?;
+        let _lock = lock::share()?;
         if standing::stands(table, network, wanted)? {
             return Ok(Outcome::Done);
         }
     }
     let wanted = apart(wanted)?;
     let purpose = format!("let traffic of {} through", wanted.comment);
-    let _lock = rules_lock::take()?;
+    let _lock = lock::take()?;
     let outcome = table.change(&purpose, |listing| {
         if !(always || serves(listing, &wanted)) {
             return Ok(Vec::new());
@@ -225,7 +225,7 @@ pub(super) fn remove(
         warn(error);
         return Ok(());
     }
-    let _lock = rules_lock::take()?;
+    let _lock = lock::take()?;
     let plan = |listing: &Listing| Ok(listing.remove(condemned, deserted()));
     table.change(&purpose, plan).map(drop)
 }
@@ -241,7 +241,7 @@ pub(super) fn check(
         return Ok(Vec::new());
     }
     // Somebody may be making them anew.
-    let _lock = rules_lock::share()?;
+    let _lock = lock::share()?;
     if !table.legacy && standing::stands(table, network, wanted)? {
         return Ok(Vec::new());
     }

@@ -27,7 +27,7 @@ use cni_conf::names::NetworkName;
 use super::super::wanted::{Isolation, Place, Wanted};
 use super::plan::{FORWARD, ISOLATE, ISOLATE_TO, TO_ADMIN};
 use super::words::{Words, rule};
-use crate::attach::forwarding::owned;
+use crate::netfilter::forward_hook::names;
 use crate::owner::network::chain;
 
 /// What the names of networks' chains begin with that are about packets from and to containers.
@@ -47,7 +47,7 @@ pub(super) struct Branch {
 /// The chains of a network: the way through, packets from its containers, packets to them. The last two are there with
 /// an `ingressPolicy` only.
 pub(super) fn branches(network: &NetworkName) -> [Branch; 3] {
-    let kinds = [(FORWARD, owned::WAY), (ISOLATE, FROM), (ISOLATE_TO, TO)];
+    let kinds = [(FORWARD, names::WAY), (ISOLATE, FROM), (ISOLATE_TO, TO)];
     kinds.map(|(from, kind)| Branch {
         from,
         chain: chain(kind, network),
@@ -56,12 +56,12 @@ pub(super) fn branches(network: &NetworkName) -> [Branch; 3] {
 
 /// Whether a chain is the way through of some network.
 pub(super) fn is_way(chain: &str) -> bool {
-    chain.starts_with(owned::WAY)
+    chain.starts_with(names::WAY)
 }
 
 /// Whether a chain is one of some network.
 pub(super) fn is_branch(chain: &str) -> bool {
-    [owned::WAY, FROM, TO]
+    [names::WAY, FROM, TO]
         .iter()
         .any(|kind| chain.starts_with(kind))
 }

@@ -12,8 +12,8 @@ use super::network::{self, Branch};
 use super::plan::{FORWARD, SHARED, TO_ADMIN};
 use super::standing::jumps_to;
 use super::words::is_owner;
-use crate::attach::rules_lock;
 use crate::host::HostError;
+use crate::host::lock;
 use crate::host::nft::{Batch, Nft, Rule, TableRef, Verdict};
 use crate::owner::Owners;
 
@@ -58,7 +58,7 @@ pub(super) fn remove(table: IpTable, removal: &Removal<'_>) -> Result<(), HostEr
     if !view.has_work(removal) {
         return Ok(());
     }
-    let _lock = rules_lock::take()?;
+    let _lock = lock::take()?;
     let mut attempt = 0;
     loop {
         attempt += 1;

@@ -3,8 +3,8 @@
 use super::super::guard::Guard;
 use super::super::wanted::{Isolation, Wanted};
 use super::{Place, rules};
-use crate::attach::rules_lock;
 use crate::host::HostError;
+use crate::host::lock;
 use crate::host::nft::{Batch, Element, Nft};
 
 /// What belongs to one container, and where: set by set, so that many addresses are few messages.
@@ -81,7 +81,7 @@ pub(super) fn claim(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<
         Err(error) if error.is_exists() => {}
         outcome => return outcome,
     }
-    let _lock = rules_lock::take()?;
+    let _lock = lock::take()?;
     let mut present = Vec::new();
     for (place, element) in &elements {
         present.push(nft.element(place.object(), element)?);

@@ -19,13 +19,13 @@ use super::digest;
 use super::guard::Guard;
 use super::select::Backends;
 use super::wanted::Wanted;
-use crate::attach::forward_chains::forward_chains_of;
-use crate::attach::rules_lock;
-use crate::attach::table::TABLE;
 use crate::host::HostError;
+use crate::host::lock;
 use crate::host::nft::{
     Batch, Element, Family, Nft, ObjectRef, Rule, TableRef, Verdict, family_name, ruleset,
 };
+use crate::netfilter::forward_hook::chains::forward_chains_of;
+use crate::netfilter::table::TABLE;
 
 /// How often a change that another process crossed is tried again.
 const ATTEMPTS: u32 = 10;
@@ -122,7 +122,7 @@ fn repair(
         return Ok(false);
     }
     let blank = everything || stale.blank;
-    let _lock = rules_lock::take()?;
+    let _lock = lock::take()?;
     let stale = match everything {
         true => Stale {
             blank,
@@ -315,7 +315,7 @@ pub(super) fn members(network: &str) -> Result<Vec<IpAddr>, HostError> {
 /// A sentence for each difference between what is there and what is wanted.
 pub(super) fn check(wanted: &Wanted, backends: &Backends) -> Result<Vec<String>, HostError> {
     // Somebody may be making them anew.
-    let _lock = rules_lock::share()?;
+    let _lock = lock::share()?;
     let mut nft = Nft::open()?;
     let guards = backends.guards(&mut nft)?;
     if guards.is_empty() && wanted.isolation.is_none() && !backends.firewalld {

@@ -7,10 +7,10 @@ use nix::errno::Errno;
 
 use super::super::names;
 use super::{ATTEMPTS, Foreign, Place, elements_of, foreign, rules};
-use crate::attach::rules_lock;
-use crate::attach::table::{self, TABLE, unless_in_use};
 use crate::host::HostError;
+use crate::host::lock;
 use crate::host::nft::{Batch, Element, Nft, Verdict};
+use crate::netfilter::table::{self, TABLE, unless_in_use};
 use crate::owner::Owners;
 
 /// Takes out the elements of these owners, and the rules of the network when it has none left. Gives the addresses that were known for them.
@@ -119,7 +119,7 @@ fn dismantle(
     foreign: &[Foreign],
     sets: &[String],
 ) -> Result<(), HostError> {
-    let _lock = rules_lock::take()?;
+    let _lock = lock::take()?;
     let mut batch = Batch::new();
     let ours = rules::guard_chain(network);
     let mut admins = Vec::new();

@@ -43,9 +43,9 @@ use serde_json::{Value, json};
 
 use super::super::guard::Guard;
 use super::super::wanted::{Isolation, Wanted};
-use crate::attach::forwarding::owned;
-use crate::attach::table::TABLE;
 use crate::host::nft::{Element, Family, TableRef, family_name};
+use crate::netfilter::forward_hook::names;
+use crate::netfilter::table::TABLE;
 
 /// Before the chains of the host (`NF_IP_PRI_FILTER` is 0); a drop is final in any order.
 const PRIORITY: i32 = -10;
@@ -73,12 +73,12 @@ pub(super) fn own_chain(network: &str) -> String {
 
 /// The network's chain in a guard's table.
 pub(super) fn guard_chain(network: &str) -> String {
-    owned::guard_chain(network)
+    names::guard_chain(network)
 }
 
 /// Whether a chain is some network's in a guard's table.
 pub(in super::super) fn is_guard_chain(chain: &str) -> bool {
-    chain.starts_with(owned::GUARD)
+    chain.starts_with(names::GUARD)
 }
 
 /// The network's set in a guard's table.

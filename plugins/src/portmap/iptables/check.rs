@@ -7,10 +7,10 @@ use super::super::conf::IptablesSettings;
 use super::super::plan::Forward;
 use super::rules::{Destinations, PORTS, Rules, are_guarded, conditions, of_version};
 use super::state::{State, jumps};
-use crate::attach::nat_table::Version;
 use crate::host::HostError;
 use crate::host::iptables::words;
 use crate::host::nft::Nft;
+use crate::netfilter::iptables::Version;
 
 const CHECK: &str = "check mapped ports of iptables";
 

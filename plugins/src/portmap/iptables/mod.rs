@@ -34,10 +34,10 @@ use super::claims::{Outcome, Rival, Whose};
 use super::conf::{IptablesSettings, Protocol};
 use super::plan::Forward;
 use super::{Kept, Wanted, crossed, localnet, nftables};
-use crate::attach::nat_table::Version;
-use crate::attach::rules_lock;
 use crate::host::HostError;
+use crate::host::lock;
 use crate::host::nft::Nft;
+use crate::netfilter::iptables::Version;
 use crate::owner::Owners;
 
 pub(super) use self::check::check;
@@ -76,7 +76,7 @@ pub(super) fn ensure(
             if attempts.next().is_none() {
                 return Err(crossed(wanted));
             }
-            let lock = rules_lock::take()?;
+            let lock = lock::take()?;
             if let Some(rival) = nftables::taken(&mut nft, wanted)? {
                 return Ok(Outcome::Taken(rival));
             }

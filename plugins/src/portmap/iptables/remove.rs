@@ -7,10 +7,10 @@ use super::super::{Condemned, localnet};
 use super::ATTEMPTS;
 use super::rules::{Destinations, PORTS, chain_of, guard_creation, guard_removal};
 use super::state::{State, rules_of};
-use crate::attach::nat_table::Version;
-use crate::attach::rules_lock;
 use crate::host::HostError;
+use crate::host::lock;
 use crate::host::nft::Nft;
+use crate::netfilter::iptables::Version;
 
 /// Takes out what belongs to the condemned, and everything when nobody else has anything. Starts no process when it is
 /// clear that there is nothing; `thorough` asks `iptables` where nothing else tells.
@@ -33,7 +33,7 @@ pub(in super::super) fn remove(
             None => continue,
         }
         if lock_held.is_none() {
-            lock_held = Some(rules_lock::take()?);
+            lock_held = Some(lock::take()?);
         }
         let mut attempt = 0;
         loop {

@@ -9,9 +9,9 @@ use super::super::Wanted;
 use super::super::conf::{IptablesSettings, Mark, Masquerade};
 use super::super::localnet::GUARD_COMMENT;
 use super::super::plan::Forward;
-use crate::attach::nat_table::Version;
 use crate::host::HostError;
 use crate::host::iptables::words;
+use crate::netfilter::iptables::Version;
 use crate::owner::Owner;
 
 /// The chain that every new connection to this host comes through.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::{PORTS, PREFIX, SNAT};
-use crate::attach::nat_table::Version;
 use crate::host::HostError;
 use crate::host::iptables::words;
 use crate::host::nft::Nft;
+use crate::netfilter::iptables::Version;
 
 /// From how many rules on a chain is written anew instead of deleting them one by one: iptables looks for each from the
 /// chain's beginning.

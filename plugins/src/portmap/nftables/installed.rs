@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::super::rules::{self, CHAINS, DIGESTS, FIXED, SEALED, Sources};
-use crate::attach::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{Batch, Nft, ruleset};
+use crate::netfilter::table::TABLE;
 use crate::owner::fnv1a;
 
 /// Whether the rules are gone that exist once, or were never there.

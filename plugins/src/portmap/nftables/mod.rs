@@ -14,9 +14,9 @@ use super::conf::{Masquerade, Protocol};
 use super::plan::{Addresses, Forward};
 use super::rules::{self, Map, Sources};
 use super::{Kept, Wanted, crossed, localnet};
-use crate::attach::table::{self, TABLE};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft};
+use crate::netfilter::table::{self, TABLE};
 use crate::owner::Owners;
 
 pub(super) use self::installed::{guard, is_forgotten};

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::super::plan::Forward;
 use super::super::rules::{self, CHAINS, DIGESTS, FROM_PREFIX, Map, PREFIX};
 use super::{ATTEMPTS, installed};
-use crate::attach::table::{self, TABLE};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, ElementData, Nft};
+use crate::netfilter::table::{self, TABLE};
 
 /// Takes out the elements whose comment `condemned` says so of.
 /// Gives what was forwarded by them. What is left over without use, [`dismantle`] deletes.

@@ -3,9 +3,9 @@
 use cni_conf::names::NetworkName;
 
 use super::{POSTROUTING, rules_to};
-use crate::attach::nat_table::{Version, rules_in};
 use crate::host::HostError;
 use crate::host::nft::Nft;
+use crate::netfilter::iptables::{Version, rules_in};
 use crate::owner::network;
 
 /// What the names of the networks' marks begin with.

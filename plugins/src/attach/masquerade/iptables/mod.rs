@@ -38,11 +38,11 @@ pub(super) use self::remove::{gc, release, remove, remove_chain};
 
 use self::remove::remove_locked;
 use super::{Kept, Masquerade, Member};
-use crate::attach::nat_table::Version;
-use crate::attach::rules_lock;
 use crate::host::HostError;
 use crate::host::iptables::{command, words};
+use crate::host::lock;
 use crate::host::nft::Nft;
+use crate::netfilter::iptables::Version;
 use crate::owner::{Owner, Owners};
 
 /// What the names of our chains begin with.
@@ -76,7 +76,7 @@ pub(super) fn ensure(
     if add_to_marked(nft, wanted, &plans)? {
         return Ok(());
     }
-    let _lock = rules_lock::take()?;
+    let _lock = lock::take()?;
     let others = OnceCell::new();
     let look = || others.get_or_init(|| wanted.others(living())).as_slice();
     for (version, own) in &plans {
@@ -99,7 +99,7 @@ fn add_to_marked(
     wanted: &Masquerade<'_>,
     plans: &[(Version, Vec<String>)],
 ) -> Result<bool, HostError> {
-    let _lock = rules_lock::share()?;
+    let _lock = lock::share()?;
     remove_locked(nft, wanted.owner, false)?;
     for (version, _) in plans {
         if !mark::is_there(nft, *version, &wanted.owner.network)? {

@@ -9,10 +9,10 @@ use ipnet::IpNet;
 
 use super::{Jump, POSTROUTING, PREFIX, chain_of, mark, rules_of, rules_to, until_uncrossed};
 use crate::attach::masquerade::{Kept, Masquerade};
-use crate::attach::nat_table::{Version, declares, rules_in};
-use crate::attach::rules_lock;
 use crate::host::HostError;
+use crate::host::lock;
 use crate::host::nft::Nft;
+use crate::netfilter::iptables::{Version, declares, rules_in};
 use crate::owner::{Owner, Owners};
 
 /// Takes out what `owner` has in either nat table. Starts no process when it is clear that there is nothing.
@@ -20,7 +20,7 @@ pub(in super::super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostE
     let chain = chain_of(owner);
     for version in Version::ALL {
         if version.has_chain(nft, &chain)? != Some(false) {
-            let _lock = rules_lock::take()?;
+            let _lock = lock::take()?;
             return remove_locked(nft, owner, true);
         }
     }
@@ -109,7 +109,7 @@ pub(in super::super) fn gc(
         .map(|id| chain_of(&Owner::new(network, id)))
         .collect();
     let mut removed = Vec::new();
-    let _lock = rules_lock::take()?;
+    let _lock = lock::take()?;
     for (version, rule) in rules_of(nft, network)? {
         if !valid.contains(&rule.chain) {
             remove_chain(nft, version, &rule.chain, Some(network))?;
@@ -135,7 +135,7 @@ pub(in super::super) fn release(
         if !may_be_others(nft, version, owner, &mine)? {
             continue;
         }
-        let _lock = rules_lock::take()?;
+        let _lock = lock::take()?;
         let rules = version.rules(nft, POSTROUTING, "look for rules of other networks")?;
         for jump in rules.iter().flatten().filter_map(|rule| Jump::parse(rule)) {
             let is_mine = |address: &IpAddr| jump.source == IpNet::from(*address).to_string();

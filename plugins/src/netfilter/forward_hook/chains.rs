@@ -8,9 +8,9 @@
 
 use std::collections::BTreeSet;
 
-use super::table::TABLE;
 use crate::host::HostError;
 use crate::host::nft::{Chain, FORWARD_HOOK, Family, Nft, Table};
+use crate::netfilter::table::TABLE;
 
 /// So many chains and sets are listed as a whole.
 const FEW: u32 = 256;

@@ -1,6 +1,6 @@
 //! The judgement on the host's filter rules, checked against what they do to real packets.
 
-use plugins::attach::forwarding::{Behind, Path, judge};
+use plugins::netfilter::forward_hook::{Behind, Path, judge};
 
 use crate::Case;
 use crate::node::Node;

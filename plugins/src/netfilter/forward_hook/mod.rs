@@ -7,19 +7,17 @@
 //! can't be decided (a match on something unknown) counts in the rules' favour: a finding is meant to be
 //! right, not complete.
 
-mod advice;
+pub mod chains;
 mod iptables;
+pub mod names;
 mod nft;
-pub mod owned;
 mod verdict;
 
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use advice::{warn_beforehand, warn_of_closed_cluster, warn_of_dropped_traffic};
-
-use super::forward_chains::forward_chains;
+use self::chains::forward_chains;
 use crate::host::nft::{Chain, Family, Nft, family_name};
 use crate::host::{HostError, procfs};
 

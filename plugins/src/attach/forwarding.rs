@@ -9,12 +9,12 @@ use cni_conf::request::Request;
 use cni_conf::result::IpConfig;
 use ipnet::IpNet;
 
-use super::{Behind, Finding, Path, judge, may_drop, owned};
-use crate::attach::list::{self, List};
-use crate::attach::{ipam, veth};
+use super::list::{self, List};
+use super::{ipam, veth};
 use crate::host::nft::Nft;
 use crate::host::rtnl::Family;
 use crate::host::{HostError, Rtnl};
+use crate::netfilter::forward_hook::{Behind, Finding, Path, judge, may_drop, names};
 use crate::owner::Owners;
 use crate::owner::network::label;
 
@@ -143,7 +143,7 @@ fn has_others(host: &Rtnl, network: &NetworkName) -> Result<bool, HostError> {
 
 /// Whether the plugin has rules for the network.
 fn is_served(network: &NetworkName) -> Result<bool, HostError> {
-    let own = [owned::way(network), owned::guard_chain(&label(network))];
+    let own = [names::way(network), names::guard_chain(&label(network))];
     let mut nft = Nft::open()?;
     for table in nft.tables()? {
         for name in &own {
