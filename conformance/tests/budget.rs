@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         (None, Subject::Trestle) => trace::unavailable(),
     };
     let no_instructions = reason.clone().or_else(|| why_not_counted(&lab));
-    let tests: [(&str, Test); 11] = [
+    let tests: [(&str, Test); 12] = [
         (
             "bridge_and_host_local_stay_within_budget",
             bridge_within_budget,
@@ -117,6 +117,10 @@ fn main() -> ExitCode {
         (
             "standard_descriptors_that_are_closed_lead_nowhere",
             closed_descriptors,
+        ),
+        (
+            "nobody_waits_until_what_a_del_removed_is_freed",
+            no_grace_period,
         ),
         (INSTRUCTIONS, instructions_within_budget),
     ];
@@ -359,6 +363,50 @@ fn closed_descriptors(lab: &Lab) {
             opened.contains("\"/dev/null\"") && opened.ends_with(&wanted),
             "{opened}"
         );
+    }
+}
+
+/// Whoever closes a netfilter socket waits until what was removed is freed. So the process must not be the last one to close
+/// its own, and the kernel has to close it soon.
+fn no_grace_period(lab: &Lab) {
+    let node = Node::new(lab, masqueraded());
+    node.attach(2);
+    let netns = node.pod.netns();
+    node.call("ADD", "counted", &netns, "eth0", &[]);
+    let calls = node.traced("DEL", &netns);
+    let opened = calls.lines().find_map(|line| {
+        let (call, descriptor) = line.rsplit_once(" = ")?;
+        call.contains("NETLINK_NETFILTER").then_some(descriptor)
+    });
+    let opened = opened.expect("a netfilter socket");
+    let handed_over = calls.lines().position(|line| {
+        let sent = line.split_once("cmsg_type=SCM_RIGHTS, cmsg_data=[");
+        sent.is_some_and(|(_, sent)| sent.starts_with(&format!("{opened},")))
+    });
+    let closed = calls
+        .lines()
+        .position(|line| line.contains(&format!("close({opened})")));
+    let order = handed_over.zip(closed);
+    assert!(order.is_some_and(|(first, then)| first < then), "{calls}");
+    // NETLINK_NETFILTER is number 12.
+    let is_open = || {
+        let sockets = node
+            .host
+            .enter(|| std::fs::read_to_string("/proc/thread-self/net/netlink"));
+        let sockets = sockets.expect("a list of sockets");
+        sockets
+            .lines()
+            .filter(|line| line.split_whitespace().nth(1) == Some("12"))
+            // The kernel's own has number 0.
+            .any(|line| line.split_whitespace().nth(2) != Some("0"))
+    };
+    let begun = std::time::Instant::now();
+    while is_open() {
+        assert!(
+            begun.elapsed().as_secs() < 30,
+            "the socket stays open: {calls}"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 

@@ -15,6 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::Mode;
 
+use super::netlink::netfilter;
+
 /// Whether standard output was closed when this process was started.
 static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
@@ -31,6 +33,7 @@ pub fn run(work: impl FnOnce() -> ExitCode) -> c_int {
     let status = work();
     // Nobody is left to be told of a failure.
     let _ = io::stdout().flush();
+    netfilter::leave_to_kernel();
     number(status)
 }
 

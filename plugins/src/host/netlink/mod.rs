@@ -6,6 +6,7 @@
 
 pub(crate) mod attributes;
 mod error;
+mod handover;
 pub(crate) mod netfilter;
 pub(crate) mod reply;
 mod transport;

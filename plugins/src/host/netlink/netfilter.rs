@@ -2,22 +2,25 @@
 //!
 //! A thread keeps its sockets when it is done with them and uses them again in the same network namespace. Closing one
 //! makes the kernel finish what transactions have removed (`nft_rcv_nl_event` in net/netfilter/nf_tables_api.c), which
-//! takes an RCU grace period, ten milliseconds or more, whoever's socket it is: once in a process is enough, and at its
-//! end, when most of that time has passed over other work.
+//! takes an RCU grace period, ten milliseconds or more, whoever's socket it is. A process that has removed something
+//! therefore leaves closing them to the kernel ([`leave_to_kernel`]).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Instant;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NetlinkHeader};
+use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::attributes::Attributes;
-use super::{NetlinkError, Transport};
+use super::{NetlinkError, Transport, handover};
 use crate::host::{HostError, NetNs};
 
 /// The length of a netfilter header (`struct nfgenmsg`).
@@ -69,6 +72,25 @@ struct Shared {
 
 thread_local! {
     static KEPT: RefCell<Vec<Rc<Shared>>> = const { RefCell::new(Vec::new()) };
+    /// Whether this thread has committed a transaction that removed something.
+    static REMOVED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// At the end of a process: lets the kernel close the sockets that the calling thread has kept, if something was removed,
+/// so that the process does not wait for the grace period. What was removed has been out of effect since its
+/// transaction; only its memory is still to be freed. docs/decisions/chains-and-grace-periods.md says more.
+pub(crate) fn leave_to_kernel() {
+    if REMOVED.take() {
+        let kept = KEPT.take();
+        // Where that is impossible they are closed here, which only takes longer.
+        let _ = handover::leave_to_kernel(kept);
+    }
+}
+
+impl AsRawFd for Shared {
+    fn as_raw_fd(&self) -> RawFd {
+        self.transport.as_fd().as_raw_fd()
+    }
 }
 
 impl Shared {
@@ -165,13 +187,17 @@ impl NetfilterSocket {
         let count = messages.len();
         let mut requests = self.shared.transport.requests();
         requests.push(batch_edge(ControlMessage::BatchBegin), 0);
+        let mut removes = false;
         for (number, Outgoing { message, flags }) in (1..).zip(messages) {
+            removes |= is_removal(&message);
             // Before Linux 6.10 the end of a batch can't be acknowledged, its last message can.
             let ack = if number == count { NLM_F_ACK } else { 0 };
             requests.push(message, flags | ack);
         }
         requests.push(batch_edge(ControlMessage::BatchEnd), 0);
-        self.shared.transport.transact(&requests, |_, _| {})
+        self.shared.transport.transact(&requests, |_, _| {})?;
+        REMOVED.set(REMOVED.get() || removes);
+        Ok(())
     }
 
     /// Sends one message and waits for the acknowledgement.
@@ -245,6 +271,17 @@ impl NetfilterSocket {
         });
         first.map_err(|error| error.during(operation))
     }
+}
+
+/// Whether the kernel has something to free when the transaction with this message is committed.
+fn is_removal(message: &NetfilterMessage) -> bool {
+    use NfTablesMessage::{DeleteChain, DeleteRule, DeleteSet, DeleteSetElement, DeleteTable};
+    matches!(
+        &message.inner,
+        NetfilterMessageInner::NfTables(
+            DeleteChain(_) | DeleteRule(_) | DeleteSet(_) | DeleteSetElement(_) | DeleteTable(_)
+        )
+    )
 }
 
 /// The message that opens or closes an nftables batch. Its `res_id` names the subsystem.
