@@ -63,6 +63,12 @@ fn without_bridge_netfilter_services_answer_from_the_wrong_address(lab: &Lab) {
         );
         bridge_netfilter(&node, "1");
         node.assert_silent("bridge-netfilter-off");
+        // Each version of IP has its own switch, and the network has IPv4 addresses.
+        node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "0");
+        node.assert_silent("bridge-netfilter-off");
+        node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "1");
+        node.set_sysctl("net/bridge/bridge-nf-call-iptables", "0");
+        node.finds("bridge-netfilter-off", "fail", &["nf_call_iptables is off"]);
     }
 }
 

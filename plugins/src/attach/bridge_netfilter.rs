@@ -79,11 +79,17 @@ pub fn ensure(rtnl: &Rtnl, bridge: &Link, mode: Mode) -> Result<(), HostError> {
 
 /// Whether packets of `bridge` go through the rules of the IP layer, of either version.
 pub fn is_on(bridge: &Link) -> bool {
-    let own = bridge.bridge.is_some_and(|settings| {
-        settings.nf_call_iptables == Some(true) || settings.nf_call_ip6tables == Some(true)
+    [false, true].into_iter().any(|v6| is_on_for(bridge, v6))
+}
+
+/// Whether its packets of one version of IP do: each has a switch of its own.
+pub fn is_on_for(bridge: &Link, v6: bool) -> bool {
+    let own = bridge.bridge.and_then(|settings| match v6 {
+        true => settings.nf_call_ip6tables,
+        false => settings.nf_call_iptables,
     });
-    let host_wide = |key| Sysctl::bridge(key).read().is_ok_and(|value| value == "1");
-    own || KEYS.into_iter().any(host_wide)
+    let host_wide = Sysctl::bridge(KEYS[usize::from(v6)]).read();
+    own == Some(true) || host_wide.is_ok_and(|value| value == "1")
 }
 
 /// Loads the module unless it is there, and tells whether it did.

@@ -65,7 +65,10 @@ pub(super) fn bridge_netfilter_off(survey: &Survey) -> Look<Vec<Finding>> {
     let services = services(survey)?;
     let mut findings = Vec::new();
     for (network, bridge) in bridged(survey)? {
-        if !network.wants.is_gateway() || !has_module() || bridge_netfilter::is_on(bridge) {
+        let off = families(network)
+            .into_iter()
+            .any(|v6| !bridge_netfilter::is_on_for(bridge, v6));
+        if !network.wants.is_gateway() || !has_module() || !off {
             continue;
         }
         let wanted = network.wants.wants_bridge_netfilter();
@@ -97,10 +100,7 @@ pub(super) fn bridge_netfilter_off(survey: &Survey) -> Look<Vec<Finding>> {
             .seen(format!(
                 "net.bridge.bridge-nf-call-iptables is {v4}, bridge-nf-call-ip6tables is {v6}"
             ))
-            .seen(format!(
-                "bridge {}: nf_call_iptables and nf_call_ip6tables are off",
-                bridge.name
-            ));
+            .seen(own_switches(bridge));
         findings.push(match wanted {
             true => finding
                 .because("ADD switched it on, and something has switched it off since, often a file in /etc/sysctl.d")
@@ -113,6 +113,34 @@ pub(super) fn bridge_netfilter_off(survey: &Survey) -> Look<Vec<Finding>> {
         });
     }
     Ok(findings)
+}
+
+/// The versions of IP that a network gives addresses of (IPv6: true); both where its IPAM plugin doesn't say.
+fn families(network: &View) -> Vec<bool> {
+    let has = |v6: &bool| {
+        network
+            .subnets
+            .iter()
+            .any(|subnet| subnet.addr().is_ipv6() == *v6)
+    };
+    match network.subnets.is_empty() {
+        true => vec![false, true],
+        false => [false, true].into_iter().filter(has).collect(),
+    }
+}
+
+/// What a bridge's own switches say.
+fn own_switches(bridge: &Link) -> String {
+    let say = |on: Option<bool>| if on == Some(true) { "on" } else { "off" };
+    let (v4, v6) = bridge.bridge.map_or((None, None), |settings| {
+        (settings.nf_call_iptables, settings.nf_call_ip6tables)
+    });
+    format!(
+        "bridge {}: nf_call_iptables is {}, nf_call_ip6tables is {}",
+        bridge.name,
+        say(v4),
+        say(v6)
+    )
 }
 
 pub(super) fn hairpin_off(survey: &Survey) -> Look<Vec<Finding>> {
