@@ -4,7 +4,7 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test e2e reference demo faults fuzz bench dist deb dist-test coverage mutants manual vm tools runtimes packages clean
+.PHONY: help build check test e2e reference demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants manual vm tools runtimes packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +39,14 @@ fuzz: packages tools build ## hostile sequences of calls for SEQUENCE_SECONDS (3
 
 demo: packages tools build ## two containers on a bridge, step by step
 	TRESTLE_BIN=$(BIN) conformance/demo.sh
+
+demo-services: packages tools build ## a Service on one node without and with bridge netfilter, and how doctor and trace name what is wrong
+	TRESTLE_BIN=$(BIN) conformance/demo-services.sh
+
+recordings: packages tools build ## draw docs/demo.svg and docs/demo-services.svg from a run of both demos
+	for demo in demo demo-services; do \
+		TRESTLE_BIN=$(BIN) conformance/tools/record.pl conformance/$$demo.sh >target/$$demo.svg && mv target/$$demo.svg docs/ || exit 1; \
+	done
 
 bench: packages tools build ## measure trestle, the Go plugins and the kernel's floor; BENCH=--publish refreshes docs/bench.svg
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no cargo bench --package conformance --bench cni -- $(BENCH)

@@ -4,6 +4,7 @@ mod abandoned;
 mod bridge;
 mod common;
 mod delegation;
+mod demo;
 mod differential;
 mod doctor;
 mod failure;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         host_local_state::cases(),
         delegation::cases(),
         doctor::cases(),
+        demo::cases(),
         trace::cases(),
         samples::cases(),
         scenarios::cases(),
