@@ -4,7 +4,7 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
 
-.PHONY: help build check test e2e reference demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants manual vm tools runtimes packages clean
+.PHONY: help build check test e2e upstream demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants manual vm tools runtimes packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,7 +25,7 @@ test: packages tools runtimes build ## everything, with the real kernel, cnitool
 e2e: packages tools runtimes build ## pods of containerd and containers of podman alone
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance --test e2e
 
-reference: packages tools runtimes ## put the conformance tests to the Go reference plugins
+upstream: packages tools runtimes ## put the conformance tests to the Go reference plugins
 	TRESTLE_SUBJECT=go TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --package conformance
 
 faults: packages tools build ## every system call of ADD and DEL failed and killed at; takes half an hour, at low priority
@@ -75,7 +75,7 @@ mutants: ## which small changes of cni-conf, ipam and the pure parts of plugins 
 vm: packages tools build ## under Debian's kernel, in a machine of QEMU, what this kernel lets nobody run; VM=FILTER for others
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/vm.sh $(VM)
 
-tools: ## fetch cnitool and the reference plugins (unpacked under target, not installed)
+tools: ## fetch cnitool and the Go plugins (unpacked under target, not installed)
 	-@conformance/tools/obtain.sh
 
 runtimes: ## fetch containerd, podman, firewalld and BIRD (unpacked under target, not installed)

@@ -2,7 +2,7 @@
 # release.sh [OUT] - make the files of a release in OUT (target/dist unless given), for each architecture of $ARCHS (x86_64 and
 # aarch64 unless set):
 #
-#   trestle-linux-ARCH-vX.Y.Z.tgz           the plugins as the reference's archives have them: flat, root:root, one binary
+#   trestle-linux-ARCH-vX.Y.Z.tgz           the plugins as the Go plugins' archives have them: flat, root:root, one binary
 #                                           under every plugin's name (hard links), licences
 #   trestle-linux-ARCH-vX.Y.Z.cdx.json      what is inside (CycloneDX)
 #   trestle-vX.Y.Z-doc.tgz                  man pages, completions, the files of dist/

@@ -64,7 +64,7 @@ pub struct Served<'a> {
     /// The value of CNI_COMMAND.
     pub verb: &'a str,
     /// The call, as far as it could be read.
-    pub heard: Option<&'a (Request, Call)>,
+    pub received: Option<&'a (Request, Call)>,
     /// What it ended with, if not well.
     pub error: Option<&'a Error>,
 }
@@ -78,11 +78,11 @@ pub fn serve(
     stdin: impl Read,
     stdout: &mut impl Write,
 ) -> ExitCode {
-    serve_and_tell(name, plugin, env, stdin, stdout, &mut |_| {})
+    serve_and_log(name, plugin, env, stdin, stdout, &mut |_| {})
 }
 
 /// The same, and tells of the call once it is answered.
-pub fn serve_and_tell(
+pub fn serve_and_log(
     name: &str,
     plugin: &dyn Plugin,
     env: &Environment,
@@ -95,24 +95,24 @@ pub fn serve_and_tell(
         return ExitCode::SUCCESS;
     };
     let mut version = SpecVersion::LATEST;
-    let mut heard = None;
+    let mut received = None;
     let verb = verb.to_string_lossy();
     let answer = match &*verb {
         "VERSION" => answer_version(stdin),
-        verb => answer(name, verb, plugin, env, stdin, &mut version, &mut heard),
+        verb => answer(name, verb, plugin, env, stdin, &mut version, &mut received),
     };
     let status = match &answer {
         Ok(text) => write_answer(stdout, text, ExitCode::SUCCESS),
         Err(error) => answer_error(error, version, stdout),
     };
     if answer.is_ok() && status != ExitCode::SUCCESS {
-        take_back(plugin, heard.as_ref());
+        roll_back(plugin, received.as_ref());
     }
     if verb != "VERSION" {
         tell(&Served {
             plugin: name,
             verb: &verb,
-            heard: heard.as_ref(),
+            received: received.as_ref(),
             error: answer.as_ref().err(),
         });
     }
@@ -120,8 +120,8 @@ pub fn serve_and_tell(
 }
 
 /// Removes an attachment of which nobody heard: to the runtime, ADD has failed.
-fn take_back(plugin: &dyn Plugin, heard: Option<&(Request, Call)>) {
-    if let Some((request, Call::Add(attachment))) = heard
+fn roll_back(plugin: &dyn Plugin, received: Option<&(Request, Call)>) {
+    if let Some((request, Call::Add(attachment))) = received
         && let Err(error) = plugin.del(request, attachment)
     {
         warn(error);
@@ -158,11 +158,11 @@ fn answer(
     env: &Environment,
     stdin: impl Read,
     version: &mut SpecVersion,
-    heard: &mut Option<(Request, Call)>,
+    received: &mut Option<(Request, Call)>,
 ) -> Result<String, Error> {
     let (conf, found) = request::parse_config(&read_stdin(stdin)?)?;
     *version = found?;
-    let (request, parsed) = heard.insert(request::parse(verb, env, conf, *version)?);
+    let (request, parsed) = received.insert(request::parse(verb, env, conf, *version)?);
     let result = call(plugin, request, parsed).map_err(|error| match parsed {
         // An IPAM plugin has the configuration of the plugin that asks it, which says the same.
         Call::Status if request.plugin.as_str() == name => from_list(request, error),

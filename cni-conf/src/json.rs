@@ -1,6 +1,6 @@
 //! Reading JSON the way runtimes expect it of a CNI plugin.
 //!
-//! Go's `encoding/json`, which every runtime and the reference plugins use, matches keys to fields without
+//! Go's `encoding/json`, which every runtime and the Go plugins use, matches keys to fields without
 //! regard to case and takes `null` for "leave it as it is". Runtimes rely on it: containerd sends port mappings
 //! with `HostPort` and `ContainerPort`. [`from_value`] deserialises any serde type by those rules, and its
 //! errors say at which path which value was wrong. Keys of maps (as opposed to structs) are data and kept.

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_resolver_settings_are_written_as_the_reference_does() {
+    fn empty_resolver_settings_are_written_as_the_go_plugin_does() {
         let dns = |version| CniResult::default().to_value(version).get("dns").cloned();
         assert_eq!(dns(SpecVersion::V0_2_0), Some(json!({})));
         assert_eq!(dns(SpecVersion::V0_4_0), Some(json!({})));

@@ -1,4 +1,4 @@
-//! Configurations for plugins with the names of the reference's.
+//! Configurations for plugins with the names of the Go plugin's.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn has(kind: &str) -> String {
     format!("ip link add probe type {kind}; ip link del probe")
 }
 
-/// The configuration for a name, if it is one of the reference's that needs no daemon.
+/// The configuration for a name, if it is one of the Go plugin's that needs no daemon.
 pub(crate) fn known(name: &str) -> Option<Known> {
     let first = |conf: Value, prepare: String| Known {
         conf,

@@ -17,7 +17,7 @@
 //! assert!(report.passed(), "{report}");
 //! ```
 //!
-//! Or for all plugins of a directory, of which the names of the reference's plugins bring configurations along:
+//! Or for all plugins of a directory, of which the names of the Go plugin's plugins bring configurations along:
 //!
 //! ```no_run
 //! let report = cni_conformance::check_directory("/opt/cni/bin".as_ref())?;
@@ -44,7 +44,7 @@ pub use subject::{Subject, plugins_of};
 use std::io;
 use std::path::Path;
 
-/// Put all checks to every plugin of a directory. A plugin with a name of the reference's is called with a configuration that suits it;
+/// Put all checks to every plugin of a directory. A plugin with a name of the Go plugin's is called with a configuration that suits it;
 /// of others only what needs none is checked (see [`Subject::conf`]).
 ///
 /// # Errors

@@ -16,7 +16,7 @@ Puts the checks of the CNI protocol to the plugins in DIR, on throw-away hosts (
 
   --plugin NAME          only this one; may be given several times
   --conf FILE            a network configuration for the plugin that its \"type\" names. One with the key \"prevResult\" is a
-                         chained plugin's. Plugins with the reference's names need none
+                         chained plugin's. Plugins with the Go plugin's names need none
   --prepare SCRIPT       shell commands for each throw-away host; the container's namespace is `pod` to `ip`
   --except PLUGIN/CHECK  a difference that is known and meant; may be given several times
   --json                 for programs

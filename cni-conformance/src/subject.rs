@@ -29,7 +29,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The plugin whose executable this is. A name of the reference's brings a configuration along.
+    /// The plugin whose executable this is. A name of the Go plugin's brings a configuration along.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         let mut subject = Self {
             program: program.into(),

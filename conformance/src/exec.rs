@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Far longer than anything here takes: a program that is still running then hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// The search path of programs inside a test host, which inherit nothing from the environment.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -77,9 +77,10 @@ impl Program {
         thread::spawn(move || input.map(|mut pipe| pipe.write_all(&stdin)));
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
-        let (Ok(stdout), Ok(stderr)) =
-            (stdout.recv_timeout(PATIENCE), stderr.recv_timeout(PATIENCE))
-        else {
+        let (Ok(stdout), Ok(stderr)) = (
+            stdout.recv_timeout(TIME_LIMIT),
+            stderr.recv_timeout(TIME_LIMIT),
+        ) else {
             give_up(&mut child, &self.shown)
         };
         let status = child.wait().expect("wait for a child");
@@ -107,7 +108,7 @@ fn collect<R: Read + Send + 'static>(pipe: Option<R>) -> mpsc::Receiver<Vec<u8>>
 fn give_up(child: &mut Child, shown: &str) -> ! {
     let _ = child.kill();
     let _ = child.wait();
-    panic!("{shown}: not finished after {} s", PATIENCE.as_secs());
+    panic!("{shown}: not finished after {} s", TIME_LIMIT.as_secs());
 }
 
 fn text(bytes: &[u8]) -> String {

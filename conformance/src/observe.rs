@@ -28,7 +28,7 @@ const SYSCTLS: [&str; 6] = [
 const STATE_DIRS: [&str; 2] = ["/var/lib/cni", "/run"];
 
 /// Of what is under those, the test host's own furniture, and locks, which are files that stay.
-const FURNITURE: [&str; 6] = [
+const PRESENT_AT_START: [&str; 6] = [
     "/run/netns/",
     "/run/lock/",
     "/run/net.d/",
@@ -330,7 +330,7 @@ fn files(dir: &Path, lines: &mut BTreeSet<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, kind) = (entry.path(), entry.file_type());
         let shown = path.to_string_lossy();
-        if FURNITURE
+        if PRESENT_AT_START
             .iter()
             .any(|own| format!("{shown}/").starts_with(own) || shown == *own)
         {

@@ -42,7 +42,7 @@ impl Case {
         Self::new(name, test)
     }
 
-    /// A test of behaviour where trestle means to differ from the reference.
+    /// A test of behaviour where trestle means to differ from the Go plugins.
     pub fn ours(mut self) -> Self {
         self.only = Some(Subject::Trestle);
         self

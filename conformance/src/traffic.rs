@@ -13,10 +13,10 @@ use crate::dns;
 use crate::place::Place;
 
 /// How long a client waits for an answer that should come.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// How long a client waits for an answer that should not come.
-const DOUBT: Duration = Duration::from_millis(600);
+const NO_ANSWER_LIMIT: Duration = Duration::from_millis(600);
 
 /// How often an idle server looks whether it should stop.
 const TICK: Duration = Duration::from_millis(5);
@@ -76,7 +76,7 @@ impl Place {
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&served));
         let started = match protocol {
             Protocol::Tcp => self
-                .enter(|| patiently(|| TcpListener::bind(address)))
+                .enter(|| retry_while_in_use(|| TcpListener::bind(address)))
                 .and_then(|listener| {
                     let address = listener.local_addr()?;
                     listener.set_nonblocking(true)?;
@@ -84,7 +84,7 @@ impl Place {
                     Ok((address, thread::spawn(serve)))
                 }),
             Protocol::Udp | Protocol::Dns => self
-                .enter(|| patiently(|| UdpSocket::bind(address)))
+                .enter(|| retry_while_in_use(|| UdpSocket::bind(address)))
                 .and_then(|socket| {
                     let address = socket.local_addr()?;
                     socket.set_read_timeout(Some(TICK))?;
@@ -113,12 +113,12 @@ impl Place {
     /// # Errors
     /// When no answer comes within three seconds, or one comes from another address than was asked.
     pub fn ask(&self, protocol: Protocol, to: SocketAddr) -> io::Result<IpAddr> {
-        self.ask_within(protocol, to, PATIENCE)
+        self.ask_within(protocol, to, TIME_LIMIT)
     }
 
     /// Whether asking gets no answer, waiting for a little over half a second.
     pub fn cannot_reach(&self, protocol: Protocol, to: SocketAddr) -> bool {
-        self.ask_within(protocol, to, DOUBT).is_err()
+        self.ask_within(protocol, to, NO_ANSWER_LIMIT).is_err()
     }
 
     /// Send numbered datagrams to an address and see how often each arrives at a place: the highest count, once all
@@ -128,7 +128,7 @@ impl Place {
     /// When one doesn't arrive within three seconds.
     pub fn copies(&self, to: SocketAddr, at: &Self, bound: SocketAddr) -> io::Result<usize> {
         const DATAGRAMS: u8 = 16;
-        let receiver = at.enter(|| patiently(|| UdpSocket::bind(bound)))?;
+        let receiver = at.enter(|| retry_while_in_use(|| UdpSocket::bind(bound)))?;
         receiver.set_read_timeout(Some(TICK))?;
         let sender = self.enter(|| UdpSocket::bind(any(to)))?;
         let (mut arrived, begun) = ([0; DATAGRAMS as usize], Instant::now());
@@ -143,13 +143,13 @@ impl Place {
             sender.send_to(&[number], to)?;
         }
         while receive() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIME_LIMIT {
                 return Err(io::Error::other(format!("not all arrived: {arrived:?}")));
             }
         }
         // A second copy takes no longer than the first.
         let complete = Instant::now();
-        while complete.elapsed() < DOUBT / 4 {
+        while complete.elapsed() < NO_ANSWER_LIMIT / 4 {
             receive();
         }
         Ok(arrived.into_iter().max().unwrap_or(0))
@@ -166,11 +166,14 @@ impl Place {
 
 /// Bind, also where another socket was closed just now: a child that another test starts at that moment holds a copy
 /// of it until it executes its program.
-fn patiently<S>(bind: impl Fn() -> io::Result<S>) -> io::Result<S> {
+fn retry_while_in_use<S>(bind: impl Fn() -> io::Result<S>) -> io::Result<S> {
     let begun = Instant::now();
     loop {
         match bind() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < DOUBT => {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && begun.elapsed() < NO_ANSWER_LIMIT =>
+            {
                 thread::sleep(TICK);
             }
             outcome => return outcome,

@@ -215,7 +215,7 @@ fn a_second_add_fails_and_harms_nothing(lab: &Lab) {
     let it = Attached::new(lab, &plain());
     let before = it.host.observe();
     it.plugin(lab).add_error(&plain(), &Call::of(&it.pod));
-    // The reference may leave a second veth, but it doesn't touch the first attachment either.
+    // The Go plugin may leave a second veth, but it doesn't touch the first attachment either.
     if lab.subject == Subject::Trestle {
         assert_eq!(it.host.observe().since(&before), "");
     }

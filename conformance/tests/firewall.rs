@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             .ours(),
         case!(status_and_version_are_answered).ours(),
         case!(bad_values_are_named).ours(),
-        case!(containers_of_the_reference_keep_their_rules)
+        case!(containers_of_the_go_plugin_keep_their_rules)
             .needs(Need::GoPlugins)
             .ours(),
     ])
@@ -494,7 +494,7 @@ fn bad_values_are_named(lab: &Lab) {
     assert_eq!(rules(&host), before);
 }
 
-fn containers_of_the_reference_keep_their_rules(lab: &Lab) {
+fn containers_of_the_go_plugin_keep_their_rules(lab: &Lab) {
     let site = Site::docker();
     let ours = Chain::new(lab, &site.host, json!({"backend": "iptables"}));
     let go = lab.plugin_in(&site.host, "firewall", &lab.go_plugins(), &[]);
@@ -508,6 +508,6 @@ fn containers_of_the_reference_keep_their_rules(lab: &Lab) {
     assert_eq!(rules(&site.host), before);
     let server = site.outside.serve(Protocol::Tcp, OUTSIDE.into(), 7000);
     old.ask(Protocol::Tcp, server.address)
-        .expect("the reference's container keeps its way out");
+        .expect("the Go plugin's container keeps its way out");
     go.del(&conf, &Call::of(&old));
 }

@@ -173,7 +173,7 @@ fn an_exhausted_pool_says_how_full_it_is(lab: &Lab) {
         ("ADD", &network, call("one-more")),
         ("STATUS", &asked, Call::default()),
     ] {
-        // The reference's STATUS has no opinion.
+        // The Go plugin's STATUS has no opinion.
         if verb == "STATUS" && lab.subject == Subject::Go {
             continue;
         }

@@ -43,7 +43,7 @@ fn a_file_per_address_names_its_owner(lab: &Lab) {
         Some("fd00:1::2")
     );
     assert_eq!(host.read(&format!("{DIR}/lock")).as_deref(), Some(""));
-    // The reference walks the directory and takes whatever is in it for an address.
+    // The Go plugin walks the directory and takes whatever is in it for an address.
     assert_eq!(host.list(DIR).len(), 5, "{:?}", host.list(DIR));
     let modes = host.sh(&format!("stat -c %a {DIR} {DIR}/10.1.0.2"));
     assert_eq!(modes.split_whitespace().collect::<Vec<_>>(), ["755", "600"]);

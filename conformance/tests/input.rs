@@ -195,7 +195,7 @@ fn cve_2021_20206_a_plugin_type_is_a_name_and_never_a_path(lab: &Lab) {
             .error();
         assert!(host.read("/run/evil/ran").is_none(), "{path} was run");
     }
-    // The reference leaves the veth of a failed ADD behind.
+    // The Go plugin leaves the veth of a failed ADD behind.
     if lab.subject == Subject::Trestle {
         host.assert_nothing_left(&before, &["pod"]);
     }

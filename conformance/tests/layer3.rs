@@ -194,7 +194,7 @@ fn routes_have_their_attributes(lab: &Lab) {
     };
     assert_eq!(route("default")["gateway"], "10.1.0.1");
     assert_eq!(route("192.0.2.0/24")["gateway"], "10.1.0.1");
-    // The reference lists both in its result and gives neither to the kernel.
+    // The Go plugin lists both in its result and gives neither to the kernel.
     if lab.subject == Subject::Trestle {
         let metrics = route("192.0.2.0/24")["metrics"].to_string();
         assert!(

@@ -200,7 +200,7 @@ fn a_second_network_may_bring_a_default_route_too(lab: &Lab) {
         let call = Call::of(&pod).ifname(&format!("eth{index}"));
         lab.plugin(&host, "bridge").add(&network, &call);
     }
-    // The reference does the same, and `podman network connect` and Multus rely on it.
+    // The Go plugin does the same, and `podman network connect` and Multus rely on it.
     let routes = pod.ip_json("-4 route show default");
     assert_eq!(routes.as_array().map(Vec::len), Some(2), "{routes}");
     assert!(

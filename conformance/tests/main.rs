@@ -3,10 +3,12 @@
 mod abandoned;
 mod bridge;
 mod common;
+mod concurrency;
 mod delegation;
 mod demo;
 mod differential;
 mod doctor;
+mod environment;
 mod failure;
 mod fault_walk;
 mod faults;
@@ -20,6 +22,7 @@ mod layer3;
 mod lifecycle;
 mod locks;
 mod loopback;
+mod maintenance;
 mod neighbours;
 mod portmap;
 mod protocol;
@@ -30,10 +33,7 @@ mod samples;
 mod scenarios;
 mod sequences;
 mod storage;
-mod storms;
-mod surroundings;
 mod trace;
-mod upkeep;
 mod versions;
 
 use std::process::ExitCode;
@@ -53,12 +53,12 @@ fn main() -> ExitCode {
         fault_walk::cases(),
         reclaim::cases(),
         storage::cases(),
-        storms::cases(),
-        surroundings::cases(),
+        concurrency::cases(),
+        environment::cases(),
         sequences::cases(),
         garbage_collection::cases(),
         abandoned::cases(),
-        upkeep::cases(),
+        maintenance::cases(),
         bridge::cases(),
         layer3::cases(),
         rogue_router::cases(),

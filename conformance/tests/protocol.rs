@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_missing_variable_is_named),
         case!(an_error_is_an_object_of_the_specification).ours(),
         case!(every_plugin_passes_the_checks_for_any_plugin).ours(),
-        case!(the_reference_fails_the_checks_that_it_is_known_to)
+        case!(the_go_plugin_fails_the_checks_that_it_is_known_to)
             .ours()
             .needs(Need::GoPlugins),
     ]
@@ -289,7 +289,7 @@ const REFERENCE_FAILS: [&str; 8] = [
     "sbr/del/namespace-gone",
 ];
 
-fn the_reference_fails_the_checks_that_it_is_known_to(lab: &Lab) {
+fn the_go_plugin_fails_the_checks_that_it_is_known_to(lab: &Lab) {
     let report = check_directory(&lab.go_plugins()).expect("look for plugins");
     for plugin in &report.plugins {
         let mut failures = plugin.failures();

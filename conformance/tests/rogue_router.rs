@@ -59,7 +59,7 @@ fn advertise(from: &Place, interface: &str) {
 }
 
 /// What a place has from the rogue: addresses, and routes over it.
-fn taken_in(place: &Place, rogue: &str) -> Vec<String> {
+fn advertised_addresses(place: &Place, rogue: &str) -> Vec<String> {
     let facts = Snapshot::of(place);
     let words = ["2001:db8:bad:", rogue];
     words
@@ -111,14 +111,14 @@ fn hear(lab: &Lab, network: &Value) {
     let rogue_address = link_local(&rogue, "eth0").expect("it has one by now");
     wait_until("the listener falls for the rogue", || {
         advertise(&rogue, "eth0");
-        taken_in(&listener, &rogue_address).len() >= 3
+        advertised_addresses(&listener, &rogue_address).len() >= 3
     });
     advertise(&rogue, "eth0");
     // The host's own interfaces hear what the listener hears, at the same time.
-    let on_host = taken_in(&host, &rogue_address);
+    let on_host = advertised_addresses(&host, &rogue_address);
     assert!(on_host.is_empty(), "{network}: the host has {on_host:#?}");
     if has_ipv6 {
-        let in_pod = taken_in(&victim, &rogue_address);
+        let in_pod = advertised_addresses(&victim, &rogue_address);
         assert!(in_pod.is_empty(), "{network}: a pod has {in_pod:#?}");
     }
     plugin

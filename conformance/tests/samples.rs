@@ -26,7 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
             .into_iter()
             .filter(|kind| text.contains(&format!("\"{kind}\"")));
         let kinds: Vec<_> = kinds.collect();
-        // The reference fails over a default route that is asked for twice.
+        // The Go plugin fails over a default route that is asked for twice.
         let ours = name == "10-trestle.conflist";
         let case = Case::new(format!("samples::{name}_works"), move |lab| {
             works(lab, &file)
@@ -87,10 +87,10 @@ fn pages_show_what_is_shipped(_: &Lab) {
     }
 }
 
-/// Networks whose CHECK fails with the reference although nothing is wrong: the bridge's MAC changes with its
+/// Networks whose CHECK fails with the Go plugins although nothing is wrong: the bridge's MAC changes with its
 /// second port when there is no gateway, an IPAM plugin is asked for where there is none, and routes are looked
 /// for in the main table alone.
-const REFERENCE_CHECK_FAILS: [&str; 3] = ["several-ranges", "layer2", "static-routes"];
+const GO_CHECK_FAILS: [&str; 3] = ["several-ranges", "layer2", "static-routes"];
 
 /// The host's address on the network outside, and that of a machine there.
 const HOST: &str = "192.0.2.1";
@@ -187,8 +187,8 @@ fn works(lab: &Lab, file: &Path) {
         host_ports_answer(&outside, &a, &results[0]);
     }
     let network = sample.network.as_str();
-    let reference_fails = lab.subject == Subject::Go && REFERENCE_CHECK_FAILS.contains(&network);
-    for (pod, cnitool) in pods.iter().filter(|_| !reference_fails && sample.has_check) {
+    let go_fails = lab.subject == Subject::Go && GO_CHECK_FAILS.contains(&network);
+    for (pod, cnitool) in pods.iter().filter(|_| !go_fails && sample.has_check) {
         cnitool.check(&sample.network, pod);
     }
     // DEL comes about twice per ADD from a runtime.
@@ -281,7 +281,7 @@ fn layer3_connects(lab: &Lab, sample: &Sample, a: &Pod, b: &Pod, results: &[Valu
         for (index, _) in addresses(&results[0]).iter().enumerate() {
             let gateway = results[0]["ips"][index]["gateway"].as_str();
             let gateway: IpAddr = gateway.and_then(|it| it.parse().ok()).expect("a gateway");
-            // The reference lets duplicate address detection hold back the bridge's IPv6 address.
+            // The Go plugin lets duplicate address detection hold back the bridge's IPv6 address.
             let answers = a.pings(gateway) || (lab.subject == Subject::Go && a.pings(gateway));
             assert!(answers, "the gateway {gateway} answers at once");
         }

@@ -18,7 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 .for_each(|version| all_verbs(lab, &row, version));
         })
     };
-    // The reference has no bandwidth before 0.3.0, and codes of its own for errors.
+    // The Go plugins have no bandwidth before 0.3.0, and codes of its own for errors.
     rows().into_iter().map(case).map(Case::ours).collect()
 }
 

@@ -9,8 +9,8 @@ use cni_conf::request::{self, Attachment, AttachmentId, Call, Environment};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
 use ipam::ranges::{Range, RangeSet};
-use ipam::store::{Owner, ProcLiveness, Store, Want};
-use plugins::applets;
+use ipam::store::{LeaseOwner, ProcLiveness, Store, Want};
+use plugins::registry;
 use serde_json::Value;
 
 /// The name of a target and what it does.
@@ -100,9 +100,9 @@ pub fn conf(data: &[u8]) {
         args: Default::default(),
         ..attachment.clone()
     };
-    for applet in applets::ALL {
+    for built_in in registry::ALL {
         for attachment in [&attachment, &bare] {
-            let _ = applets::parse_conf(applet.name, &request, attachment);
+            let _ = registry::parse_conf(built_in.name, &request, attachment);
         }
     }
 }
@@ -164,7 +164,7 @@ pub fn state(data: &[u8]) {
         set: &set,
         requested: None,
     };
-    let owner = Owner::parse(address);
+    let owner = LeaseOwner::parse(address);
     let mut session = store.lock().expect("the lock");
     let before = session.held_by(&id("new")).expect("what is held");
     match session.reserve(&id("new"), None, &[want]) {
@@ -177,7 +177,7 @@ pub fn state(data: &[u8]) {
         Err(_) => assert!(!before.is_empty(), "there is room for everybody"),
     }
     session.usage(&set).expect("the usage");
-    session.holdings().expect("the holdings");
+    session.leases().expect("the leases");
     session.release(&id("a")).expect("a release");
     let is_theirs = owner.is_some_and(|owner| owner.matches(&id("a")));
     let stays = net.join(held.to_string()).exists();

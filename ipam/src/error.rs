@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::flock::Holder;
 use crate::ranges::RangeError;
-use crate::store::Owner;
+use crate::store::LeaseOwner;
 
 /// A failure of IPAM. The text says operation, object and cause; [`Error::remedy`] what to do.
 #[derive(Debug, Error)]
@@ -65,7 +65,7 @@ pub enum Error {
         /// The address that was requested.
         address: IpAddr,
         /// Who holds it, if its file tells.
-        owner: Option<Owner>,
+        owner: Option<LeaseOwner>,
     },
     /// The attachment holds addresses already.
     #[error(
@@ -74,7 +74,7 @@ pub enum Error {
     )]
     Duplicate {
         /// The attachment.
-        owner: Owner,
+        owner: LeaseOwner,
         /// What it holds.
         addresses: Vec<IpAddr>,
     },

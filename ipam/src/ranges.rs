@@ -1,7 +1,7 @@
 //! Which addresses a network may hand out, and in which order. Pure arithmetic, no I/O.
 //!
 //! Both families are numbers of 128 bits here, so one code serves both, and nothing ever enumerates a range:
-//! a /64 costs as much as a /30. The rules are those of the reference plugin's `host-local`, since both
+//! a /64 costs as much as a /30. The rules are those of the Go plugin's `host-local`, since both
 //! may work on the same state: a range has at least a /30 (IPv4) or /126 (IPv6) as its subnet, its gateway is
 //! the subnet's first address unless given, and addresses are handed out round-robin.
 

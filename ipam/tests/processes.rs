@@ -18,7 +18,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use cni_conf::request::AttachmentId;
 use ipam::ranges::{Range, RangeSet};
-use ipam::store::{Origin, Owner, ProcLiveness, Store, Want};
+use ipam::store::{LeaseOwner, Origin, ProcLiveness, Store, Want};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const WORKER: &str = "IPAM_TEST_WORKER";
@@ -137,7 +137,7 @@ fn run_all(data_dir: &Path, jobs: impl Iterator<Item = String>) -> Vec<IpAddr> {
 }
 
 /// The addresses on the disk with their owners; fails on anything that should not be there.
-fn on_disk(data_dir: &Path) -> BTreeMap<IpAddr, Owner> {
+fn on_disk(data_dir: &Path) -> BTreeMap<IpAddr, LeaseOwner> {
     let entries = fs::read_dir(data_dir.join("net"))
         .unwrap()
         .map(|entry| entry.unwrap());
@@ -147,7 +147,7 @@ fn on_disk(data_dir: &Path) -> BTreeMap<IpAddr, Owner> {
         match name.parse() {
             Ok(address) => {
                 let content = fs::read(entry.path()).unwrap();
-                let owner = Owner::parse(&content);
+                let owner = LeaseOwner::parse(&content);
                 let owner = owner.unwrap_or_else(|| panic!("{name} is half a file: {content:?}"));
                 addresses.insert(address, owner);
             }
@@ -168,8 +168,8 @@ fn assert_exactly(data_dir: &Path, mut given: Vec<IpAddr>) {
     // The index, as long as it is believed, says the same.
     let store = store(data_dir);
     let mut session = store.lock().unwrap();
-    for holding in session.holdings().unwrap() {
-        let owner = holding.owner.unwrap();
+    for lease in session.leases().unwrap() {
+        let owner = lease.owner.unwrap();
         assert_eq!(
             session.held_by(&id(&owner.container)).unwrap().len(),
             2,

@@ -14,7 +14,7 @@ use cni_conf::error::Code;
 use cni_conf::request::AttachmentId;
 use ipam::Error;
 use ipam::ranges::{Range, RangeSet};
-use ipam::store::{Origin, Owner, ProcLiveness, Store, Want};
+use ipam::store::{LeaseOwner, Origin, ProcLiveness, Store, Want};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -167,7 +167,7 @@ fn full(data_dir: &Path) {
     assert_eq!(files.len(), 2 * containers.len());
     for name in files {
         let content = fs::read(data_dir.join("net").join(&name)).unwrap();
-        assert!(Owner::parse(&content).is_some(), "{name}: {content:?}");
+        assert!(LeaseOwner::parse(&content).is_some(), "{name}: {content:?}");
     }
     let own = data_dir.join(".trestle/net");
     assert!(!own.join("new").exists() && !own.join("again:eth0").exists());

@@ -2,9 +2,8 @@
 //!
 //! Dependencies point one way: [`host`] (the kernel, knows no CNI) <- [`owner`] (whose a thing is) <-
 //! [`netfilter`] (their rules) <- [`attach`] (steps that plugins share) <- one module per plugin <-
-//! [`applets`] <- [`explain`] (what is known of a node) <- [`cli`] and [`process`].
+//! [`registry`] <- [`explain`] (what is known of a node) <- [`cli`] and [`process`].
 
-pub mod applets;
 pub mod attach;
 pub mod bandwidth;
 pub mod bridge;
@@ -23,6 +22,7 @@ pub mod owner;
 pub mod portmap;
 pub mod process;
 pub mod ptp;
+pub mod registry;
 pub mod sbr;
 pub mod tap;
 pub mod tuning;

@@ -67,7 +67,7 @@ fn settings(conf: &Value) -> Option<(PathBuf, Level)> {
 
 /// Writes a call down, if anybody wants it written down.
 pub fn call(served: &Served<'_>, since: Instant) {
-    let conf = served.heard.map(|(request, _)| &request.conf);
+    let conf = served.received.map(|(request, _)| &request.conf);
     let Some((file, level)) = settings(conf.unwrap_or(&Value::Null)) else {
         return;
     };
@@ -81,7 +81,7 @@ pub fn call(served: &Served<'_>, since: Instant) {
 }
 
 fn entry(served: &Served<'_>, took: Duration) -> Value {
-    let attachment = served.heard.and_then(|(_, call)| attachment(call));
+    let attachment = served.received.and_then(|(_, call)| attachment(call));
     let variable = |name: &str| std::env::var(name).ok();
     let container = attachment.map(|it| it.container.to_string());
     let error = served.error.map(|error| {
@@ -92,7 +92,7 @@ fn entry(served: &Served<'_>, took: Duration) -> Value {
         "time": time(SystemTime::now()),
         "plugin": served.plugin,
         "verb": served.verb,
-        "network": served.heard.map(|(request, _)| request.network.as_str()),
+        "network": served.received.map(|(request, _)| request.network.as_str()),
         "container": container.or_else(|| variable("CNI_CONTAINERID")),
         "ifname": attachment.map(|it| it.ifname.as_str()),
         "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),

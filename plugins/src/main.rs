@@ -10,7 +10,7 @@
 )]
 #[unsafe(no_mangle)]
 extern "C" fn main() -> i32 {
-    use plugins::{applets, host, process::Process};
+    use plugins::{host, process::Process, registry};
 
-    host::start::run(|| Process::from_os().run(applets::ALL))
+    host::start::run(|| Process::from_os().run(registry::ALL))
 }

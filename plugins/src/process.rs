@@ -11,11 +11,11 @@ use cni_conf::error::{Code, Error};
 use cni_conf::request::Environment;
 use cni_conf::version::SpecVersion;
 
-use crate::applets::{self, Applet};
 use crate::cli;
 use crate::host::tap;
 use crate::host::{start, stdio};
 use crate::log;
+use crate::registry::{self, BuiltIn};
 
 /// Name of the binary itself; called by it, trestle is a command line for people.
 pub const BINARY: &str = "trestle";
@@ -37,18 +37,20 @@ impl Process {
     }
 
     /// Serves the call: the plugin whose name is the base name of `argv[0]`, or the command line.
-    pub fn run(self, applets: &'static [Applet]) -> ExitCode {
+    pub fn run(self, registry: &'static [BuiltIn]) -> ExitCode {
         let called = self
             .args
             .first()
             .map(OsString::as_os_str)
             .unwrap_or_default();
         let name = Path::new(called).file_name().unwrap_or_default().to_owned();
-        let applet = name.to_str().and_then(|name| applets::find(applets, name));
-        match applet {
-            Some(Applet { name, plugin }) => {
+        let built_in = name
+            .to_str()
+            .and_then(|name| registry::find(registry, name));
+        match built_in {
+            Some(BuiltIn { name, plugin }) => {
                 let since = Instant::now();
-                dispatch::serve_and_tell(
+                dispatch::serve_and_log(
                     name,
                     plugin,
                     &self.env,
@@ -58,10 +60,10 @@ impl Process {
                 )
             }
             None if name == tap::HELPER => make_tap(&self.args),
-            None if self.env.get("CNI_COMMAND").is_some() => refuse(&name, applets),
+            None if self.env.get("CNI_COMMAND").is_some() => refuse(&name, registry),
             None if name == BINARY => cli::run(self.args),
             None => {
-                cli::report(&no_such_plugin(&name, applets));
+                cli::report(&no_such_plugin(&name, registry));
                 ExitCode::FAILURE
             }
         }
@@ -106,16 +108,16 @@ impl Write for Closed {
 }
 
 /// A runtime called the binary by a name that is no plugin's: answer in the protocol.
-fn refuse(name: &OsStr, applets: &[Applet]) -> ExitCode {
+fn refuse(name: &OsStr, registry: &[BuiltIn]) -> ExitCode {
     dispatch::answer_error(
-        &no_such_plugin(name, applets),
+        &no_such_plugin(name, registry),
         SpecVersion::LATEST,
         &mut answers(),
     )
 }
 
-fn no_such_plugin(name: &OsStr, applets: &[Applet]) -> Error {
-    let names: Vec<_> = applets.iter().map(|applet| applet.name).collect();
+fn no_such_plugin(name: &OsStr, registry: &[BuiltIn]) -> Error {
+    let names: Vec<_> = registry.iter().map(|built_in| built_in.name).collect();
     Error::new(
         Code::InvalidEnvironment,
         format!("trestle was called as {name:?}, which is no plugin of it"),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const SHARED: [&str; 4] = ["host", "owner", "netfilter", "attach"];
 
 /// What stands above the plugins. `explain` knows them all, and nobody but the command line knows it.
-const ABOVE: [&str; 6] = ["applets", "log", "explain", "cli", "process", "main"];
+const ABOVE: [&str; 6] = ["registry", "log", "explain", "cli", "process", "main"];
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir)

@@ -6,16 +6,16 @@ use std::time::Duration;
 use conformance::Pod;
 
 use crate::process::{Call, Done};
-use crate::stats::{Figures, Lane};
+use crate::stats::{Figures, Series};
 use crate::subject::Network;
 
 /// What the kernel puts off at a DEL should not be paid for by whoever comes next.
 const SETTLE: Duration = Duration::from_millis(3);
 
-/// A lane that attaches and detaches a container in a namespace that stays.
-pub(crate) fn lane<'a>(case: &str, network: &'a Network, pod: &'a Pod) -> Lane<'a> {
+/// A series that attaches and detaches a container in a namespace that stays.
+pub(crate) fn series<'a>(case: &str, network: &'a Network, pod: &'a Pod) -> Series<'a> {
     let mut round = 0;
-    Lane::new(case, network.subject.who.name(), move || {
+    Series::new(case, network.subject.who.name(), move || {
         round += 1;
         thread::sleep(SETTLE);
         add_and_del(network, pod, &format!("bench-{round}"))

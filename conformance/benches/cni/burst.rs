@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use conformance::Pod;
 
 use crate::attach::milliseconds;
-use crate::stats::Lane;
+use crate::stats::Series;
 use crate::subject::{Attached, Network};
 
 /// Time for the kernel to finish what it put off.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// A lane that attaches all pods, so many at a time, and detaches them again. The figures are milliseconds for
+/// A series that attaches all pods, so many at a time, and detaches them again. The figures are milliseconds for
 /// all of them together.
-pub(crate) fn lane<'a>(
+pub(crate) fn series<'a>(
     case: String,
     network: &'a Network,
     pods: &'a [Pod],
     workers: usize,
-) -> Lane<'a> {
-    Lane::new(case, network.subject.who.name(), move || {
+) -> Series<'a> {
+    Series::new(case, network.subject.who.name(), move || {
         thread::sleep(SETTLE);
         let start = Instant::now();
         let attached = attach_all(network, pods, workers)?;

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::report::{Report, number, section};
-use crate::subject::Who;
+use crate::subject::Implementation;
 
 const WIDTH: f64 = 820.0;
 const LABELS: f64 = 300.0;
@@ -79,7 +79,7 @@ const LINES: [(&str, &str, &str, &str); 13] = [
 /// One line: its label and a dot per implementation.
 struct Line {
     label: &'static str,
-    dots: Vec<(Who, f64)>,
+    dots: Vec<(Implementation, f64)>,
 }
 
 /// The chart of what there is; none if nothing of it was measured.
@@ -142,7 +142,7 @@ fn lines(report: &Report) -> Vec<Line> {
                 .median(section, case, metric, who)
                 .map(|value| (who, value))
         };
-        let dots: Vec<_> = Who::ALL.into_iter().filter_map(median).collect();
+        let dots: Vec<_> = Implementation::ALL.into_iter().filter_map(median).collect();
         let gap = label.is_empty() && lines.last().is_some_and(|line| !line.label.is_empty());
         if gap || !dots.is_empty() {
             lines.push(Line { label, dots });
@@ -161,7 +161,10 @@ fn draw_line(body: &mut String, line: &Line, y: f64, x: impl Fn(f64) -> f64) {
         "<line class=\"c\" x1=\"{left:.1}\" x2=\"{right:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"
     );
     // Two figures side by side would overlap; then the floor keeps its dot and loses its number.
-    let trestle = line.dots.iter().find(|(who, _)| *who == Who::Trestle);
+    let trestle = line
+        .dots
+        .iter()
+        .find(|(who, _)| *who == Implementation::Trestle);
     for (who, value) in &line.dots {
         let at = x(*value);
         let _ = writeln!(
@@ -169,8 +172,8 @@ fn draw_line(body: &mut String, line: &Line, y: f64, x: impl Fn(f64) -> f64) {
             "<circle class=\"{}\" cx=\"{at:.1}\" cy=\"{y:.1}\" r=\"6\"/>",
             who.name()
         );
-        let hidden =
-            *who == Who::Floor && trestle.is_some_and(|(_, other)| (x(*other) - at).abs() < 34.0);
+        let hidden = *who == Implementation::Floor
+            && trestle.is_some_and(|(_, other)| (x(*other) - at).abs() < 34.0);
         if !hidden {
             let _ = writeln!(
                 body,
@@ -184,9 +187,9 @@ fn draw_line(body: &mut String, line: &Line, y: f64, x: impl Fn(f64) -> f64) {
 
 fn draw_legend(svg: &mut String) {
     let names = [
-        (Who::Floor, "kernel floor", 480.0),
-        (Who::Trestle, "trestle", 600.0),
-        (Who::Go, "Go plugins", 690.0),
+        (Implementation::Floor, "kernel floor", 480.0),
+        (Implementation::Trestle, "trestle", 600.0),
+        (Implementation::Go, "Go plugins", 690.0),
     ];
     for (who, label, at) in names {
         let _ = writeln!(

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::process::Call;
 use crate::report::{Row, section};
 use crate::stats::Summary;
-use crate::subject::{Kind, Network, Subject, Who};
+use crate::subject::{Implementation, Kind, Network, Subject};
 use crate::trace::{Trace, unavailable, wrapper};
 
 const TRACE: &str = "/run/bench.trace";
@@ -88,10 +88,10 @@ fn weighed(
 /// What has to lie on disk for these networks, in MB.
 pub(crate) fn size(subject: &Subject) -> Option<Row> {
     let files: Vec<_> = match subject.who {
-        Who::Floor => vec![subject.bin.clone()],
+        Implementation::Floor => vec![subject.bin.clone()],
         // All names are links to one file.
-        Who::Trestle => vec![subject.bin.join("bridge")],
-        Who::Go => ["bridge", "ptp", "host-local", "loopback", "portmap"]
+        Implementation::Trestle => vec![subject.bin.join("bridge")],
+        Implementation::Go => ["bridge", "ptp", "host-local", "loopback", "portmap"]
             .map(|name| subject.bin.join(name))
             .to_vec(),
     };

@@ -11,8 +11,8 @@ use crate::network::{self, Populated};
 use crate::options::Options;
 use crate::process::Call;
 use crate::report::{Report, section};
-use crate::stats::{Lane, interleave};
-use crate::subject::{Kind, Subject, Who};
+use crate::stats::{Series, interleave};
+use crate::subject::{Implementation, Kind, Subject};
 use crate::{patient, say};
 
 /// In a host's own /run.
@@ -25,7 +25,7 @@ const CONTAINERS: usize = 1_000;
 pub(crate) const CASE: &str = "doctor, 1000 attached";
 
 pub(crate) fn measure(subjects: &[Subject], options: &Options, report: &mut Report) {
-    let Some(trestle) = subjects.iter().find(|it| it.who == Who::Trestle) else {
+    let Some(trestle) = subjects.iter().find(|it| it.who == Implementation::Trestle) else {
         return;
     };
     say(&format!("preparing {CASE}"));
@@ -38,9 +38,9 @@ pub(crate) fn measure(subjects: &[Subject], options: &Options, report: &mut Repo
         return report.skip(format!("{CASE}: {error}"));
     }
     network::wait_for_quiet();
-    let mut lanes = [Lane::new(CASE, trestle.who.name(), || look(&full))];
-    interleave(&mut lanes, patient(options.rounds.div_ceil(4), 20));
-    report.take(section::FULL, "ms", &lanes);
+    let mut all_series = [Series::new(CASE, trestle.who.name(), || look(&full))];
+    interleave(&mut all_series, patient(options.rounds.div_ceil(4), 20));
+    report.take(section::FULL, "ms", &all_series);
 }
 
 /// The network's list, and an entry of libcni's cache for each container.

@@ -3,7 +3,7 @@
 //! Everything is measured as a runtime sees it, from the start of a process to its end, on throw-away hosts. All
 //! sides run in one go, in turn and in shuffled order, so that the machine's moods hit all of them: milliseconds
 //! are worth nothing on another machine or another day, ratios are. Nothing here fails because it is slow. Only full
-//! hosts of the reference's have to wait until the others' are gone.
+//! hosts of the Go plugin's have to wait until the others' are gone.
 //!
 //! Results: a table on standard output, `target/bench/bench.json` and `target/bench/bench.svg`; with `--publish`
 //! the chart goes to `docs/bench.svg` too. What an implementation can't do (yet) is left out and named.
@@ -34,7 +34,7 @@ use conformance::{Lab, Need, Pod, Subject as LabSubject};
 use options::Options;
 use report::{Report, section};
 use stats::{Effort, interleave};
-use subject::{Kind, Network, Subject, Who};
+use subject::{Implementation, Kind, Network, Subject};
 
 const BURST: usize = 200;
 
@@ -77,7 +77,7 @@ fn run() -> Result<(), String> {
 /// Whoever is here.
 fn subjects(lab: &Lab, options: &Options, report: &mut Report) -> Vec<Subject> {
     let mut subjects = vec![Subject {
-        who: Who::Floor,
+        who: Implementation::Floor,
         bin: PathBuf::from(env!("CARGO_BIN_EXE_bench-floor")),
     }];
     let trestle = match lab.problem() {
@@ -90,7 +90,7 @@ fn subjects(lab: &Lab, options: &Options, report: &mut Report) -> Vec<Subject> {
         (None, Some(problem)) => Err(problem),
         (None, None) => Ok(lab.go_plugins()),
     };
-    for (who, bin) in [(Who::Trestle, trestle), (Who::Go, go)] {
+    for (who, bin) in [(Implementation::Trestle, trestle), (Implementation::Go, go)] {
         match bin {
             Ok(bin) => subjects.push(Subject { who, bin }),
             Err(problem) => report.skip(format!("{}: {problem}", who.name())),
@@ -104,7 +104,7 @@ fn networks(subjects: &[Subject], kinds: &[Kind], report: &mut Report) -> Vec<Ne
     let mut networks = Vec::new();
     for subject in subjects {
         for &kind in kinds {
-            if subject.who == Who::Floor && !kind.has_floor() {
+            if subject.who == Implementation::Floor && !kind.has_floor() {
                 continue;
             }
             match Network::new(subject, kind) {
@@ -133,13 +133,13 @@ fn one_container(subjects: &[Subject], options: &Options, report: &mut Report) {
         .iter()
         .map(|network| network.host.pod("pod"))
         .collect();
-    let mut lanes: Vec<_> = networks
+    let mut all_series: Vec<_> = networks
         .iter()
         .zip(&pods)
-        .map(|(network, pod)| attach::lane(network.kind.name(), network, pod))
+        .map(|(network, pod)| attach::series(network.kind.name(), network, pod))
         .collect();
-    interleave(&mut lanes, patient(options.rounds, 15));
-    report.take(section::ONE, "ms", &lanes);
+    interleave(&mut all_series, patient(options.rounds, 15));
+    report.take(section::ONE, "ms", &all_series);
     for kind in Kind::EACH.iter().filter(|kind| !kind.has_floor()) {
         report.share_floor(section::ONE, Kind::Bridge.name(), kind.name());
     }
@@ -158,43 +158,47 @@ fn bursts(subjects: &[Subject], options: &Options, report: &mut Report) {
         let case = |kind: Kind| format!("{}, {workers} at once", kind.name());
         // Go's masquerading takes as long as everything else together and is no faster by 32.
         let too_long = |network: &Network| {
-            workers > 8 && network.subject.who == Who::Go && network.kind != Kind::Bridge
+            workers > 8 && network.subject.who == Implementation::Go && network.kind != Kind::Bridge
         };
-        let mut lanes: Vec<_> = networks
+        let mut all_series: Vec<_> = networks
             .iter()
             .zip(&pods)
             .filter(|(network, _)| !too_long(network))
-            .map(|(network, pods)| burst::lane(case(network.kind), network, pods, workers))
+            .map(|(network, pods)| burst::series(case(network.kind), network, pods, workers))
             .collect();
         let effort = Effort {
             warm_up: 0,
             ..patient(options.rounds.div_ceil(12), 30)
         };
-        interleave(&mut lanes, effort);
-        report.take(section::BURST, "ms", &lanes);
+        interleave(&mut all_series, effort);
+        report.take(section::BURST, "ms", &all_series);
         report.share_floor(section::BURST, &case(Kind::Bridge), &case(Kind::Nftables));
     }
 }
 
 fn stores(subjects: &[Subject], options: &Options, report: &mut Report) {
-    let real = || subjects.iter().filter(|subject| subject.who != Who::Floor);
+    let real = || {
+        subjects
+            .iter()
+            .filter(|subject| subject.who != Implementation::Floor)
+    };
     let hosts: Vec<_> = store::LEVELS
         .iter()
         .flat_map(|&level| real().map(move |subject| (level, subject, store::prepare(level))))
         .collect();
-    let mut lanes: Vec<_> = hosts
+    let mut all_series: Vec<_> = hosts
         .iter()
-        .map(|(level, subject, host)| store::lane(format!("{level} allocated"), subject, host))
+        .map(|(level, subject, host)| store::series(format!("{level} allocated"), subject, host))
         .collect();
-    interleave(&mut lanes, patient(options.rounds, 5));
-    report.take(section::STORE, "ms", &lanes);
+    interleave(&mut all_series, patient(options.rounds, 5));
+    report.take(section::STORE, "ms", &all_series);
 }
 
 fn costs(subjects: &[Subject], _: &Options, report: &mut Report) {
     let peak_rss = Path::new(env!("CARGO_BIN_EXE_bench-peak-rss"));
     for kind in Kind::EACH {
         for subject in subjects {
-            if subject.who == Who::Floor && !kind.has_floor() {
+            if subject.who == Implementation::Floor && !kind.has_floor() {
                 continue;
             }
             match cost::count(subject, kind, peak_rss) {
@@ -212,10 +216,11 @@ fn costs(subjects: &[Subject], _: &Options, report: &mut Report) {
 }
 
 fn full_hosts(subjects: &[Subject], options: &Options, report: &mut Report) {
-    // The reference's containers leave something in the kernel's cache that slows down everybody on the machine, so they
+    // The Go plugin's containers leave something in the kernel's cache that slows down everybody on the machine, so they
     // come when the others are gone.
-    let (go, ours): (Vec<&Subject>, Vec<&Subject>) =
-        subjects.iter().partition(|subject| subject.who == Who::Go);
+    let (go, ours): (Vec<&Subject>, Vec<&Subject>) = subjects
+        .iter()
+        .partition(|subject| subject.who == Implementation::Go);
     for subjects in [ours, go] {
         full_hosts_of(&subjects, options, report);
     }
@@ -241,19 +246,19 @@ fn full_hosts_of(subjects: &[&Subject], options: &Options, report: &mut Report) 
     }
     network::wait_for_quiet();
     let case = |full: &network::Populated| full_case(full.network.kind, full.level);
-    let mut lanes: Vec<_> = full
+    let mut all_series: Vec<_> = full
         .iter()
-        .map(|full| attach::lane(&case(full), &full.network, &full.spare))
+        .map(|full| attach::series(&case(full), &full.network, &full.spare))
         .collect();
-    interleave(&mut lanes, patient(options.rounds, 10));
-    report.take(section::FULL, "ms", &lanes);
-    let mut lanes: Vec<_> = full
+    interleave(&mut all_series, patient(options.rounds, 10));
+    report.take(section::FULL, "ms", &all_series);
+    let mut all_series: Vec<_> = full
         .iter()
         .filter(|full| full.network.kind == Kind::Nftables)
         .map(|full| full.connections(case(full)))
         .collect();
-    interleave(&mut lanes, patient(options.rounds.div_ceil(4), 8));
-    report.take(section::FULL, "1/s", &lanes);
+    interleave(&mut all_series, patient(options.rounds.div_ceil(4), 8));
+    report.take(section::FULL, "1/s", &all_series);
 }
 
 fn full_case(kind: Kind, level: usize) -> String {

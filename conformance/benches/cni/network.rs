@@ -14,18 +14,18 @@ use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::burst::attach_all;
-use crate::stats::Lane;
-use crate::subject::{Attached, Kind, Network, Subject, Who};
+use crate::stats::Series;
+use crate::subject::{Attached, Implementation, Kind, Network, Subject};
 
 /// How many containers are attached already. A bridge takes no more than 1,023.
 pub(crate) const LEVELS: [usize; 3] = [1, 100, 1_000];
 
 /// What a full host is filled with.
-pub(crate) fn kinds(who: Who) -> &'static [Kind] {
+pub(crate) fn kinds(who: Implementation) -> &'static [Kind] {
     match who {
-        Who::Floor => &[Kind::Bridge],
-        Who::Trestle => &[Kind::Nftables, Kind::DualStack],
-        Who::Go => &[Kind::Nftables],
+        Implementation::Floor => &[Kind::Bridge],
+        Implementation::Trestle => &[Kind::Nftables, Kind::DualStack],
+        Implementation::Go => &[Kind::Nftables],
     }
 }
 
@@ -35,14 +35,14 @@ const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const SLICE: Duration = Duration::from_millis(300);
 
 /// How long a machine may take to become quiet.
-const UNREST: Duration = Duration::from_secs(90);
+const LOAD_LIMIT: Duration = Duration::from_secs(90);
 
 /// Waits until the processors have little to do: new containers solicit routers, in waves that take longer and longer, and
 /// on a full bridge each of these packets goes to everybody.
 pub(crate) fn wait_for_quiet() {
     let start = Instant::now();
     let mut before = processor_time();
-    while start.elapsed() < UNREST {
+    while start.elapsed() < LOAD_LIMIT {
         thread::sleep(Duration::from_secs(2));
         let now = processor_time();
         let spent = |at: usize| now[at].saturating_sub(before[at]);
@@ -100,9 +100,9 @@ impl Populated {
         })
     }
 
-    /// A lane that opens connections from a container to a machine elsewhere, one after the other; per second.
-    pub(crate) fn connections(&self, case: String) -> Lane<'_> {
-        Lane::new(case, self.network.subject.who.name(), move || {
+    /// A series that opens connections from a container to a machine elsewhere, one after the other; per second.
+    pub(crate) fn connections(&self, case: String) -> Series<'_> {
+        Series::new(case, self.network.subject.who.name(), move || {
             // Whose rules, if there is one for each container, come last.
             let pod = self.pods.last().unwrap_or(&self.network.resident);
             let (count, took) = pod

@@ -12,7 +12,7 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     /// Refresh the chart of the documentation as well.
     pub(crate) publish: bool,
-    /// Another directory of reference plugins than the one that is fetched.
+    /// Another directory of Go plugins than the one that is fetched.
     pub(crate) go: Option<PathBuf>,
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::stats::{Lane, Summary};
-use crate::subject::Who;
+use crate::stats::{Series, Summary};
+use crate::subject::Implementation;
 use crate::targets::Target;
 
 /// The parts of the report.
@@ -46,22 +46,27 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Takes over what lanes have measured.
-    pub(crate) fn take(&mut self, section: &'static str, unit: &'static str, lanes: &[Lane<'_>]) {
-        for lane in lanes {
-            if let Some(reason) = lane.failure() {
+    /// Takes over what all_series have measured.
+    pub(crate) fn take(
+        &mut self,
+        section: &'static str,
+        unit: &'static str,
+        all_series: &[Series<'_>],
+    ) {
+        for series in all_series {
+            if let Some(reason) = series.failure() {
                 self.skip(format!(
                     "{section}, {}, {}: {reason}",
-                    lane.case, lane.subject
+                    series.case, series.subject
                 ));
             }
             self.rows
-                .extend(lane.summaries().map(|(metric, summary)| Row {
+                .extend(series.summaries().map(|(metric, summary)| Row {
                     section,
-                    case: lane.case.clone(),
+                    case: series.case.clone(),
                     metric: metric.to_owned(),
                     unit,
-                    subject: lane.subject,
+                    subject: series.subject,
                     summary,
                 }));
         }
@@ -74,7 +79,8 @@ impl Report {
             .rows
             .iter()
             .filter(|row| {
-                (row.section, row.case.as_str(), row.subject) == (section, from, Who::Floor.name())
+                (row.section, row.case.as_str(), row.subject)
+                    == (section, from, Implementation::Floor.name())
             })
             .cloned()
             .collect();
@@ -99,7 +105,13 @@ impl Report {
     }
 
     /// The median of a figure.
-    pub(crate) fn median(&self, section: &str, case: &str, metric: &str, who: Who) -> Option<f64> {
+    pub(crate) fn median(
+        &self,
+        section: &str,
+        case: &str,
+        metric: &str,
+        who: Implementation,
+    ) -> Option<f64> {
         let mut rows = self.rows.iter();
         let row = rows.find(|row| {
             (
@@ -148,7 +160,7 @@ impl Report {
     }
 
     fn table_line(&self, text: &mut String, section: &str, case: &str, metric: &str) {
-        let found = |who: Who| {
+        let found = |who: Implementation| {
             self.rows.iter().find(|row| {
                 (
                     row.section,
@@ -158,12 +170,12 @@ impl Report {
                 ) == (section, case, metric, who.name())
             })
         };
-        let unit = Who::ALL
+        let unit = Implementation::ALL
             .iter()
             .find_map(|&who| found(who))
             .map_or("", |row| row.unit);
         let cell = |who| found(who).map_or_else(|| "-".to_owned(), |row| shown(&row.summary));
-        let ratio = |over: Who, under: Who| {
+        let ratio = |over: Implementation, under: Implementation| {
             let (over, under) = (found(over)?.summary.median, found(under)?.summary.median);
             (under > 0.0).then(|| format!("{:.2}", over / under))
         };
@@ -175,11 +187,11 @@ impl Report {
         let _ = writeln!(
             text,
             "{label:<64} {:>22} {:>22} {:>22} {:>9} {:>9}",
-            cell(Who::Floor),
-            cell(Who::Trestle),
-            cell(Who::Go),
-            ratio(Who::Trestle, Who::Floor),
-            ratio(Who::Go, Who::Trestle),
+            cell(Implementation::Floor),
+            cell(Implementation::Trestle),
+            cell(Implementation::Go),
+            ratio(Implementation::Trestle, Implementation::Floor),
+            ratio(Implementation::Go, Implementation::Trestle),
         );
     }
 

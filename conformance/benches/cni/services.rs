@@ -10,7 +10,7 @@ use crate::options::Options;
 use crate::report::{Report, section};
 use crate::say;
 use crate::stats::{Effort, interleave};
-use crate::subject::{Kind, Network, Subject, Who};
+use crate::subject::{Implementation, Kind, Network, Subject};
 
 const SERVICES: u16 = 2_000;
 const BURST: usize = 30;
@@ -37,32 +37,32 @@ struct Beside {
 /// One container at a time and thirty together, with firewall and without.
 pub(crate) fn measure(subjects: &[Subject], options: &Options, report: &mut Report) {
     let networks = networks(subjects, report);
-    let mut lanes: Vec<_> = networks
+    let mut all_series: Vec<_> = networks
         .iter()
-        .filter_map(|it| Some(attach::lane(&it.case, &it.network, it.pods.first()?)))
+        .filter_map(|it| Some(attach::series(&it.case, &it.network, it.pods.first()?)))
         .collect();
     let effort = |rounds: usize, patience: u64| Effort {
         rounds: rounds.max(1),
         warm_up: 1,
         patience: Duration::from_secs(patience),
     };
-    interleave(&mut lanes, effort(options.rounds, 3));
-    report.take(section::SERVICES, "ms", &lanes);
-    let mut lanes: Vec<_> = networks
+    interleave(&mut all_series, effort(options.rounds, 3));
+    report.take(section::SERVICES, "ms", &all_series);
+    let mut all_series: Vec<_> = networks
         .iter()
         .map(|it| {
             let case = format!("{}, {BURST} at once", it.case);
-            burst::lane(case, &it.network, &it.pods, WORKERS)
+            burst::series(case, &it.network, &it.pods, WORKERS)
         })
         .collect();
-    interleave(&mut lanes, effort(options.rounds.div_ceil(12), 4));
-    report.take(section::SERVICES, "ms", &lanes);
+    interleave(&mut all_series, effort(options.rounds.div_ceil(12), 4));
+    report.take(section::SERVICES, "ms", &all_series);
 }
 
 fn networks(subjects: &[Subject], report: &mut Report) -> Vec<Beside> {
     let mut networks = Vec::new();
     for (node, mode, guard) in NODES {
-        for subject in subjects.iter().filter(|it| it.who != Who::Floor) {
+        for subject in subjects.iter().filter(|it| it.who != Implementation::Floor) {
             for kind in [Kind::Bridge, Kind::Firewall] {
                 let case = format!("{}, {node}", kind.name());
                 say(&format!("preparing {}, {case}", subject.who.name()));

@@ -56,11 +56,11 @@ fn quantile(sorted: &[f64], at: f64) -> Option<f64> {
     Some(low + (high - low) * (position - below as f64))
 }
 
-/// What one step of a lane yields: figures by the name of their metric.
+/// What one step of a series yields: figures by the name of their metric.
 pub(crate) type Figures = Vec<(String, f64)>;
 
 /// One thing that is measured again and again.
-pub(crate) struct Lane<'a> {
+pub(crate) struct Series<'a> {
     pub(crate) case: String,
     pub(crate) subject: &'static str,
     step: Box<dyn FnMut() -> Result<Figures, String> + 'a>,
@@ -69,7 +69,7 @@ pub(crate) struct Lane<'a> {
     failed: Option<String>,
 }
 
-impl<'a> Lane<'a> {
+impl<'a> Series<'a> {
     pub(crate) fn new(
         case: impl Into<String>,
         subject: &'static str,
@@ -122,26 +122,26 @@ impl<'a> Lane<'a> {
 /// How much measuring there is to do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
-    /// Samples of each lane.
+    /// Samples of each series.
     pub(crate) rounds: usize,
     /// Rounds at the start whose samples are thrown away: caches fill, shared things are made once.
     pub(crate) warm_up: usize,
-    /// A lane that has taken so long gets no more samples than it needs.
+    /// A series that has taken so long gets no more samples than it needs.
     pub(crate) patience: Duration,
 }
 
-/// Measures all lanes in turn, in another order every round, so that whatever else happens on the machine
+/// Measures all all_series in turn, in another order every round, so that whatever else happens on the machine
 /// happens to all of them.
-pub(crate) fn interleave(lanes: &mut [Lane<'_>], effort: Effort) {
+pub(crate) fn interleave(all_series: &mut [Series<'_>], effort: Effort) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let mut order: Vec<usize> = (0..lanes.len()).collect();
+    let mut order: Vec<usize> = (0..all_series.len()).collect();
     for round in 0..effort.warm_up + effort.rounds {
         random.shuffle(&mut order);
         for &at in &order {
-            let lane = &mut lanes[at];
-            let enough = lane.samples() >= FEWEST && lane.spent > effort.patience;
-            if lane.failed.is_none() && !enough {
-                lane.run_once(round >= effort.warm_up);
+            let series = &mut all_series[at];
+            let enough = series.samples() >= FEWEST && series.spent > effort.patience;
+            if series.failed.is_none() && !enough {
+                series.run_once(round >= effort.warm_up);
             }
         }
     }

@@ -7,7 +7,7 @@ use conformance::{Host, host_local, ipam_network};
 
 use crate::attach::{Clock, milliseconds};
 use crate::process::Call;
-use crate::stats::Lane;
+use crate::stats::Series;
 use crate::subject::Subject;
 
 /// How many addresses are allocated already.
@@ -35,11 +35,11 @@ pub(crate) fn prepare(allocated: u32) -> Host {
     host
 }
 
-/// A lane that allocates and releases one more address.
-pub(crate) fn lane<'a>(case: String, subject: &'a Subject, host: &'a Host) -> Lane<'a> {
+/// A series that allocates and releases one more address.
+pub(crate) fn series<'a>(case: String, subject: &'a Subject, host: &'a Host) -> Series<'a> {
     let configuration = ipam_network(host_local(&[SUBNET])).to_string();
     let mut round = 0;
-    Lane::new(case, subject.who.name(), move || {
+    Series::new(case, subject.who.name(), move || {
         round += 1;
         let call = |verb: &str| Call {
             command: vec![subject.bin.join("host-local")],

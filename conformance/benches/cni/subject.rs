@@ -1,4 +1,4 @@
-//! Who is measured, and what for: implementations and the networks they are asked to make.
+//! Implementation is measured, and what for: implementations and the networks they are asked to make.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ use crate::process::{Call, Done};
 
 /// Whose program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Implementation {
     /// Hand-packed netlink and nothing else.
     Floor,
     /// This workspace.
     Trestle,
-    /// The reference.
+    /// The Go plugins.
     Go,
 }
 
-impl Who {
+impl Implementation {
     pub(crate) const ALL: [Self; 3] = [Self::Floor, Self::Trestle, Self::Go];
 
     pub(crate) fn name(self) -> &'static str {
@@ -124,7 +124,7 @@ impl Kind {
 /// An implementation and its files.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    pub(crate) who: Who,
+    pub(crate) who: Implementation,
     /// The directory of its plugins; of the floor, its program.
     pub(crate) bin: PathBuf,
 }
@@ -160,7 +160,7 @@ impl Network {
 
     /// The same on a host that has something already.
     pub(crate) fn on(host: Host, subject: &Subject, kind: Kind) -> Result<Self, String> {
-        if subject.who == Who::Floor {
+        if subject.who == Implementation::Floor {
             host.ip("link add floor0 address 0a:59:00:00:00:01 type bridge mcast_snooping 0");
             host.ip("addr add 10.77.0.1/16 dev floor0");
             host.ip("link set floor0 up");
@@ -237,11 +237,11 @@ impl Network {
     /// The configurations of its plugins, in the order of ADD.
     pub(crate) fn chain(&self) -> Vec<Value> {
         match self.subject.who {
-            Who::Floor if self.kind == Kind::Macvlan => {
+            Implementation::Floor if self.kind == Kind::Macvlan => {
                 vec![json!({"type": "floor", "kind": "macvlan"})]
             }
-            Who::Floor => vec![json!({"type": "floor"})],
-            Who::Trestle | Who::Go => self.kind.plugins(),
+            Implementation::Floor => vec![json!({"type": "floor"})],
+            Implementation::Trestle | Implementation::Go => self.kind.plugins(),
         }
     }
 
@@ -257,7 +257,7 @@ impl Network {
             *port = json!(attached.port);
         }
         let program = match self.subject.who {
-            Who::Floor => bin.clone(),
+            Implementation::Floor => bin.clone(),
             _ => bin.join(plugin["type"].as_str().unwrap_or_default()),
         };
         Call {

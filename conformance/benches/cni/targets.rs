@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::doctor;
 use crate::report::section::{BURST, COSTS, FULL, ONE, STORE};
 use crate::report::{Report, number};
-use crate::subject::Who::{self, Floor, Go, Trestle};
+use crate::subject::Implementation::{self, Floor, Go, Trestle};
 
 /// A ratio or figure with a limit.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Target {
 }
 
 /// Section, case, metric and whose: what names a figure.
-type Figure<'a> = (&'a str, &'a str, &'a str, Who);
+type Figure<'a> = (&'a str, &'a str, &'a str, Implementation);
 
 /// All targets with what this run says about them.
 pub(crate) fn all(report: &Report) -> Vec<Target> {
@@ -78,7 +78,7 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
     };
     // How the kernel's own part grows belongs beside it: some of what it does for a bridge goes through all ports.
     let growth = |verb: &str| {
-        let of = |kind: &str, who: Who| {
+        let of = |kind: &str, who: Implementation| {
             let at = |level: &str| value((FULL, &format!("{kind}, {level} attached"), verb, who));
             at("1000").zip(at("1")).map(|(full, empty)| full / empty)
         };

@@ -1,6 +1,6 @@
 //! The ways in which we mean to differ. Reasons are in `docs/differences.md`.
 
-use super::{Difference, Fact, Maker};
+use super::{Difference, Fact, Implementation};
 
 /// The differences that scenarios may expect.
 pub const KNOWN: &[Difference] = &[
@@ -11,7 +11,7 @@ pub const KNOWN: &[Difference] = &[
     Difference {
         name: "alias-on-the-host-end",
         covers: |maker, fact| {
-            maker == Maker::Ours
+            maker == Implementation::Ours
                 && (fact.what.contains("link <veth> ifalias=trestle:")
                     || fact.what.contains(" ifalias=trestle: bridge"))
         },
@@ -27,7 +27,7 @@ pub const KNOWN: &[Difference] = &[
     Difference {
         name: "queue-length-of-the-host-end",
         covers: |maker, fact| {
-            maker == Maker::Ours && fact.what.ends_with("link <veth> txqlen=1000")
+            maker == Implementation::Ours && fact.what.ends_with("link <veth> txqlen=1000")
         },
     },
     Difference {
@@ -40,13 +40,13 @@ pub const KNOWN: &[Difference] = &[
     Difference {
         name: "mtu-in-results",
         covers: |maker, fact| {
-            maker == Maker::Ours && fact.place == "answer" && fact.what.contains("].mtu=")
+            maker == Implementation::Ours && fact.place == "answer" && fact.what.contains("].mtu=")
         },
     },
     Difference {
         name: "index-beside-the-state",
         covers: |maker, fact| {
-            maker == Maker::Ours && is(fact, "file") && fact.what.contains("/.trestle/")
+            maker == Implementation::Ours && is(fact, "file") && fact.what.contains("/.trestle/")
         },
     },
     Difference {
@@ -59,7 +59,7 @@ pub const KNOWN: &[Difference] = &[
     },
     Difference {
         name: "default-route-once",
-        // ADD of the reference fails, so nothing is alike.
+        // ADD of the Go plugins fails, so nothing is alike.
         covers: |_, _| true,
     },
     Difference {
@@ -79,7 +79,7 @@ pub const KNOWN: &[Difference] = &[
     Difference {
         name: "mtu-of-the-bridge-stays",
         covers: |maker, fact| {
-            maker == Maker::Go
+            maker == Implementation::Go
                 && fact.step == "del"
                 && fact.what.contains("cni0")
                 && fact.what.contains("mtu=")
@@ -113,7 +113,7 @@ pub const KNOWN: &[Difference] = &[
         name: "record-of-the-call",
         covers: |maker, fact| {
             let recorded = ["/run/cni/portmap/", "/run/cni/firewall/"];
-            maker == Maker::Ours
+            maker == Implementation::Ours
                 && is(fact, "file")
                 && recorded.iter().any(|dir| fact.what.contains(dir))
         },
@@ -127,7 +127,7 @@ pub const KNOWN: &[Difference] = &[
     Difference {
         name: "route-localnet-goes-back",
         covers: |maker, fact| {
-            maker == Maker::Ours
+            maker == Implementation::Ours
                 && fact.step == "del"
                 && fact.what.contains("/cni0/route_localnet=")
         },
@@ -156,23 +156,25 @@ pub const KNOWN: &[Difference] = &[
     Difference {
         name: "default-vlan-of-a-trunk",
         covers: |maker, fact| {
-            maker == Maker::Go && is(fact, "vlan") && fact.what.ends_with("\"vlan\":1}")
+            maker == Implementation::Go && is(fact, "vlan") && fact.what.ends_with("\"vlan\":1}")
         },
     },
     Difference {
         name: "undone-at-once",
-        covers: |maker, fact| maker == Maker::Go && fact.place != "answer",
+        covers: |maker, fact| maker == Implementation::Go && fact.place != "answer",
     },
     Difference {
         name: "bridge-of-others",
         covers: |maker, fact| {
-            maker == Maker::Go && is(fact, "sysctl") && fact.what.contains("/cni0/accept_ra=")
+            maker == Implementation::Go
+                && is(fact, "sysctl")
+                && fact.what.contains("/cni0/accept_ra=")
         },
     },
     Difference {
         name: "del-of-nothing",
         covers: |maker, fact| {
-            maker == Maker::Go
+            maker == Implementation::Go
                 && fact.step == "del"
                 && is(fact, "file")
                 && fact.what.contains("/net/lock ")
@@ -186,33 +188,33 @@ pub const KNOWN: &[Difference] = &[
         name: "ifb-says-whose-it-is",
         covers: |maker, fact| {
             let of_ours = ["ifalias=trestle:", "txqlen=1000"];
-            maker == Maker::Ours
+            maker == Implementation::Ours
                 && fact.what.contains("link bwp")
                 && of_ours.iter().any(|own| fact.what.contains(own))
         },
     },
     Difference {
         name: "gateway-of-requested-addresses",
-        covers: |maker, fact| maker == Maker::Ours && fact.what.contains("].gateway="),
+        covers: |maker, fact| maker == Implementation::Ours && fact.what.contains("].gateway="),
     },
     Difference {
         name: "gc-collects",
         // What belongs to the valid one is the same at the step that collects the others.
         covers: |maker, fact| {
             let of_the_valid = fact.place == "kept" || fact.what.contains("kept");
-            maker == Maker::Ours
+            maker == Implementation::Ours
                 && match fact.step.as_str() {
                     "gc, one is valid" => fact.place != "answer" && !of_the_valid,
                     "gc, none is valid" => fact.place != "answer",
                     _ => false,
                 }
-                || maker == Maker::Go && fact.step == "del" && fact.place != "answer"
+                || maker == Implementation::Go && fact.step == "del" && fact.place != "answer"
         },
     },
     Difference {
         name: "isolation-beyond-the-bridge",
         covers: |maker, fact| {
-            maker == Maker::Ours
+            maker == Implementation::Ours
                 && fact.what.contains("nft ")
                 && (fact.what.contains("isolated/") || fact.what.contains(r#""name":"trestle""#))
         },
@@ -242,7 +244,7 @@ pub const KNOWN: &[Difference] = &[
         name: "device-comes-back-as-it-was",
         covers: |maker, fact| {
             let recorded = is(fact, "file") && fact.what.contains("/run/cni/host-device/");
-            maker == Maker::Ours && recorded
+            maker == Implementation::Ours && recorded
                 || fact.step.starts_with("del")
                     && (fact.what.contains("dev0") || fact.what.contains("link peer0 flags"))
         },
@@ -310,7 +312,7 @@ pub const KNOWN: &[Difference] = &[
         name: "rules-of-a-network",
         covers: |maker, fact| {
             let kinds = ["nft", "iptables-save", "ip6tables-save"];
-            maker == Maker::Go && kinds.iter().any(|kind| is(fact, kind))
+            maker == Implementation::Go && kinds.iter().any(|kind| is(fact, kind))
         },
     },
     Difference {

@@ -21,7 +21,7 @@ use crate::lab::{Lab, Subject};
 
 /// Whose plugins a side has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Maker {
+pub enum Implementation {
     /// The subject of the tests.
     Ours,
     /// The Go reference plugins.
@@ -45,12 +45,12 @@ impl fmt::Display for Fact {
     }
 }
 
-/// A way in which we mean to differ from the reference; the reason is in `docs/differences.md` under that name.
+/// A way in which we mean to differ from the Go plugins; the reason is in `docs/differences.md` under that name.
 pub struct Difference {
     /// The heading there.
     pub name: &'static str,
     /// Whether this is why one side alone has the fact.
-    pub covers: fn(Maker, &Fact) -> bool,
+    pub covers: fn(Implementation, &Fact) -> bool,
 }
 
 /// Run a scenario on both sides and compare. Each text of `seen` is a part of a fact that both sides must have.
@@ -63,10 +63,10 @@ pub fn compare(lab: &Lab, expected: &[&str], seen: &[&str], scenario: impl Fn(&S
         scenario(&side);
         side.into_facts()
     };
-    let go = run(Maker::Go, lab.go_plugins());
-    let ours = run(Maker::Ours, lab.bin().to_owned());
+    let go = run(Implementation::Go, lab.go_plugins());
+    let ours = run(Implementation::Ours, lab.bin().to_owned());
     judge(lab, expected, &ours, &go);
-    for (maker, facts) in [(Maker::Ours, &ours), (Maker::Go, &go)] {
+    for (maker, facts) in [(Implementation::Ours, &ours), (Implementation::Go, &go)] {
         let facts: Vec<String> = facts.iter().map(Fact::to_string).collect();
         for text in seen {
             assert!(
@@ -79,8 +79,8 @@ pub fn compare(lab: &Lab, expected: &[&str], seen: &[&str], scenario: impl Fn(&S
 }
 
 fn judge(lab: &Lab, expected: &[&str], ours: &BTreeSet<Fact>, go: &BTreeSet<Fact>) {
-    let only_ours = ours.difference(go).map(|fact| (Maker::Ours, fact));
-    let only_go = go.difference(ours).map(|fact| (Maker::Go, fact));
+    let only_ours = ours.difference(go).map(|fact| (Implementation::Ours, fact));
+    let only_go = go.difference(ours).map(|fact| (Implementation::Go, fact));
     let mut unseen: BTreeSet<&str> = expected.iter().copied().collect();
     let mut unexpected = Vec::new();
     for (maker, fact) in only_ours.chain(only_go) {
@@ -94,7 +94,7 @@ fn judge(lab: &Lab, expected: &[&str], ours: &BTreeSet<Fact>, go: &BTreeSet<Fact
             None => unexpected.push(format!("only {maker:?}: {fact}")),
         }
     }
-    // The reference beside itself has no reason to differ.
+    // The Go plugins beside themselves have no reason to differ.
     if lab.subject == Subject::Go {
         unseen.clear();
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::facts::{facts, flatten};
 use super::neutral::neutral;
-use super::{Fact, Maker};
+use super::{Fact, Implementation};
 use crate::exec::Output;
 use crate::host::{Host, Pod};
 use crate::network::with;
@@ -28,7 +28,7 @@ const AT_ONCE: [(&str, &str); 2] = [
 /// One maker's plugins on a host of their own.
 pub struct Side {
     /// Whose plugins.
-    pub maker: Maker,
+    pub maker: Implementation,
     /// The host.
     pub host: Host,
     bin: PathBuf,
@@ -40,7 +40,7 @@ pub struct Side {
 
 impl Side {
     /// A new host.
-    pub fn new(maker: Maker, bin: PathBuf) -> Self {
+    pub fn new(maker: Implementation, bin: PathBuf) -> Self {
         let host = Host::new();
         at_once(&host);
         let seen = BTreeMap::from([("host".to_owned(), facts(&host, true))]);

@@ -21,13 +21,13 @@ fn bandwidth(name: &str, more: Value) -> Scenario {
 
 /// Limits of either direction, or of both.
 fn limited(name: &str, more: Value) -> Scenario {
-    // A queueing discipline wants a queue, so the reference gives the interface one.
+    // A queueing discipline wants a queue, so the Go plugin gives the interface one.
     bandwidth(name, more).differs(&["!queue-length-of-the-host-end"])
 }
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     const IFB: &[&str] = &["ifb-says-whose-it-is"];
-    // The reference knows nothing of subnets and limits all traffic.
+    // The Go plugin knows nothing of subnets and limits all traffic.
     const BY_SUBNET: &[&str] = &["ifb-says-whose-it-is", "limits-by-subnet"];
     const INGRESS: [&str; 2] = ["<veth> tbf rate=1000000", "<veth> tbf burst=100000"];
     const EGRESS: [&str; 3] = [

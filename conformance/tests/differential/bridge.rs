@@ -149,8 +149,8 @@ fn neighbour(scene: &Scene) {
     let isolated = scene.side.host.bridge_port(&port_of(scene));
     let isolated = isolated.is_some_and(|port| port["isolated"] == true);
     // Two isolated ports don't talk; who is not isolated is reached by everybody.
-    let silent = isolated && near.cannot_reach(Protocol::Tcp, to);
-    let reached = !silent && near.ask(Protocol::Tcp, to).is_ok();
+    let timed_out = isolated && near.cannot_reach(Protocol::Tcp, to);
+    let reached = !timed_out && near.ask(Protocol::Tcp, to).is_ok();
     let what = format!("neighbour reaches the pod: {reached}");
     scene.side.note("traffic", what);
 }

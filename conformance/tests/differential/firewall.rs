@@ -29,8 +29,8 @@ fn firewall(name: &str, more: Value) -> Scenario {
 const SEEN: [&str; 4] = [
     "pod to outside by 198.51.100.2:80 Tcp: seen as 10.1.0.2",
     "pod to outside by [2001:db8:5::2]:80 Tcp: seen as fd00:1::2",
-    "from outside to the pod by 10.1.0.2:80: silent true",
-    "from outside to the pod by [fd00:1::2]:80: silent true",
+    "from outside to the pod by 10.1.0.2:80: timed_out true",
+    "from outside to the pod by [fd00:1::2]:80: timed_out true",
 ];
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -123,8 +123,8 @@ fn ask(scene: &Scene, policy: Value) {
             ("another bridge", &far),
         ] {
             let address = to.parse().expect("an address and a port");
-            let silent = from.cannot_reach(Protocol::Tcp, address);
-            let what = format!("from {who} to the pod by {to}: silent {silent}");
+            let timed_out = from.cannot_reach(Protocol::Tcp, address);
+            let what = format!("from {who} to the pod by {to}: timed_out {timed_out}");
             scene.side.note("traffic", what);
         }
     }

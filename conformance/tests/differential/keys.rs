@@ -1,4 +1,4 @@
-//! Whether every key is compared: those that the reference's binaries know, and those that the documentation tells of.
+//! Whether every key is compared: those that the Go plugin's binaries know, and those that the documentation tells of.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -238,7 +238,7 @@ const KEYS: [(&str, &[&str]); 17] = [
     ("loopback", &[]),
 ];
 
-/// Keys that the documentation tells of and the reference has nothing to compare with.
+/// Keys that the documentation tells of and the Go plugins have nothing to compare with.
 const OURS_ALONE: [(&str, &str); 15] = [
     ("sbr", "gateways"),
     ("sbr", "addSourceHints"),
@@ -257,7 +257,7 @@ const OURS_ALONE: [(&str, &str); 15] = [
     ("host-local", "statusWhenFull"),
 ];
 
-/// What the reference's `bridge` reads and writes beside configurations: the JSON of nft.
+/// What the Go plugin's `bridge` reads and writes beside configurations: the JSON of nft.
 const OF_NFT: [&str; 37] = [
     "add",
     "addr",
@@ -301,7 +301,7 @@ const OF_NFT: [&str; 37] = [
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case!(every_key_is_compared),
-        case!(every_key_of_the_reference_is_known).needs(Need::GoPlugins),
+        case!(every_key_of_the_go_plugin_is_known).needs(Need::GoPlugins),
         case!(every_key_of_the_docs_is_known),
     ]
 }
@@ -355,10 +355,10 @@ fn paths(path: &str, value: &Value, found: &mut impl FnMut(&str)) {
 
 /// Go keeps the names of JSON fields in its binaries. Those that `loopback`, which has no keys, knows as well belong to
 /// results and to the protocol.
-fn every_key_of_the_reference_is_known(lab: &Lab) {
+fn every_key_of_the_go_plugin_is_known(lab: &Lab) {
     let tags = |plugin| {
         let binary = lab.go_plugins().join(plugin);
-        fields(&fs::read(binary).expect("the reference's binary"))
+        fields(&fs::read(binary).expect("the Go plugin's binary"))
     };
     let of_everybody = tags("loopback");
     for (plugin, keys) in KEYS {
@@ -372,7 +372,7 @@ fn every_key_of_the_reference_is_known(lab: &Lab) {
             .collect();
         assert!(
             unknown.is_empty(),
-            "{plugin} of the reference has keys that are in no table here: {unknown:?}"
+            "the Go {plugin} has keys that are in no table here: {unknown:?}"
         );
     }
 }

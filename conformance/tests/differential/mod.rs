@@ -1,4 +1,4 @@
-//! Each key of each plugin, put to ours and to the Go reference on two hosts: results, kernel and files agree, or
+//! Each key of each plugin, put to ours and to the Go plugins on two hosts: results, kernel and files agree, or
 //! differ as `docs/differences.md` says. [`keys`] sees to it that no key is forgotten.
 
 mod bandwidth;

@@ -67,7 +67,7 @@ fn with_backend(backend: Option<&str>) -> Vec<Scenario> {
         None => (String::new(), json!({})),
         Some(backend) => (format!("_{backend}"), json!({"backend": backend})),
     };
-    // The reference's backend is iptables unless another is asked for.
+    // The Go plugin's backend is iptables unless another is asked for.
     let (neighbours, masq_all, conditions): (&[_], &[_], _) = match backend {
         Some("nftables") => (
             &["neighbours-by-host-ports"],

@@ -1,6 +1,6 @@
 //! GC and STATUS, put to both makers: attachments that are valid keep what they have, the others lose it.
 
-use conformance::differential::{Maker, Side, chained, compare};
+use conformance::differential::{Implementation, Side, chained, compare};
 use conformance::{
     Call, Case, Lab, Need, Program, Protocol, host_local, ipam_network, layer2, with,
 };
@@ -17,7 +17,7 @@ pub(super) const DIFFERENCES: [&str; 4] = [
     "empty-entries-of-cni-path",
 ];
 
-/// GC of the reference hands the list on to the IPAM plugin, whose GC does nothing.
+/// GC of the Go plugins hands the list on to the IPAM plugin, whose GC does nothing.
 const COLLECTS: &str = "gc-collects";
 
 pub(super) fn cases() -> Vec<Case> {
@@ -85,7 +85,7 @@ fn gc(lab: &Lab, chain: &[Value], differences: &[&str]) {
             side.step(step);
             side.gc(chain, &attachments(valid));
             side.observe();
-            if side.maker == Maker::Ours {
+            if side.maker == Implementation::Ours {
                 let attached = pods.each_ref().map(|pod| pod.link("eth0").is_some());
                 let expected = ["one", "kept", "three"].map(|name| valid.contains(&name));
                 assert_eq!(attached, expected, "{step}");

@@ -62,10 +62,10 @@ fn without_bridge_netfilter_services_answer_from_the_wrong_address(lab: &Lab) {
             &["wrong address", &name, since],
         );
         bridge_netfilter(&node, "1");
-        node.assert_silent("bridge-netfilter-off");
+        node.assert_not_found("bridge-netfilter-off");
         // Each version of IP has its own switch, and the network has IPv4 addresses.
         node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "0");
-        node.assert_silent("bridge-netfilter-off");
+        node.assert_not_found("bridge-netfilter-off");
         node.set_sysctl("net/bridge/bridge-nf-call-ip6tables", "1");
         node.set_sysctl("net/bridge/bridge-nf-call-iptables", "0");
         node.finds("bridge-netfilter-off", "fail", &["nf_call_iptables is off"]);
@@ -144,7 +144,7 @@ fn promiscuous_mode_is_no_hairpin_any_more(lab: &Lab) {
             "warn",
             &["6.8", "cni0 is promiscuous: yes"],
         )),
-        false => node.assert_silent("promiscuous-no-hairpin"),
+        false => node.assert_not_found("promiscuous-no-hairpin"),
     }
 }
 
@@ -173,7 +173,7 @@ fn a_policy_of_dockers_is_told_with_its_author(lab: &Lab) {
     );
     node.sh("iptables -w -A FORWARD -i cni0 -j ACCEPT");
     node.sh("iptables -w -A FORWARD -o cni0 -j ACCEPT");
-    node.assert_silent("forward-dropped");
+    node.assert_not_found("forward-dropped");
 }
 
 fn a_policy_of_an_administrators_ruleset_is_told(lab: &Lab) {
@@ -207,7 +207,7 @@ fn other_nodes_that_are_not_let_in_are_found(lab: &Lab) {
     let words = ["10.1.1.0/24", "ip filter FORWARD", "ingressCIDRs"];
     node.finds("forward-dropped", "fail", &words);
     node.sh("iptables -w -A FORWARD -s 10.1.0.0/16 -j ACCEPT");
-    node.assert_silent("forward-dropped");
+    node.assert_not_found("forward-dropped");
 }
 
 fn forwarding_that_was_switched_off_is_found(lab: &Lab) {
@@ -227,13 +227,13 @@ fn forwarding_that_was_switched_off_is_found(lab: &Lab) {
         node.finds("forwarding-off", "fail", &[name, family]);
         node.set_sysctl(name, "1");
     }
-    node.assert_silent("forwarding-off");
+    node.assert_not_found("forwarding-off");
 }
 
 fn two_kinds_of_iptables_are_told(lab: &Lab) {
     let node = Node::new(lab, &list(json!([bridge()])));
     node.sh("iptables-legacy -w -t nat -N OLD");
-    node.assert_silent("iptables-mixed");
+    node.assert_not_found("iptables-mixed");
     node.sh("iptables-nft -w -t filter -N NEW");
     node.finds("iptables-mixed", "warn", &["tables nat", "chains, such as"]);
 }
@@ -287,7 +287,7 @@ fn masquerading_between_nodes_is_told(lab: &Lab) {
     );
     let cluster = with(bridge(), json!({"nonMasqueradeCIDRs": ["10.1.0.0/16"]}));
     node.configure("10-net.conflist", &list(json!([cluster])).to_string());
-    node.assert_silent("masquerade-between-nodes");
+    node.assert_not_found("masquerade-between-nodes");
 }
 
 fn ports(backend: &str) -> Value {
@@ -299,7 +299,7 @@ fn host_ports_that_were_flushed_are_found(lab: &Lab) {
         let plugin = with(bridge(), json!({"ipMasq": false}));
         let node = Node::new(lab, &list(json!([plugin, ports(backend)]))).with_ports(8080);
         let _one = node.join("one");
-        node.assert_silent("rules-missing");
+        node.assert_not_found("rules-missing");
         node.sh("nft flush ruleset");
         node.finds(
             "rules-missing",

@@ -200,7 +200,7 @@ impl<'l> Node<'l> {
 
     /// That a finding is gone with its reason.
     #[track_caller]
-    fn assert_silent(&self, id: &str) {
+    fn assert_not_found(&self, id: &str) {
         let report = self.findings();
         assert!(!self.ids().contains(id), "{report:#}");
     }

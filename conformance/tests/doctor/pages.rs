@@ -20,9 +20,9 @@ pub(super) fn cases() -> Vec<Case> {
 
 const PAGE: &str = "docs/troubleshooting.md";
 
-type Night = (&'static str, fn(&Lab) -> String);
+type Incident = (&'static str, fn(&Lab) -> String);
 
-const NIGHTS: &[Night] = &[
+const INCIDENTS: &[Incident] = &[
     ("wrong-source", wrong_source),
     ("dropped", dropped),
     ("flushed", flushed),
@@ -39,7 +39,7 @@ fn the_page_shows_what_doctor_says(lab: &Lab) {
     let path = workspace().join(PAGE);
     let mut page = fs::read_to_string(&path).expect("the page");
     let mut shown = 0;
-    for (name, night) in NIGHTS {
+    for (name, night) in INCIDENTS {
         let said = night(lab);
         let marker = format!("<!-- doctor: {name} -->\n```\n");
         let begin = page

@@ -145,7 +145,7 @@ fn network_manager_that_manages_ours_is_told(lab: &Lab) {
     let _one = node.join("one");
     let path = format!("/run/NetworkManager/devices/{}", index(&node, "cni0"));
     node.write(&path, "[device]\nmanaged=false\n");
-    node.assert_silent("managed-by-others");
+    node.assert_not_found("managed-by-others");
     node.write(&path, "[device]\nmanaged=true\n");
     node.finds(
         "managed-by-others",
@@ -159,7 +159,7 @@ fn networkd_that_manages_ours_is_told(lab: &Lab) {
     let one = node.join("one");
     let path = format!("/run/systemd/netif/links/{}", index(&node, &one.end()));
     node.write(&path, "ADMIN_STATE=unmanaged\nOPER_STATE=routable\n");
-    node.assert_silent("managed-by-others");
+    node.assert_not_found("managed-by-others");
     node.write(&path, "ADMIN_STATE=configured\nOPER_STATE=routable\n");
     node.finds(
         "managed-by-others",

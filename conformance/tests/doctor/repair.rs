@@ -46,7 +46,7 @@ fn mends(lab: &Lab, first: Value, spoil: &dyn Fn(&Node<'_>, &[Member])) {
             repair(&node, &["--all"])
                 .succeeded()
                 .text()
-                .contains("2 attachments fine, 0 mended")
+                .contains("2 attachments fine, 0 repaired")
         );
         node.sh("nft flush ruleset");
         node.sh("iptables -w -P FORWARD DROP");
@@ -54,7 +54,7 @@ fn mends(lab: &Lab, first: Value, spoil: &dyn Fn(&Node<'_>, &[Member])) {
         let before = node.observe();
         let said = repair(&node, &["--all", "--dry-run"]).succeeded().text();
         assert!(
-            said.contains("network net: 0 attachments fine, 2 to mend"),
+            said.contains("network net: 0 attachments fine, 2 to repair"),
             "{backend}: {said}"
         );
         assert_eq!(
@@ -67,11 +67,11 @@ fn mends(lab: &Lab, first: Value, spoil: &dyn Fn(&Node<'_>, &[Member])) {
             said.contains("0 broken") && said.contains("put back"),
             "{backend}: {said}"
         );
-        node.assert_healthy(&format!("{backend}: mended"));
+        node.assert_healthy(&format!("{backend}: repaired"));
         let conf = format!("{}/10-net.conflist", Host::NET_D);
         let said = repair_one(&node, &conf).succeeded().text();
         assert!(
-            said.contains("2 attachments fine, 0 mended, 0 broken"),
+            said.contains("2 attachments fine, 0 repaired, 0 broken"),
             "{backend}: {said}"
         );
         for member in &members {

@@ -43,7 +43,7 @@ fn a_lost_route_to_a_container_of_ptp_is_found(lab: &Lab) {
     let found = node.finds("route-missing", "fail", &["10.1.0.2", &one.end()]);
     assert!(!found.to_string().contains(&two.end()), "{found:#}");
     node.sh(found["remedy"]["command"].as_str().expect("a command"));
-    node.assert_silent("route-missing");
+    node.assert_not_found("route-missing");
 }
 
 fn strict_filtering_of_what_comes_the_other_way_is_found(lab: &Lab) {
@@ -60,13 +60,13 @@ fn strict_filtering_of_what_comes_the_other_way_is_found(lab: &Lab) {
     node.set_sysctl("net/ipv4/conf/cni0/rp_filter", "0");
     node.set_sysctl("net/ipv4/conf/all/rp_filter", "0");
     node.finds("route-missing", "fail", &["goes to up0"]);
-    node.assert_silent("reverse-path-filter");
+    node.assert_not_found("reverse-path-filter");
 }
 
 fn a_router_that_does_not_answer_is_found(lab: &Lab) {
     let node = Node::new(lab, &list(json!([bridge()])));
     node.ip("route add 10.1.7.0/24 via 198.51.100.77");
-    node.assert_silent("next-hop-unreachable");
+    node.assert_not_found("next-hop-unreachable");
     // Nobody has that address: the kernel asks three times, a second each.
     assert!(!node.pings("10.1.7.1".parse().expect("an address")));
     crate::common::wait_until("the kernel gives up", || {

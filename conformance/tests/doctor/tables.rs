@@ -35,7 +35,7 @@ fn connections_to_a_service_without_an_answer_are_told(lab: &Lab) {
         &["10.96.0.10 port 53", "[UNREPLIED]"],
     );
     node.sh(found["remedy"]["command"].as_str().expect("a command"));
-    node.assert_silent("conntrack-stale");
+    node.assert_not_found("conntrack-stale");
 }
 
 fn a_udp_flow_to_a_container_that_is_gone_is_told(lab: &Lab) {
@@ -51,7 +51,7 @@ fn a_udp_flow_to_a_container_that_is_gone_is_told(lab: &Lab) {
         );
     };
     flow("10.1.0.2");
-    node.assert_silent("conntrack-stale");
+    node.assert_not_found("conntrack-stale");
     conntrack(&node, "-D -p udp");
     flow("10.1.0.200");
     node.finds(
@@ -72,7 +72,7 @@ fn a_table_of_connections_that_is_nearly_full_is_found(lab: &Lab) {
             ),
         );
     }
-    node.assert_silent("conntrack-nearly-full");
+    node.assert_not_found("conntrack-nearly-full");
     // The limit is the whole machine's: this host sees another one.
     node.write("/run/limit", "11\n");
     node.sh("mount --bind /run/limit /proc/sys/net/netfilter/nf_conntrack_max");
@@ -86,7 +86,7 @@ fn a_table_of_neighbours_that_is_nearly_full_is_found(lab: &Lab) {
             "neigh add 198.51.100.{last} lladdr 02:00:00:00:00:{last} dev up0"
         ));
     }
-    node.assert_silent("neighbours-nearly-full");
+    node.assert_not_found("neighbours-nearly-full");
     // The limit is the whole machine's, and told in its own namespace alone: this host sees another one.
     node.sh("mount -t tmpfs none /proc/sys/net/ipv4/neigh");
     node.write("/proc/sys/net/ipv4/neigh/default/gc_thresh3", "20\n");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::image::Http;
 use crate::node::{Node, Pod};
 use crate::runtime::{Runtime, Scenario, scenario};
-use crate::{MACHINE, OUTSIDE, ip, patiently};
+use crate::{MACHINE, OUTSIDE, eventually, ip};
 
 /// Protocols as the CRI numbers them.
 pub(crate) const TCP: i32 = 0;
@@ -232,7 +232,7 @@ fn stopping_twice_succeeds(runtime: &Runtime) {
 fn stopping_succeeds_after_the_netns_vanished(runtime: &Runtime) {
     let mut plugins = bridge(&["10.88.0.0/24"], &[]);
     if runtime.lab.subject == Subject::Go {
-        // The reference then forgets the rules of its masquerade.
+        // The Go plugin then forgets the rules of its masquerade.
         plugins[0]["ipMasq"] = false.into();
     }
     let node = runtime.start(&plugins);
@@ -342,7 +342,7 @@ fn a_pod_that_gets_no_address_leaves_nothing(runtime: &Runtime) {
     assert!(refused.contains("network"), "a reason: {refused}");
     // containerd takes the namespace of a failed pod away a moment later.
     assert!(
-        patiently(|| state(&node) == before),
+        eventually(|| state(&node) == before),
         "{before}\nbecame\n{}",
         state(&node)
     );

@@ -14,7 +14,7 @@ use http::{HeaderMap, Request};
 use prost::Message;
 
 /// Far longer than any call takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct VersionRequest {}
@@ -250,7 +250,7 @@ pub(crate) fn call<Q: Message, A: Message + Default>(
         .build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let answer = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, exchange(connection, method, frame(request))).await
+        tokio::time::timeout(TIME_LIMIT, exchange(connection, method, frame(request))).await
     });
     let message = match answer {
         Err(_) => Err("no answer".to_owned()),

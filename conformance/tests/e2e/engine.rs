@@ -6,7 +6,7 @@ use conformance::{Host, Lab, Machine, Output, Place, Snapshot, Subject};
 use serde_json::Value;
 
 use crate::image::{Http, IMAGE, SERVER, WHOAMI, parse_whoami};
-use crate::{ip, patiently};
+use crate::{eventually, ip};
 
 /// podman on a machine of its own.
 pub(crate) struct Podman {
@@ -64,7 +64,7 @@ impl Podman {
         let inside = self.inside(name);
         let serves = || inside.http(ip("127.0.0.1"), 80).is_ok();
         assert!(
-            patiently(serves),
+            eventually(serves),
             "{name} doesn't serve: {}",
             self.run(&format!("logs {name}"))
         );

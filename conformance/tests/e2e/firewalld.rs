@@ -27,7 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(repair_puts_back_what_a_reload_forgot)
             .needs(Need::Cnitool)
             .ours(),
-        case!(the_reference_and_trestle_share_the_sources)
+        case!(the_go_plugin_and_trestle_share_the_sources)
             .needs(Need::GoPlugins)
             .ours(),
     ];
@@ -309,7 +309,7 @@ fn check_notices_a_reload_and_the_next_add_repairs_it(lab: &Lab) {
         }) && said.contains("trusted"),
         "{error}"
     );
-    // Nothing is there to be taken out.
+    // Nothing is there to be removed.
     chain.firewall.del(&conf_of_gone, &Call::of(&gone));
 
     let (_, more) = chain.add(&new);
@@ -485,7 +485,7 @@ fn repair_puts_back_what_a_reload_forgot(lab: &Lab) {
     assert!(guarded.sources("trusted").is_empty());
 }
 
-fn the_reference_and_trestle_share_the_sources(lab: &Lab) {
+fn the_go_plugin_and_trestle_share_the_sources(lab: &Lab) {
     let guarded = Guarded::start(lab);
     let ours = Chain::new(lab, &guarded.machine, json!({"backend": "firewalld"}));
     let go = lab.plugin_in(&guarded.machine, "firewall", &lab.go_plugins(), &[]);
@@ -500,7 +500,7 @@ fn the_reference_and_trestle_share_the_sources(lab: &Lab) {
         assert!(guarded.sources("trusted").is_empty(), "{adds} {deletes}");
         guarded.assert_open(&pod, false);
     }
-    // The reference asks whether the source is there and does not look at the answer.
+    // The Go plugin asks whether the source is there and does not look at the answer.
     let check = |plugin: &Plugin| plugin.call("CHECK", &conf, &Call::of(&pod));
     check(&go).succeeded();
     check(&ours.firewall).error();

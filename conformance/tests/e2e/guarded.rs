@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use conformance::{Host, Lab, Machine, Pod, Protocol, Snapshot};
 
-use crate::{MACHINE, OUTSIDE, ip, outside, patiently};
+use crate::{MACHINE, OUTSIDE, eventually, ip, outside};
 
 /// A bus that root may do everything on.
 const BUS: &str = r#"<busconfig>
@@ -67,7 +67,7 @@ impl Guarded {
         guarded.spawn("dbus-daemon", &bus, "/run/e2e/bus.log");
         let socket = "/run/dbus/system_bus_socket";
         let listens = || guarded.machine.connect(socket).is_ok();
-        assert!(patiently(listens), "the bus doesn't listen");
+        assert!(eventually(listens), "the bus doesn't listen");
         // The socket stays.
         guarded.before = guarded.machine.observe();
         guarded.start_firewalld();
@@ -86,7 +86,7 @@ impl Guarded {
         self.spawn("python3", &args, LOG);
         let runs = || self.try_cmd("--state").is_some();
         let log = || self.machine.inside().read(LOG);
-        assert!(patiently(runs), "firewalld doesn't run: {:?}", log());
+        assert!(eventually(runs), "firewalld doesn't run: {:?}", log());
     }
 
     /// End firewalld, which takes its rules along.
@@ -96,7 +96,7 @@ impl Guarded {
         let pid = pid.expect("a PID").trim().to_owned();
         self.machine.exec(kill, &[pid], &[]).succeeded();
         let gone = || self.try_cmd("--state").is_none();
-        assert!(patiently(gone), "firewalld goes on");
+        assert!(eventually(gone), "firewalld goes on");
     }
 
     /// What firewalld's user would type.

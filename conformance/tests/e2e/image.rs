@@ -16,7 +16,7 @@ pub(crate) const SERVER: [&str; 6] = ["httpd", "-f", "-p", "80", "-h", "/www"];
 pub(crate) const WHOAMI: &str = "/cgi-bin/whoami";
 
 /// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// A client of the server.
 pub(crate) trait Http {
@@ -29,8 +29,8 @@ impl Http for Place {
     fn http(&self, ip: IpAddr, port: u16) -> io::Result<IpAddr> {
         let to = SocketAddr::new(ip, port);
         let answer = self.enter(|| {
-            let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut stream = TcpStream::connect_timeout(&to, TIME_LIMIT)?;
+            stream.set_read_timeout(Some(TIME_LIMIT))?;
             stream.write_all(format!("GET {WHOAMI} HTTP/1.0\r\n\r\n").as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;

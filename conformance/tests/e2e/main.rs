@@ -70,7 +70,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// Whether something becomes so within ten seconds.
-fn patiently(condition: impl Fn() -> bool) -> bool {
+fn eventually(condition: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(10) {
         if condition() {
@@ -81,8 +81,8 @@ fn patiently(condition: impl Fn() -> bool) -> bool {
     condition()
 }
 
-/// What the reference keeps in the firewall for all containers there will be.
-const KEPT_BY_REFERENCE: [&str; 6] = [
+/// What the Go plugins keep in the firewall for all containers there will be.
+const KEPT_BY_GO_PLUGINS: [&str; 6] = [
     "CNI-HOSTPORT-DNAT",
     "CNI-HOSTPORT-SETMARK",
     "CNI-HOSTPORT-MASQ",
@@ -104,7 +104,7 @@ fn assert_nothing_left(
     // The kernel finishes the IPv6 side of the test's cable in its own time.
     left.retain(|line| !(line.starts_with("+ route 6 ") && line.contains(" dev uplink ")));
     if subject == Subject::Go {
-        left.retain(|line| !KEPT_BY_REFERENCE.iter().any(|name| line.contains(name)));
+        left.retain(|line| !KEPT_BY_GO_PLUGINS.iter().any(|name| line.contains(name)));
     }
     assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
     for container in containers {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::image::{IMAGE, SERVER, WHOAMI, parse_whoami};
 use crate::runtime::{NET_D, Runtime, SOCKET, TEMPLATE};
-use crate::{cri, patiently};
+use crate::{cri, eventually};
 
 const CONFIGURATION: &str = "/run/e2e/containerd.toml";
 const LOG: &str = "/run/e2e/containerd.log";
@@ -125,7 +125,7 @@ impl Node {
             let answer = self.call::<_, cri::VersionResponse>("Version", &cri::VersionRequest {});
             answer.is_ok_and(|answer| answer.runtime_name == "containerd")
         };
-        assert!(patiently(answers), "containerd doesn't answer");
+        assert!(eventually(answers), "containerd doesn't answer");
     }
 
     /// End containerd, by SIGKILL as a crash would. Containers and their shims go on.
@@ -304,7 +304,7 @@ impl Node {
         let id = created.container_id;
         // Over the loopback interface, which the plugin of that name has brought up.
         let serves = || self.wget(&id, "127.0.0.1:80").is_ok();
-        if !patiently(serves) {
+        if !eventually(serves) {
             let log = self
                 .machine
                 .inside()

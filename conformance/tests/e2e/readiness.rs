@@ -5,7 +5,7 @@ use conformance::{Case, Containerd};
 use serde_json::json;
 
 use crate::containerd::bridge;
-use crate::patiently;
+use crate::eventually;
 use crate::runtime::{Runtime, Scenario, network, scenario};
 
 const SCENARIOS: [Scenario; 3] = [
@@ -20,7 +20,7 @@ const SCENARIOS: [Scenario; 3] = [
 ];
 
 pub(crate) fn cases() -> Vec<Case> {
-    // The reference's STATUS has no opinion on either.
+    // The Go plugin's STATUS has no opinion on either.
     SCENARIOS
         .map(|scenario| scenario.with(Containerd::V2).ours())
         .into()
@@ -37,7 +37,7 @@ fn a_full_pool_leaves_a_node_ready_unless_told_otherwise(runtime: &Runtime) {
     chain[0]["ipam"]["statusWhenFull"] = json!("notReady");
     // containerd watches the directory.
     node.configure(&network(&chain));
-    assert!(patiently(|| node.network_ready().is_err()), "not ready");
+    assert!(eventually(|| node.network_ready().is_err()), "not ready");
     let reason = node
         .network_ready()
         .expect_err("not ready without a free address");
@@ -68,7 +68,7 @@ fn addresses_that_nobody_gives_back_leave_a_node_ready(runtime: &Runtime) {
     node.forget_everything();
     let ready = || node.network_ready().is_ok();
     // The kernel takes the lost pod's interfaces away in its own time.
-    assert!(patiently(ready), "ready: {:?}", node.network_ready());
+    assert!(eventually(ready), "ready: {:?}", node.network_ready());
     let new = node.run_pod("new");
     assert_eq!(new.addresses, lost.addresses);
     node.remove(&[new]);
@@ -91,7 +91,7 @@ fn a_mistake_in_the_list_is_told_before_the_first_pod(runtime: &Runtime) {
     // containerd watches the directory.
     node.configure(&network(&chain("")));
     assert!(
-        patiently(|| node.network_ready().is_ok()),
+        eventually(|| node.network_ready().is_ok()),
         "ready: {:?}",
         node.network_ready()
     );

@@ -9,7 +9,7 @@ use std::thread;
 use conformance::{Call, Case, Host, Lab, Machine, Need, Pod, Protocol, case, workspace};
 use serde_json::{Value, json};
 
-use crate::{patiently, with_plugins};
+use crate::{eventually, with_plugins};
 
 pub(crate) fn cases() -> Vec<Case> {
     let case = case!(pods_of_three_nodes_talk_by_birds_routes);
@@ -178,7 +178,7 @@ fn pods_of_three_nodes_talk_by_birds_routes(lab: &Lab) {
             others.all(|other| node.knows_the_way_to(other))
         };
         // Neighbours wait for each other's hellos, elect who speaks for the network, and then exchange what they know.
-        (0..3).any(|_| patiently(|| nodes.iter().all(to_all)))
+        (0..3).any(|_| eventually(|| nodes.iter().all(to_all)))
     };
     // Before there is any bridge: the pools are announced from the start.
     assert!(
@@ -205,7 +205,7 @@ fn pods_of_three_nodes_talk_by_birds_routes(lab: &Lab) {
             .iter()
             .all(|node| node.ways_to(3) == [None, None])
     };
-    assert!(patiently(forgotten), "ways: {:?}", nodes[0].ways_to(3));
+    assert!(eventually(forgotten), "ways: {:?}", nodes[0].ways_to(3));
     assert_talk(&pods[0], &pods[1]);
     nodes[2].start_bird();
     assert!(everybody(&nodes), "back again: {:?}", nodes[0].ways_to(3));

@@ -3,8 +3,8 @@
 use conformance::{Case, Containerd, workspace};
 
 use crate::containerd::pods_talk_on;
+use crate::eventually;
 use crate::node::Node;
-use crate::patiently;
 use crate::runtime::{Runtime, Scenario, scenario};
 
 const SCENARIO: Scenario = scenario!(a_list_is_made_of_the_pod_subnets, "portmap", "firewall");
@@ -20,7 +20,7 @@ fn a_list_is_made_of_the_pod_subnets(runtime: &Runtime) {
     node.network_ready().expect_err("there is no list yet");
     node.tell_pod_cidrs("10.244.3.0/24,fd00:244:3::/64");
     assert!(
-        patiently(|| node.network_ready().is_ok()),
+        eventually(|| node.network_ready().is_ok()),
         "ready: {:?}",
         node.network_ready()
     );

@@ -24,7 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for verb in ["ADD", "DEL"] {
         for (kind, faults) in [("killed", &KILL[..]), ("failed", &ERRORS[..])] {
-            for way in &WAYS {
+            for way in &VARIANTS {
                 let what = format!("{verb}_{}_is_{kind}", way.name);
                 // What an error is called makes little difference, and where it was looked at is the same everywhere.
                 let faults = if way.thorough { faults } else { &faults[..1] };
@@ -53,7 +53,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A plugin and its network.
-struct Way {
+struct Variant {
     name: &'static str,
     plugin: &'static str,
     masquerade: &'static str,
@@ -61,20 +61,20 @@ struct Way {
     thorough: bool,
 }
 
-const WAYS: [Way; 3] = [
-    Way {
+const VARIANTS: [Variant; 3] = [
+    Variant {
         name: "of_bridge",
         plugin: "bridge",
         masquerade: "nftables",
         thorough: true,
     },
-    Way {
+    Variant {
         name: "of_bridge_with_iptables",
         plugin: "bridge",
         masquerade: "iptables",
         thorough: false,
     },
-    Way {
+    Variant {
         name: "of_ptp",
         plugin: "ptp",
         masquerade: "nftables",
@@ -82,7 +82,7 @@ const WAYS: [Way; 3] = [
     },
 ];
 
-impl Way {
+impl Variant {
     fn network(&self) -> Value {
         let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
         let more = json!({
@@ -212,7 +212,7 @@ fn count(trace: &str) -> BTreeMap<String, usize> {
 #[derive(Clone, Copy)]
 struct Walk<'l> {
     lab: &'l Lab,
-    way: &'static Way,
+    way: &'static Variant,
     verb: &'static str,
     faults: &'static [&'static str],
 }
@@ -298,7 +298,7 @@ impl Walk<'_> {
 fn trial(scene: &Scene<'_>, fault: &str, what: &str) {
     let (plugin, network, verb) = (scene.plugin(), &scene.network, scene.walk.verb);
     let output = plugin.call_with_fault(fault, verb, network, &pod());
-    judge(scene, verb, &output, what);
+    verify(scene, verb, &output, what);
     plugin.del(network, &pod());
     scene.assert_clean(what);
     let result = plugin.add(network, &pod());
@@ -309,7 +309,7 @@ fn trial(scene: &Scene<'_>, fault: &str, what: &str) {
 
 /// What must be true right after the call with the fault: success, or an error object and nothing half done, or the
 /// process is gone.
-fn judge(scene: &Scene<'_>, verb: &str, output: &Output, what: &str) {
+fn verify(scene: &Scene<'_>, verb: &str, output: &Output, what: &str) {
     let trace = scene.trace();
     let hit = trace
         .lines()

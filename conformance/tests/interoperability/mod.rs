@@ -156,7 +156,7 @@ fn mixed_chain(lab: &Lab, ours_first: bool) {
         run(&host, "DEL", network, &result, dir, &call).succeeded();
     }
     assert!(pod.link("eth0").is_none());
-    // The shared chains of the reference stay for the next container.
+    // The shared chains of the Go plugins stay for the next container.
     let after = host.observe();
     let left = [after.mentioning("10.1.0.2/"), after.mentioning("pod")].concat();
     assert!(left.is_empty(), "{left:?}");

@@ -67,7 +67,7 @@ const OURS: [&str; 5] = [
     "file /run/cni/firewall/firewall:",
 ];
 
-/// Rules of the reference that all its containers share.
+/// Rules of the Go plugins that all their containers share.
 const SHARED: [&str; 6] = [
     "CNI-HOSTPORT-",
     "CNI-FORWARD",
@@ -93,7 +93,7 @@ fn switch(lab: &Lab, last: &str, old: bool, up: bool) {
     for time in 0..2 {
         for network in chain.iter().rev() {
             let output = run(&host, "DEL", network, &result, &to, &call);
-            // The reference complains when its chain is not there, after everything else is done.
+            // The Go plugin complains when its chain is not there, after everything else is done.
             let complains = !up && time == 0 && network["ipMasq"] == true;
             assert!(output.ok() || complains, "{output}");
         }
@@ -115,7 +115,7 @@ fn left_of_the_container(host: &Host, before: &Snapshot, up: bool) -> Vec<String
         left.extend(lines.map(str::to_owned));
     }
     if !up {
-        // What the reference does not know of: our rules and records, and the index, which goes with our next DEL.
+        // What the Go plugins do not know of: our rules and records, and the index, which goes with our next DEL.
         left.retain(|line| !OURS.iter().any(|own| line.contains(own)));
     }
     left
@@ -126,7 +126,7 @@ fn has_own_rules(network: &Value) -> bool {
     network["type"] == "portmap" || network["type"] == "firewall"
 }
 
-/// The reference attaches two containers with host ports. Our DEL takes out the rules of each, and no others.
+/// The Go plugins attach two containers with host ports. Our DEL removes the rules of each, and no others.
 fn beside_host_ports(lab: &Lab, backend: &str, old: bool) {
     let (go, ours) = (go_plugins(lab, old), lab.bin().to_owned());
     let host = Host::new();

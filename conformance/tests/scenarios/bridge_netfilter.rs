@@ -99,7 +99,7 @@ fn check_notices_that_it_was_switched_off(lab: &Lab) {
 
 /// As in a container that may not write the sysctl.
 fn where_it_cannot_be_had_the_default_warns_and_a_wish_fails(lab: &Lab) {
-    let sealed = |value| {
+    let with_read_only_sysctls = |value| {
         let node = Node::new(lab, network(value));
         node.sh("mount --bind /proc/sys/net/bridge /proc/sys/net/bridge");
         node.sh("mount -o remount,ro,bind /proc/sys/net/bridge");
@@ -109,7 +109,7 @@ fn where_it_cannot_be_had_the_default_warns_and_a_wish_fails(lab: &Lab) {
         let pod = node.pod(verb);
         node.plugin().call(verb, &node.network, &Call::of(&pod))
     };
-    let node = sealed(None);
+    let node = with_read_only_sysctls(None);
     let before = node.observe();
     for verb in ["STATUS", "ADD"] {
         let output = call(&node, verb).succeeded();
@@ -121,7 +121,7 @@ fn where_it_cannot_be_had_the_default_warns_and_a_wish_fails(lab: &Lab) {
     node.plugin().del(&node.network, &Call::named("ADD", None));
     node.host.assert_nothing_left(&before, &["ADD"]);
 
-    let node = sealed(Some("sysctl"));
+    let node = with_read_only_sysctls(Some("sysctl"));
     let before = node.observe();
     for verb in ["STATUS", "ADD"] {
         let output = call(&node, verb);

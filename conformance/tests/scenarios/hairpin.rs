@@ -109,7 +109,7 @@ fn nothing_arrives_twice(lab: &Lab, keys: Value) {
         world.ip("route add 10.1.0.0/24 via 198.51.100.2");
         let at_b = service.endpoints[0];
         let host = SocketAddr::new(ip("10.1.0.1"), 8080);
-        let outside = SocketAddr::new(ip(super::WORLD[0]), 8080);
+        let outside = SocketAddr::new(ip(super::INTERNET[0]), 8080);
         let ways = [
             ("pod to pod", a.copies(at_b, &b, at_b)),
             ("pod to Service", a.copies(service.address, &b, at_b)),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use conformance::{Call, Case, Host, Lab, Need, Protocol, ProxyMode, Service, case, with};
 use serde_json::json;
 
-use super::{BRIDGE_NF, Member, Node, UPLINK, WORLD, pod_network, seen};
+use super::{BRIDGE_NF, INTERNET, Member, Node, UPLINK, pod_network, seen};
 use crate::common::{ip, mac};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -32,7 +32,7 @@ fn isolated(lab: &Lab, bridge_netfilter: bool) -> (Node<'_>, Host) {
 }
 
 /// Both send what is for the other one to a MAC address of the host's, or to the gateway by a route.
-fn conspire(pods: [&Member; 2], host_mac: Option<&str>) {
+fn collude(pods: [&Member; 2], host_mac: Option<&str>) {
     for (from, to) in [(pods[0], pods[1]), (pods[1], pods[0])] {
         for address in to.ips() {
             let (family, length, gateway) = match address {
@@ -74,7 +74,7 @@ fn isolated_containers_do_not_reach_each_other_by_the_gateway(lab: &Lab) {
             .expect("a MAC")
             .to_owned();
         for host_mac in [None, Some(bridge.as_str()), Some(port.as_str())] {
-            conspire([&a, &b], host_mac);
+            collude([&a, &b], host_mac);
             cannot_reach(&a, &b);
         }
         for pod in [&a, &b] {
@@ -99,7 +99,7 @@ fn isolated_containers_reach_what_the_host_translates(lab: &Lab) {
             let place = if to_pod {
                 ["10.1.0.3", "fd00:1::3"]
             } else {
-                WORLD
+                INTERNET
             };
             let endpoints = [format!("{}:8080", place[0]), format!("[{}]:8080", place[1])];
             let services = [
@@ -162,7 +162,7 @@ fn isolated_containers_are_reached_from_ports_that_are_not(lab: &Lab) {
 fn isolation_is_restored_after_a_flush(lab: &Lab) {
     let (node, _world) = isolated(lab, false);
     let (a, b) = (node.join("alice"), node.join("berta"));
-    conspire([&a, &b], None);
+    collude([&a, &b], None);
     node.sh("nft flush ruleset");
     assert!(
         a.pings(b.ips().into_iter().next().expect("an address")),

@@ -48,7 +48,7 @@ const BRIDGE_NF: [&str; 2] = [
 
 /// The node's addresses on its uplink and those of the machine at the other end, which has no route to any pod.
 const UPLINK: [&str; 2] = ["198.51.100.2", "2001:db8:1::2"];
-const WORLD: [&str; 2] = ["198.51.100.1", "2001:db8:1::1"];
+const INTERNET: [&str; 2] = ["198.51.100.1", "2001:db8:1::1"];
 
 /// A dual-stack network whose pods have the bridge as their default gateway.
 fn pod_network() -> Value {
@@ -78,7 +78,7 @@ impl<'l> Node<'l> {
         let host = Host::new();
         // What IPv6 adds to cables in its own time would be taken for something left behind.
         host.set_sysctl("net.ipv6.conf.default.accept_dad", "0");
-        // The reference leaves bridge netfilter to the administrator.
+        // The Go plugin leaves bridge netfilter to the administrator.
         let value = if lab.subject == Subject::Go { "1" } else { "0" };
         for name in BRIDGE_NF {
             // Missing where the module is; what can't do without it is skipped.
@@ -98,12 +98,12 @@ impl<'l> Node<'l> {
     fn connected(lab: &'l Lab, network: Value) -> (Self, Host) {
         let (node, world) = (Self::new(lab, network), Host::new());
         node.cable("up0", &world, "eth0");
-        for (place, device, ends) in [(&*node.host, "up0", UPLINK), (&*world, "eth0", WORLD)] {
+        for (place, device, ends) in [(&*node.host, "up0", UPLINK), (&*world, "eth0", INTERNET)] {
             place.ip(&format!("addr add {}/24 dev {device}", ends[0]));
             place.ip(&format!("addr add {}/64 dev {device} nodad", ends[1]));
         }
-        node.ip(&format!("route add default via {}", WORLD[0]));
-        node.ip(&format!("-6 route add default via {}", WORLD[1]));
+        node.ip(&format!("route add default via {}", INTERNET[0]));
+        node.ip(&format!("-6 route add default via {}", INTERNET[1]));
         (node, world)
     }
 
@@ -218,5 +218,5 @@ fn unreachable(asker: &Place, server: &Place, at: IpAddr) -> bool {
 
 /// Both ends of the uplink: where the world is asked, and who it should see.
 fn beyond_the_uplink() -> [(IpAddr, IpAddr); 2] {
-    [0, 1].map(|family| (ip(WORLD[family]), ip(UPLINK[family])))
+    [0, 1].map(|family| (ip(INTERNET[family]), ip(UPLINK[family])))
 }

@@ -174,7 +174,7 @@ fn deep(levels: usize) -> Value {
 }
 
 /// Change one to three things in a configuration.
-pub(super) fn spoil(random: &mut Random, conf: &mut Value) {
+pub(super) fn corrupt(random: &mut Random, conf: &mut Value) {
     for _ in 0..=random.below(3) {
         if random.one_in(3) {
             let key = random.pick(KEYS);
@@ -259,7 +259,7 @@ pub(super) fn prev_result(
                 .or(others)
                 .cloned()
                 .unwrap_or_else(|| json!({"ips": [], "interfaces": []}));
-            spoil(random, &mut result);
+            corrupt(random, &mut result);
             result
         }
     }

@@ -10,14 +10,14 @@
 //! and not by chance. `TRESTLE_SEQUENCES_SECONDS` goes on for that long with seeds that are others each time, as `make fuzz`
 //! does.
 
-mod aftermath;
+mod cleanup;
 mod hostile;
-mod judge;
-mod misdeed;
 mod network;
 mod plan;
 mod scene;
 mod steps;
+mod tampering;
+mod verify;
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

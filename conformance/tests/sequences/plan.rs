@@ -4,7 +4,7 @@ use crate::random::Random;
 
 /// A kind of step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum Action {
     /// The whole list, as a runtime does it, with a result that becomes the next plugin's `prevResult`.
     Add,
     /// The same, one plugin's configuration spoilt.
@@ -42,41 +42,41 @@ pub(super) enum Deed {
 }
 
 /// Deeds, those that come more often several times.
-const DEEDS: &[Deed] = &[
-    Deed::Add,
-    Deed::Add,
-    Deed::Add,
-    Deed::AddSpoilt,
-    Deed::AddSpoilt,
-    Deed::AddSpoilt,
-    Deed::AddStrangely,
-    Deed::AddAfterLies,
-    Deed::Bytes,
-    Deed::AddKilled,
-    Deed::Check,
-    Deed::CheckLies,
-    Deed::Del,
-    Deed::Del,
-    Deed::DelLies,
-    Deed::DelKilled,
-    Deed::Gc,
-    Deed::GcSpoilt,
-    Deed::Status,
-    Deed::Race,
-    Deed::Container,
-    Deed::Container,
-    Deed::Container,
-    Deed::Host,
-    Deed::Host,
-    Deed::File,
-    Deed::File,
-    Deed::Vanish,
+const ACTIONS: &[Action] = &[
+    Action::Add,
+    Action::Add,
+    Action::Add,
+    Action::AddSpoilt,
+    Action::AddSpoilt,
+    Action::AddSpoilt,
+    Action::AddStrangely,
+    Action::AddAfterLies,
+    Action::Bytes,
+    Action::AddKilled,
+    Action::Check,
+    Action::CheckLies,
+    Action::Del,
+    Action::Del,
+    Action::DelLies,
+    Action::DelKilled,
+    Action::Gc,
+    Action::GcSpoilt,
+    Action::Status,
+    Action::Race,
+    Action::Container,
+    Action::Container,
+    Action::Container,
+    Action::Host,
+    Action::Host,
+    Action::File,
+    Action::File,
+    Action::Vanish,
 ];
 
 /// Something that happens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
-    pub(super) deed: Deed,
+    pub(super) deed: Action,
     pub(super) seed: u64,
 }
 
@@ -84,12 +84,12 @@ pub(super) struct Step {
 pub(super) fn steps(random: &mut Random) -> Vec<Step> {
     let count = 1 + random.below(8);
     let first = if random.one_in(3) {
-        random.pick(DEEDS)
+        random.pick(ACTIONS)
     } else {
-        Deed::Add
+        Action::Add
     };
     let mut deeds = vec![first];
-    deeds.extend((0..count).map(|_| random.pick(DEEDS)));
+    deeds.extend((0..count).map(|_| random.pick(ACTIONS)));
     deeds
         .into_iter()
         .map(|deed| Step {

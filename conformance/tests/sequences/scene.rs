@@ -3,9 +3,9 @@
 use conformance::{Call, Host, Lab, Output, Plugin, Pod, Snapshot, with_prev_result};
 use serde_json::{Value, json};
 
-use super::judge::protocol;
-use super::misdeed::{Known, files};
 use super::network::{Names, Network};
+use super::tampering::{Known, files};
+use super::verify::protocol;
 use crate::random::Random;
 
 /// What an administrator has in the filter, restored after somebody flushed it.

@@ -4,10 +4,10 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::judge::protocol;
-use super::plan::{Deed, Step};
+use super::plan::{Action, Step};
 use super::scene::{Attachment, SUBJECT, Scene};
-use super::{hostile, misdeed};
+use super::verify::protocol;
+use super::{hostile, tampering};
 use crate::random::Random;
 
 /// System calls that a process is killed at: from those after its start to more than an ADD has.
@@ -19,15 +19,15 @@ impl Scene<'_> {
         let mut random = Random::new(step.seed);
         self.log.push(format!("-- {:?}", step.deed));
         match step.deed {
-            Deed::Add => self.attach(|_, _| {}, None),
-            Deed::AddSpoilt => {
+            Action::Add => self.attach(|_, _| {}, None),
+            Action::AddSpoilt => {
                 let which = random.number();
                 self.attach(
-                    |_, attachment| spoil_one(&mut random, which, &mut attachment.plugins),
+                    |_, attachment| corrupt_one(&mut random, which, &mut attachment.plugins),
                     None,
                 )
             }
-            Deed::AddStrangely => self.attach(
+            Action::AddStrangely => self.attach(
                 |scene, attachment| {
                     if let Some(pod) = &scene.subject {
                         hostile::environment(&mut random, &mut attachment.call, pod);
@@ -35,40 +35,40 @@ impl Scene<'_> {
                 },
                 None,
             ),
-            Deed::AddKilled => {
+            Action::AddKilled => {
                 let at = CALLS.start + random.below(CALLS.len());
                 self.attach(|_, _| {}, Some((random.below(3), at)))
             }
-            Deed::AddAfterLies => self.lie(&mut random, "ADD"),
-            Deed::CheckLies => self.lie(&mut random, "CHECK"),
-            Deed::DelLies => self.lie(&mut random, "DEL"),
-            Deed::Bytes => self.bytes(&mut random),
-            Deed::Check => {
+            Action::AddAfterLies => self.lie(&mut random, "ADD"),
+            Action::CheckLies => self.lie(&mut random, "CHECK"),
+            Action::DelLies => self.lie(&mut random, "DEL"),
+            Action::Bytes => self.bytes(&mut random),
+            Action::Check => {
                 let attachment = self.last();
                 self.check(&attachment).map(drop)
             }
-            Deed::Del => {
+            Action::Del => {
                 let attachment = self.last();
                 self.del(&attachment, None).map(drop)
             }
-            Deed::DelKilled => {
+            Action::DelKilled => {
                 let attachment = self.last();
                 let at = CALLS.start + random.below(CALLS.len());
                 self.del(&attachment, Some((random.below(3), at))).map(drop)
             }
-            Deed::Gc => {
+            Action::Gc => {
                 let living = self.living(random.one_in(2));
                 (0..2).try_for_each(|network| self.gc(network, &living).map(drop))
             }
-            Deed::GcSpoilt => {
+            Action::GcSpoilt => {
                 let wrong = json!([null, "x", 7, {}, [7], [null], [{"containerID": 7}]]);
                 let wrong = random.pick(wrong.as_array().map_or(&[][..], Vec::as_slice));
                 (0..2).try_for_each(|network| self.gc(network, &wrong).map(drop))
             }
-            Deed::Status => self.status(),
-            Deed::Race => self.race(),
-            Deed::Container | Deed::Host | Deed::File | Deed::Vanish => {
-                self.misdeed(step.deed, &mut random);
+            Action::Status => self.status(),
+            Action::Race => self.race(),
+            Action::Container | Action::Host | Action::File | Action::Vanish => {
+                self.tampering(step.deed, &mut random);
                 Ok(())
             }
         }
@@ -114,7 +114,7 @@ impl Scene<'_> {
         let lie = hostile::prev_result(random, attachment.result.as_ref(), others.as_ref());
         attachment.plugins[index]["prevResult"] = lie;
         if verb != "ADD" && random.one_in(3) {
-            hostile::spoil(random, &mut attachment.plugins[index]);
+            hostile::corrupt(random, &mut attachment.plugins[index]);
         }
         let (program, conf) = (
             attachment.programs[index].clone(),
@@ -180,19 +180,19 @@ impl Scene<'_> {
         Ok(())
     }
 
-    fn misdeed(&mut self, deed: Deed, random: &mut Random) {
+    fn tampering(&mut self, deed: Action, random: &mut Random) {
         let done = match deed {
-            Deed::Container => {
+            Action::Container => {
                 let known = self.known();
                 self.subject
                     .as_ref()
-                    .map(|pod| misdeed::inside(random, pod, &known))
+                    .map(|pod| tampering::inside(random, pod, &known))
             }
-            Deed::Host => Some(misdeed::outside(random, &self.host)),
-            Deed::File => {
-                let mut own = misdeed::files(&self.host);
+            Action::Host => Some(tampering::outside(random, &self.host)),
+            Action::File => {
+                let mut own = tampering::files(&self.host);
                 own.retain(|file| !self.files.contains(file));
-                let spoilt = misdeed::spoil_a_file(random, &self.host, &own);
+                let spoilt = tampering::corrupt_a_file(random, &self.host, &own);
                 spoilt.map(|(file, what)| {
                     self.spoilt.push(file);
                     what
@@ -204,7 +204,7 @@ impl Scene<'_> {
     }
 }
 
-fn spoil_one(random: &mut Random, which: u64, plugins: &mut [Value]) {
+fn corrupt_one(random: &mut Random, which: u64, plugins: &mut [Value]) {
     let which = usize::try_from(which % plugins.len() as u64).unwrap_or_default();
-    hostile::spoil(random, &mut plugins[which]);
+    hostile::corrupt(random, &mut plugins[which]);
 }

@@ -3,7 +3,7 @@
 use conformance::{Case, Lab, Protocol, case};
 use serde_json::json;
 
-use super::{Node, UPLINK, WORLD, at};
+use super::{INTERNET, Node, UPLINK, at};
 use crate::common::ip;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -25,7 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
 fn what_is_masqueraded_comes_back(lab: &Lab) {
     let node = Node::new(lab, json!({}));
     let a = node.join("a");
-    for (world, own) in WORLD.into_iter().zip(UPLINK) {
+    for (world, own) in INTERNET.into_iter().zip(UPLINK) {
         let _server = node.world.serve(Protocol::Tcp, ip(world), 8080);
         node.follow(&a, &at(ip(world), 8080))
             .is("answered", &[])
@@ -46,8 +46,8 @@ fn a_pod_of_another_node_sees_the_pods_own_address(lab: &Lab) {
     let node = Node::new(lab, cluster);
     let a = node.join("a");
     for (there, prefix, world, own) in [
-        ("10.1.5.2", "10.1.0.0/24", WORLD[0], UPLINK[0]),
-        ("fd00:1:0:5::2", "fd00:1::/64", WORLD[1], UPLINK[1]),
+        ("10.1.5.2", "10.1.0.0/24", INTERNET[0], UPLINK[0]),
+        ("fd00:1:0:5::2", "fd00:1::/64", INTERNET[1], UPLINK[1]),
     ] {
         let length = if ip(there).is_ipv4() { 32 } else { 128 };
         node.world
@@ -70,7 +70,10 @@ fn a_pod_of_another_node_sees_the_pods_own_address(lab: &Lab) {
 fn a_forward_policy_of_iptables_drops_it(lab: &Lab) {
     let node = Node::new(lab, json!({}));
     let a = node.join("a");
-    for (program, family, world) in [("iptables", "ip", WORLD[0]), ("ip6tables", "ip6", WORLD[1])] {
+    for (program, family, world) in [
+        ("iptables", "ip", INTERNET[0]),
+        ("ip6tables", "ip6", INTERNET[1]),
+    ] {
         node.sh(&format!("{program} -P FORWARD DROP"));
         node.follow(&a, &at(ip(world), 80))
             .is(
@@ -87,7 +90,7 @@ fn a_forward_policy_of_nft_drops_it(lab: &Lab) {
     let a = node.join("a");
     node.sh("nft add table inet admin");
     node.sh("nft add chain inet admin forwarded { type filter hook forward priority 0 ; policy drop ; }");
-    for world in WORLD {
+    for world in INTERNET {
         node.follow(&a, &at(ip(world), 80))
             .is("dropped", &["the policy of inet admin forwarded"])
             .finds("forward-dropped");
@@ -100,7 +103,7 @@ fn a_rule_that_drops_the_answer_is_found(lab: &Lab) {
     node.sh("nft add table inet admin");
     node.sh("nft add chain inet admin forwarded { type filter hook forward priority 0 ; }");
     node.sh("nft add rule inet admin forwarded iifname up0 drop comment no-entry");
-    for world in WORLD {
+    for world in INTERNET {
         let _server = node.world.serve(Protocol::Tcp, ip(world), 8080);
         node.follow(&a, &at(ip(world), 8080))
             .is("answer-dropped", &["inet admin forwarded"])
@@ -113,7 +116,7 @@ fn forwarding_that_is_off_is_said(lab: &Lab) {
     let a = node.join("a");
     node.set_sysctl("net/ipv4/ip_forward", "0");
     node.set_sysctl("net/ipv6/conf/all/forwarding", "0");
-    for world in WORLD {
+    for world in INTERNET {
         node.follow(&a, &at(ip(world), 80))
             .is("not-forwarded", &["does not forward", "is 0"])
             .finds("forwarding-off");
@@ -136,7 +139,7 @@ fn a_missing_route_of_the_pod_is_said(lab: &Lab) {
     let a = node.join("a");
     a.ip("route del default");
     a.ip("-6 route del default");
-    for world in WORLD {
+    for world in INTERNET {
         node.follow(&a, &at(ip(world), 80))
             .is("not-sent", &["no route"]);
     }
@@ -149,11 +152,11 @@ fn the_reverse_path_filter_is_said(lab: &Lab) {
     // The way to the pod leads elsewhere, so it can't come from there.
     node.ip("route add 10.1.0.2/32 dev up0");
     node.set_sysctl("net/ipv4/conf/cni0/rp_filter", "1");
-    node.follow(&a, &at(ip(WORLD[0]), 80))
+    node.follow(&a, &at(ip(INTERNET[0]), 80))
         .is("not-forwarded", &["reverse path filter", "10.1.0.2"]);
     // It drops the question for the gateway's hardware address, too.
     a.ip("neigh flush all");
-    node.follow(&a, &at(ip(WORLD[0]), 80))
+    node.follow(&a, &at(ip(INTERNET[0]), 80))
         .is("not-sent", &["hardware address of 10.1.0.1"]);
 }
 
@@ -173,7 +176,7 @@ fn a_rule_of_iptables_legacy_is_named_as_unseen(lab: &Lab) {
     if !std::path::Path::new("/usr/sbin/iptables-legacy").exists() || !node.run(legacy).ok() {
         return;
     }
-    let trace = node.follow(&a, &at(ip(WORLD[0]), 80));
+    let trace = node.follow(&a, &at(ip(INTERNET[0]), 80));
     trace.is("dropped", &["forward", "iptables-legacy"]);
     assert!(
         trace.0["unseen"].to_string().contains("iptables-legacy"),

@@ -39,7 +39,7 @@ const BRIDGE_NF: [&str; 2] = [
 ];
 
 /// The other end of the uplink.
-const WORLD: [&str; 2] = ["198.51.100.1", "2001:db8:1::1"];
+const INTERNET: [&str; 2] = ["198.51.100.1", "2001:db8:1::1"];
 
 /// The node's end of it.
 const UPLINK: [&str; 2] = ["198.51.100.2", "2001:db8:1::2"];
@@ -80,12 +80,12 @@ impl<'l> Node<'l> {
             place.set_sysctl("net.ipv6.conf.default.accept_dad", "0");
         }
         host.cable("up0", &world, "eth0");
-        for (place, device, ends) in [(&*host, "up0", UPLINK), (&*world, "eth0", WORLD)] {
+        for (place, device, ends) in [(&*host, "up0", UPLINK), (&*world, "eth0", INTERNET)] {
             place.ip(&format!("addr add {}/24 dev {device}", ends[0]));
             place.ip(&format!("addr add {}/64 dev {device} nodad", ends[1]));
         }
-        host.ip(&format!("route add default via {}", WORLD[0]));
-        host.ip(&format!("-6 route add default via {}", WORLD[1]));
+        host.ip(&format!("route add default via {}", INTERNET[0]));
+        host.ip(&format!("-6 route add default via {}", INTERNET[1]));
         let list = json!({"cniVersion": "1.0.0", "name": "net", "plugins": plugins});
         host.configure("10-net.conflist", &list.to_string());
         let node = Self { lab, host, world };

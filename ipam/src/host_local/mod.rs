@@ -1,6 +1,6 @@
 //! The plugin `host-local`: addresses out of ranges, with the state in files on this host.
 //!
-//! Configuration and state are those of the reference plugin of the same name; see [`crate::store`] for what is
+//! Configuration and state are those of the Go plugin of the same name; see [`crate::store`] for what is
 //! done differently and why.
 
 mod conf;
@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 use self::conf::{Place, Settings, WhenFull};
 use crate::ranges::{Range, RangeSet};
-use crate::store::{Holding, Liveness, Look, Origin, Owner, ProcLiveness, Store, Want};
+use crate::store::{Lease, LeaseOwner, Liveness, Look, Origin, ProcLiveness, Store, Want};
 
 /// How long STATUS waits for the lock: runtimes ask for the node's condition, and somebody who works is no bad sign.
 const STATUS_LOCK_LIMIT: Duration = Duration::from_secs(2);
@@ -33,9 +33,9 @@ pub struct HostLocal {
 #[derive(Debug)]
 pub struct Survey {
     /// Everything that is held.
-    pub holdings: Vec<Holding>,
+    pub leases: Vec<Lease>,
     /// Those of the holders of whom nothing is left: see [`crate::store::Session::dead`].
-    pub dead: Vec<Owner>,
+    pub dead: Vec<LeaseOwner>,
     /// Whether addresses of containers that are gone may be taken back.
     pub reclaim: bool,
 }
@@ -61,15 +61,15 @@ impl HostLocal {
 
     /// Who holds which addresses, with the prefix lengths of their ranges. Addresses outside the configuration's
     /// ranges, and those of files that name no interface, are left out. Reads every address file.
-    pub fn holdings(&self, request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
+    pub fn leases(&self, request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
         let settings = Settings::read(request)?;
         let store = self.store(request, &settings.place);
-        let holdings = match store.lock_existing()? {
-            Some(session) => session.holdings()?,
+        let leases = match store.lock_existing()? {
+            Some(session) => session.leases()?,
             None => Vec::new(),
         };
-        let attachment = |holding: Holding| {
-            let owner = holding.owner?;
+        let attachment = |lease: Lease| {
+            let owner = lease.owner?;
             let id = AttachmentId {
                 container: owner.container.try_into().ok()?,
                 ifname: owner.ifname?.try_into().ok()?,
@@ -81,9 +81,9 @@ impl HostLocal {
                     .filter_map(|set| ip_config(set, *address));
                 configs.next().map(|ip| ip.address)
             };
-            Some((id, holding.addresses.iter().filter_map(net).collect()))
+            Some((id, lease.addresses.iter().filter_map(net).collect()))
         };
-        Ok(holdings.into_iter().filter_map(attachment).collect())
+        Ok(leases.into_iter().filter_map(attachment).collect())
     }
 
     /// Everything that is held in a network, and by whom though nothing of them is left. Reads every address file.
@@ -91,12 +91,12 @@ impl HostLocal {
         let place = Place::read(request)?;
         let store = self.store(request, &place);
         let mut survey = Survey {
-            holdings: Vec::new(),
+            leases: Vec::new(),
             dead: Vec::new(),
             reclaim: place.reclaim,
         };
         if let Some(session) = store.lock_existing()? {
-            survey.holdings = session.holdings()?;
+            survey.leases = session.leases()?;
             survey.dead = session.dead()?;
             survey.reclaim = session.reclaims();
         }

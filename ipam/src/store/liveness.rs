@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cni_conf::names::NetworkName;
 
-use super::record::{Namespace, Origin, Owner};
+use super::record::{LeaseOwner, Namespace, Origin};
 
 /// A container of which only the records know: what a [`Liveness`] is asked about.
 #[derive(Debug, Clone, Copy)]
@@ -14,7 +14,7 @@ pub struct Suspect<'a> {
     /// Name of the network.
     pub network: &'a NetworkName,
     /// Who holds the addresses.
-    pub owner: &'a Owner,
+    pub owner: &'a LeaseOwner,
     /// Where they came from.
     pub origin: &'a Origin,
     /// True if that was before the last start of the machine.
@@ -130,7 +130,7 @@ mod tests {
         now: Option<u64>,
     ) -> bool {
         let network = "net".try_into().unwrap();
-        let owner = Owner {
+        let owner = LeaseOwner {
             container: "c".into(),
             ifname: None,
         };

@@ -1,6 +1,6 @@
-//! The lock of a network: flock(2) on the file `lock` in its directory, as the reference plugin takes it.
+//! The lock of a network: flock(2) on the file `lock` in its directory, as the Go plugin takes it.
 //!
-//! The reference waits for ever. Here the wait ends with an error that names the holder, so that a process that hangs does
+//! The Go plugin waits for ever. Here the wait ends with an error that names the holder, so that a process that hangs does
 //! not hang everything after it.
 
 use std::fs::{File, Permissions};
@@ -53,7 +53,7 @@ pub(super) fn acquire(dir: &Dir, limit: Duration) -> Result<Option<Lock>, Error>
     }
 }
 
-/// Whoever can open the file can keep everybody waiting. The reference makes it readable for a group, and people copy or
+/// Whoever can open the file can keep everybody waiting. The Go plugin makes it readable for a group, and people copy or
 /// restore files with other modes.
 fn keep_private(file: &File, mode: u32) {
     if mode & 0o077 != 0 {

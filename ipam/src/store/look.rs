@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::dir::{Content, Dir};
-use super::reclaim::Holding;
-use super::record::{self, Owner, Record};
+use super::reclaim::Lease;
+use super::record::{self, LeaseOwner, Record};
 use super::{OWN, Store};
 use crate::error::Error;
 
@@ -15,7 +15,7 @@ use crate::error::Error;
 #[derive(Debug, Default)]
 pub struct Look {
     /// Everything that is held.
-    pub holdings: Vec<Holding>,
+    pub leases: Vec<Lease>,
     /// Addresses whose files tell no owner: garbage, or no files at all.
     pub unreadable: Vec<IpAddr>,
 }
@@ -33,7 +33,7 @@ impl Store<'_> {
             return Ok(Look::default());
         };
         let mut look = Look::default();
-        let mut held: BTreeMap<Owner, Vec<IpAddr>> = BTreeMap::new();
+        let mut held: BTreeMap<LeaseOwner, Vec<IpAddr>> = BTreeMap::new();
         for name in addresses.names()? {
             let Some(address) = record::parse_address_name(&name) else {
                 continue;
@@ -42,22 +42,22 @@ impl Store<'_> {
                 Ok(Content::Missing) => {}
                 // An ADD that was killed leaves one, and the next one takes it away.
                 Ok(Content::Bytes(content)) if content.is_empty() => {}
-                Ok(content) => match content.bytes().as_deref().and_then(Owner::parse) {
+                Ok(content) => match content.bytes().as_deref().and_then(LeaseOwner::parse) {
                     Some(owner) => held.entry(owner).or_default().push(address),
                     None => look.unreadable.push(address),
                 },
                 Err(_) => look.unreadable.push(address),
             }
         }
-        look.holdings = self.with_origins(&data, held);
+        look.leases = self.with_origins(&data, held);
         look.unreadable.sort();
         Ok(look)
     }
 
-    fn with_origins(&self, data: &Dir, held: BTreeMap<Owner, Vec<IpAddr>>) -> Vec<Holding> {
+    fn with_origins(&self, data: &Dir, held: BTreeMap<LeaseOwner, Vec<IpAddr>>) -> Vec<Lease> {
         let own = data.find(OWN).ok().flatten();
         let own = own.and_then(|own| own.find(self.network.as_str()).ok().flatten());
-        let origin = |owner: &Owner| {
+        let origin = |owner: &LeaseOwner| {
             let content = own.as_ref()?.read(&owner.file_name()).ok()?.bytes()?;
             let record = Record::parse(&content)?;
             record.origin.filter(|_| record.owner == *owner)
@@ -65,7 +65,7 @@ impl Store<'_> {
         held.into_iter()
             .map(|(owner, mut addresses)| {
                 addresses.sort();
-                Holding {
+                Lease {
                     origin: origin(&owner),
                     owner: Some(owner),
                     addresses,

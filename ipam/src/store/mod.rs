@@ -2,7 +2,7 @@
 //!
 //! # On disk
 //!
-//! `<dataDir>/<network>/` is the reference plugin's format and nothing else, so that either program can take over from
+//! `<dataDir>/<network>/` is the Go plugin's format and nothing else, so that either program can take over from
 //! the other at any time: a file per address that says whose it is, `last_reserved_ip.N` per range set, and `lock`.
 //! `<dataDir>/.trestle/<network>/` is ours (no network's name begins with a dot): a record per attachment with its
 //! addresses and where they came from, and `index`, which says whether the records can be believed. Both are on one
@@ -29,7 +29,7 @@
 //! nothing needs to wait for the disk: an address can't be lost while somebody uses it. Nor can one be kept for ever: file
 //! systems bring names back in the order they were made, the record's before the address's, so what comes back has either a
 //! record, which tells the boot, or a record without content, which only a loss of power leaves beside an address. Nothing on
-//! the disk is believed then but the address files themselves; those without content are debris. State that the reference
+//! the disk is believed then but the address files themselves; those without content are debris. State that the Go plugin
 //! wrote has no record, and stays until somebody who knows (DEL, GC) takes it away.
 //!
 //! Where addresses outlive a boot (`"reclaim": false`), files and directories are synced before ADD and DEL return. The
@@ -59,11 +59,11 @@ use crate::flock;
 pub use self::allocate::Want;
 pub use self::liveness::{Liveness, ProcLiveness, Suspect, living_namespaces};
 pub use self::look::Look;
-pub use self::reclaim::{Holding, Usage};
-pub use self::record::{Namespace, Origin, Owner};
+pub use self::reclaim::{Lease, Usage};
+pub use self::record::{LeaseOwner, Namespace, Origin};
 pub use self::session::Session;
 
-/// The reference plugin's default for `dataDir`.
+/// The Go plugin's default for `dataDir`.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 
 /// Name of our own directory in `dataDir`.

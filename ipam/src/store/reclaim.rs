@@ -7,7 +7,7 @@ use cni_conf::request::AttachmentId;
 
 use super::allocate::Want;
 use super::liveness::Suspect;
-use super::record::{self, Origin, Owner, Record};
+use super::record::{self, LeaseOwner, Origin, Record};
 use super::session::Session;
 use crate::error::Error;
 use crate::ranges::RangeSet;
@@ -23,9 +23,9 @@ pub struct Usage {
 
 /// Addresses that somebody holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
+pub struct Lease {
     /// Who holds them; `None` if the files are garbage.
-    pub owner: Option<Owner>,
+    pub owner: Option<LeaseOwner>,
     /// The addresses, in ascending order.
     pub addresses: Vec<IpAddr>,
     /// Where they came from; `None` for what another program gave.
@@ -47,7 +47,7 @@ impl Session<'_> {
         }
         let mut records = self.records()?;
         records.retain(|record| is_earlier(record, boot));
-        self.take_back(records, boot);
+        self.free(records, boot);
         self.boot = Some(boot.clone());
         self.changed = true;
         self.stamp();
@@ -72,7 +72,7 @@ impl Session<'_> {
         }
         if let (true, Some(boot)) = (self.reclaim, record::current_boot()) {
             let dead = self.suspects(&boot)?;
-            freed += self.take_back(dead, &boot);
+            freed += self.free(dead, &boot);
         }
         self.stamp();
         Ok(freed > 0)
@@ -117,7 +117,7 @@ impl Session<'_> {
     }
 
     /// Frees the records of which nothing stands. Returns how many addresses that were.
-    fn take_back(&mut self, records: Vec<Record>, boot: &str) -> usize {
+    fn free(&mut self, records: Vec<Record>, boot: &str) -> usize {
         let mut freed = 0;
         for record in self.without_standing(records, boot) {
             // What can't be freed stays as it is, record included; the next time may be luckier.
@@ -150,19 +150,19 @@ impl Session<'_> {
     }
 
     /// Everything that is held, by reading every address file.
-    pub fn holdings(&self) -> Result<Vec<Holding>, Error> {
+    pub fn leases(&self) -> Result<Vec<Lease>, Error> {
         let scan = self.scan_addresses()?;
-        let mut origins: BTreeMap<Owner, Origin> = self
+        let mut origins: BTreeMap<LeaseOwner, Origin> = self
             .records()?
             .into_iter()
             .filter_map(|record| Some((record.owner, record.origin?)))
             .collect();
-        let unowned = scan.unowned.into_iter().map(|address| Holding {
+        let unowned = scan.unowned.into_iter().map(|address| Lease {
             owner: None,
             addresses: vec![address],
             origin: None,
         });
-        let owned = scan.held.into_iter().map(|(owner, addresses)| Holding {
+        let owned = scan.held.into_iter().map(|(owner, addresses)| Lease {
             origin: origins.remove(&owner),
             owner: Some(owner),
             addresses,
@@ -172,7 +172,7 @@ impl Session<'_> {
 
     /// Who holds addresses though nothing of them is left: those of an earlier boot, and those whose namespace is
     /// gone. Nobody if addresses are not to be taken back. What the next ADD in need would free.
-    pub fn dead(&self) -> Result<Vec<Owner>, Error> {
+    pub fn dead(&self) -> Result<Vec<LeaseOwner>, Error> {
         let (true, Some(boot)) = (self.reclaim, record::current_boot()) else {
             return Ok(Vec::new());
         };
@@ -186,9 +186,9 @@ impl Session<'_> {
     /// Frees everything but what these attachments hold (the verb GC). Carries on after an error and returns the
     /// first one, else the addresses that were freed.
     pub fn retain(&mut self, valid: &[AttachmentId]) -> Result<Vec<IpAddr>, Error> {
-        let kept: BTreeSet<Owner> = valid
+        let kept: BTreeSet<LeaseOwner> = valid
             .iter()
-            .map(Owner::from)
+            .map(LeaseOwner::from)
             .flat_map(|owner| [owner.any_interface(), owner])
             .collect();
         let mut freed = Vec::new();

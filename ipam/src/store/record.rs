@@ -22,15 +22,15 @@ const FILE_NAME_MAX: usize = 255;
 ///
 /// The texts are as they were found: state may have been written by anybody.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Owner {
+pub struct LeaseOwner {
     /// Container ID.
     pub container: String,
-    /// Interface in the container. Absent in files of old releases of the reference plugin: they belong to
+    /// Interface in the container. Absent in files of old releases of the Go plugin: they belong to
     /// whichever interface of that container asks.
     pub ifname: Option<String>,
 }
 
-impl Owner {
+impl LeaseOwner {
     /// Reads the content of an address file: the container ID and, on a second line, the interface.
     pub fn parse(content: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(content).ok()?.trim().lines();
@@ -96,7 +96,7 @@ impl Owner {
     }
 }
 
-impl From<&AttachmentId> for Owner {
+impl From<&AttachmentId> for LeaseOwner {
     fn from(id: &AttachmentId) -> Self {
         Self {
             container: id.container.as_str().to_owned(),
@@ -105,7 +105,7 @@ impl From<&AttachmentId> for Owner {
     }
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for LeaseOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.ifname {
             Some(ifname) => write!(f, "container {} interface {ifname}", self.container),
@@ -221,7 +221,7 @@ pub(super) fn current_boot() -> Option<String> {
 /// What one owner holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) owner: Owner,
+    pub(super) owner: LeaseOwner,
     pub(super) addresses: Vec<IpAddr>,
     /// `None` for what another program gave: nothing is guessed about it.
     pub(super) origin: Option<Origin>,
@@ -242,7 +242,7 @@ impl Record {
     pub(super) fn parse(content: &[u8]) -> Option<Self> {
         let wire: Wire = serde_json::from_slice(content).ok()?;
         (wire.version == VERSION).then_some(Self {
-            owner: Owner {
+            owner: LeaseOwner {
                 container: wire.container,
                 ifname: wire.ifname,
             },
@@ -316,8 +316,8 @@ pub(super) fn last_reserved_name(set: usize) -> String {
 mod tests {
     use super::*;
 
-    fn owner(container: &str, ifname: Option<&str>) -> Owner {
-        Owner {
+    fn owner(container: &str, ifname: Option<&str>) -> LeaseOwner {
+        LeaseOwner {
             container: container.into(),
             ifname: ifname.map(Into::into),
         }
@@ -326,16 +326,16 @@ mod tests {
     #[test]
     fn owners_are_read_from_new_and_old_files() {
         assert_eq!(
-            Owner::parse(b"abc\r\neth0"),
+            LeaseOwner::parse(b"abc\r\neth0"),
             Some(owner("abc", Some("eth0")))
         );
         assert_eq!(
-            Owner::parse(b" abc\neth0\n"),
+            LeaseOwner::parse(b" abc\neth0\n"),
             Some(owner("abc", Some("eth0")))
         );
-        assert_eq!(Owner::parse(b"abc\n"), Some(owner("abc", None)));
+        assert_eq!(LeaseOwner::parse(b"abc\n"), Some(owner("abc", None)));
         for garbage in [&b""[..], b" \r\n", b"\xff\xfe", b"a\nb\nc"] {
-            assert_eq!(Owner::parse(garbage), None, "{garbage:?}");
+            assert_eq!(LeaseOwner::parse(garbage), None, "{garbage:?}");
         }
         assert_eq!(owner("abc", Some("eth0")).content(), "abc\r\neth0");
     }
@@ -352,7 +352,7 @@ mod tests {
             owner("a:b", Some("c")),
             owner("", None),
         ];
-        let names: std::collections::BTreeSet<_> = odd.iter().map(Owner::file_name).collect();
+        let names: std::collections::BTreeSet<_> = odd.iter().map(LeaseOwner::file_name).collect();
         assert_eq!(names.len(), odd.len());
         assert!(
             names
@@ -360,8 +360,8 @@ mod tests {
                 .all(|name| name.len() <= 255 && !name.contains('/')),
             "{names:?}"
         );
-        assert!(names.iter().all(|name| Owner::is_record_name(name)));
-        assert!(!Owner::is_record_name(Index::NAME));
+        assert!(names.iter().all(|name| LeaseOwner::is_record_name(name)));
+        assert!(!LeaseOwner::is_record_name(Index::NAME));
     }
 
     #[test]

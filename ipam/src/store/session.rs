@@ -10,7 +10,7 @@ use cni_conf::request::AttachmentId;
 use super::Store;
 use super::dir::{self, Content, Dir, Modified};
 use super::lock::Lock;
-use super::record::{self, Index, Origin, Owner, Record};
+use super::record::{self, Index, LeaseOwner, Origin, Record};
 use crate::error::Error;
 
 /// Name of the file that an address's file is linked from.
@@ -40,7 +40,7 @@ pub struct Session<'a> {
 /// What all the address files say.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    pub(super) held: BTreeMap<Owner, Vec<IpAddr>>,
+    pub(super) held: BTreeMap<LeaseOwner, Vec<IpAddr>>,
     /// Addresses whose files do not tell an owner.
     pub(super) unowned: Vec<IpAddr>,
 }
@@ -89,14 +89,14 @@ impl<'a> Session<'a> {
 
     /// What an attachment holds, under its own name or, in the old format, its container's.
     pub(super) fn find(&mut self, id: &AttachmentId) -> Result<Option<Record>, Error> {
-        let owner = Owner::from(id);
+        let owner = LeaseOwner::from(id);
         match self.find_owner(&owner)? {
             Some(record) => Ok(Some(record)),
             None => self.find_owner(&owner.any_interface()),
         }
     }
 
-    fn find_owner(&mut self, owner: &Owner) -> Result<Option<Record>, Error> {
+    fn find_owner(&mut self, owner: &LeaseOwner) -> Result<Option<Record>, Error> {
         let mut found = self.read_record(owner);
         if found.is_err() && self.scan.is_none() {
             self.rebuild()?;
@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn read_record(&self, owner: &Owner) -> Result<Option<Record>, Garbage> {
+    fn read_record(&self, owner: &LeaseOwner) -> Result<Option<Record>, Garbage> {
         let Some(own) = &self.own else {
             return Ok(None);
         };
@@ -146,9 +146,9 @@ impl<'a> Session<'a> {
     }
 
     /// Who holds an address, as its file says.
-    pub(super) fn owner_of(&self, address: IpAddr) -> Result<Option<Owner>, Error> {
+    pub(super) fn owner_of(&self, address: IpAddr) -> Result<Option<LeaseOwner>, Error> {
         let content = self.addresses.read(&record::address_name(address))?.bytes();
-        Ok(content.as_deref().and_then(Owner::parse))
+        Ok(content.as_deref().and_then(LeaseOwner::parse))
     }
 
     /// Every record, in no order.
@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
         let names = own
             .names()?
             .into_iter()
-            .filter(|name| Owner::is_record_name(name));
+            .filter(|name| LeaseOwner::is_record_name(name));
         Ok(names
             .filter_map(|name| Record::parse(&own.read_record(&name).ok()?.bytes()?))
             .collect())
@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
         let Some(record) = self.find(id)? else {
             // An ADD that died early may have left a record without addresses.
             if let Some(own) = &self.own {
-                let _ = own.remove(&Owner::from(id).file_name());
+                let _ = own.remove(&LeaseOwner::from(id).file_name());
             }
             return Ok(Vec::new());
         };
@@ -295,14 +295,14 @@ impl<'a> Session<'a> {
     fn rewrite_records(&self, own: &Dir, scan: &Scan) -> Result<(), Error> {
         own.remove(NEW)?;
         let after_boot = self.boot.is_none() || self.boot != record::current_boot();
-        let names: BTreeMap<String, &Owner> = scan
+        let names: BTreeMap<String, &LeaseOwner> = scan
             .held
             .keys()
             .map(|owner| (owner.file_name(), owner))
             .collect();
         let mut known = BTreeMap::new();
         for name in own.names()? {
-            if !Owner::is_record_name(&name) {
+            if !LeaseOwner::is_record_name(&name) {
                 continue;
             }
             let content = own.read_record(&name)?.bytes();

@@ -51,7 +51,7 @@ pub fn ensure(rtnl: &Rtnl, bridge: &Link, mode: Mode) -> Result<(), HostError> {
                     .try_for_each(|key| Sysctl::bridge(key).ensure("1").map(drop))
             };
             match set() {
-                Err(error) if error.is_missing() => {
+                Err(error) if error.not_found() => {
                     load()?;
                     set()
                 }

@@ -309,7 +309,7 @@ impl Layer3 {
 /// Settings that a kernel without the protocol lacks are no loss.
 pub fn if_there<T>(outcome: Result<T, HostError>) -> Result<(), HostError> {
     match outcome {
-        Err(error) if error.is_missing() => Ok(()),
+        Err(error) if error.not_found() => Ok(()),
         outcome => outcome.map(drop),
     }
 }
@@ -324,7 +324,7 @@ fn explain_route(error: HostError, route: &NewRoute) -> Error {
                 | nix::errno::Errno::EINVAL
         )
     );
-    let exists = error.is_exists();
+    let exists = error.already_exists();
     let report = Error::from(error);
     match gateway {
         Some(gateway) if unreachable => report.with_details(format!(

@@ -48,16 +48,16 @@ pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let masquerade = masquerade
         .and_then(masquerade::Removal::finish)
         .map_err(Error::from);
-    let of_the_reference = match interface {
+    let of_the_go_plugin = match interface {
         Ok(Removed::Ours { .. }) => Ok(()),
-        _ => masquerade::remove_of_the_reference(&owner).map_err(Error::from),
+        _ => masquerade::remove_of_the_go_plugin(&owner).map_err(Error::from),
     };
     // An address may be given to another container only when this one can't use it any more.
     let address = interface.and_then(|_| match ipam? {
         Some(ipam) => ipam.del(attachment),
         None => Ok(()),
     });
-    let outcomes = [address, masquerade, of_the_reference, isolation];
+    let outcomes = [address, masquerade, of_the_go_plugin, isolation];
     Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
 }
 
@@ -100,6 +100,6 @@ pub fn gc(request: &Request, valid: &[AttachmentId], bridge: Option<&str>) -> Re
     );
     let dead = Owners::all_but(&request.network, valid);
     errors.extend(isolation::remove(&dead).err().map(Error::from));
-    errors.extend(ipam::forward(request, &conf.ipam, Call::Gc(Some(valid.to_vec()))).err());
+    errors.extend(ipam::delegate(request, &conf.ipam, Call::Gc(Some(valid.to_vec()))).err());
     Error::join(errors).map_or(Ok(()), Err)
 }

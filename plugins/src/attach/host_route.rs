@@ -11,7 +11,7 @@ use crate::host::{HostError, Rtnl};
 /// Makes sure that the host reaches an address over the link of this index, which others may be behind, too.
 pub fn ensure(host: &Rtnl, link: u32, address: IpAddr) -> Result<(), Error> {
     match host.add_route(&route(link, address)) {
-        Err(error) if error.is_exists() => {
+        Err(error) if error.already_exists() => {
             let present = present(host, address)?;
             if present.is_some_and(|present| present.index == link) {
                 return Ok(());
@@ -37,7 +37,7 @@ fn route(link: u32, address: IpAddr) -> NewRoute {
 /// The error of a route to a container's address that could not be added: one that is there already leads to somebody
 /// else.
 pub fn explain(host: &Rtnl, error: HostError, address: IpAddr) -> Error {
-    if !error.is_exists() {
+    if !error.already_exists() {
         return error.into();
     }
     let (name, owner) = match present(host, address).ok().flatten() {

@@ -222,7 +222,7 @@ pub fn create(
         return found(container, new.name);
     };
     container.require_free(new.name)?;
-    if !error.is_exists() || !rtnl.has_link(new.name)? {
+    if !error.already_exists() || !rtnl.has_link(new.name)? {
         return Err(error.into());
     }
     let passing = passing_name(owner);
@@ -310,7 +310,7 @@ pub fn release(
         Some(ipam) => ipam.del(attachment),
         None => Ok(()),
     };
-    let sends = matches!(&ipam, Ok(Some(ipam)) if !ipam.keeps_books());
+    let sends = matches!(&ipam, Ok(Some(ipam)) if !ipam.keeps_leases());
     let outcomes = if sends {
         let address = give_back(ipam);
         [address, remove()]
@@ -389,7 +389,7 @@ pub fn check_parent(parent: &Parent, container: &Container) -> Result<(), Error>
 /// Those of the IPAM plugin.
 pub fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
     let Removal { ipam } = json::from_value(&request.conf)?;
-    ipam::forward(request, &ipam, Call::Gc(Some(valid.to_vec())))
+    ipam::delegate(request, &ipam, Call::Gc(Some(valid.to_vec())))
 }
 
 /// STATUS: whether the kernel has links of this kind.

@@ -128,7 +128,7 @@ impl<'a> Ipam<'a> {
     }
 
     /// Whether addresses are given by what is written down here, so that nobody has to be told by the container's interface.
-    pub fn keeps_books(&self) -> bool {
+    pub fn keeps_leases(&self) -> bool {
         matches!(self.name.as_str(), "host-local" | "static")
     }
 
@@ -160,7 +160,7 @@ impl<'a> Ipam<'a> {
     }
 
     /// Hands on a verb that is not about one attachment: GC or STATUS.
-    pub fn forward(&self, call: Call) -> Result<(), Error> {
+    pub fn delegate(&self, call: Call) -> Result<(), Error> {
         self.run(call).map(drop)
     }
 
@@ -258,18 +258,18 @@ impl<'a> Ipam<'a> {
 
 /// Hands GC or STATUS on to the IPAM plugin of a request, if it names one. STATUS and GC exist since 1.1.0; both are
 /// called with that version only.
-pub fn forward(request: &Request, conf: &IpamConf, call: Call) -> Result<(), Error> {
+pub fn delegate(request: &Request, conf: &IpamConf, call: Call) -> Result<(), Error> {
     debug_assert!(request.version >= SpecVersion::V1_1_0);
     match conf.plugin()? {
-        Some(name) => Ipam::find(request, name)?.forward(call),
+        Some(name) => Ipam::find(request, name)?.delegate(call),
         None => Ok(()),
     }
 }
 
 /// Who holds which addresses of a network, as far as our own `host-local` gave them.
-pub fn holdings(request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
+pub fn leases(request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Error> {
     if is_host_local(request)? {
-        HOST_LOCAL.holdings(request)
+        HOST_LOCAL.leases(request)
     } else {
         Ok(Vec::new())
     }

@@ -63,7 +63,7 @@ pub fn ignore_advertisements(link: &mut Link) -> Result<(), HostError> {
     }
     match Sysctl::ipv6_conf(&link.name, "accept_ra").write("0") {
         Ok(()) => link.accept_ra = Some(0),
-        Err(error) if error.is_missing() => link.accept_ra = None,
+        Err(error) if error.not_found() => link.accept_ra = None,
         Err(error) if is_forbidden(&error) => {}
         Err(error) => return Err(error),
     }
@@ -73,13 +73,13 @@ pub fn ignore_advertisements(link: &mut Link) -> Result<(), HostError> {
 /// After [`ignore_advertisements`]: refuses a link that listens to router advertisements where it has IPv6 addresses of a
 /// network, and warns where it has none.
 pub fn judge_advertisements(link: &Link, ipv6: bool) -> Result<(), Error> {
-    let heeds = match link.accept_ra {
+    let accepts = match link.accept_ra {
         None | Some(0) => false,
         // A host that forwards doesn't, unless told twice (Documentation/networking/ip-sysctl.rst).
         Some(1) => Sysctl::ipv6_conf(&link.name, "forwarding").read()? != "1",
         Some(_) => true,
     };
-    if !heeds {
+    if !accepts {
         return Ok(());
     }
     // Once more, for the reason.

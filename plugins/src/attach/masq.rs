@@ -188,7 +188,7 @@ fn addresses(ips: &[IpConfig]) -> Vec<IpNet> {
 pub fn living(request: &Request) -> Result<Vec<Member>, Error> {
     let host = Rtnl::new()?;
     let mut members = Vec::new();
-    for (id, addresses) in ipam::holdings(request)? {
+    for (id, addresses) in ipam::leases(request)? {
         let owner = Owner::new(&request.network, &id);
         if veth::find(&host, &owner)?.is_some() {
             members.push(Member { owner, addresses });

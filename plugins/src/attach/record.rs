@@ -87,7 +87,7 @@ impl Recorded {
         let owner = self.owner();
         let suspect = Suspect {
             network: &owner.network,
-            owner: &ipam::store::Owner::from(&self.attachment.id()),
+            owner: &ipam::store::LeaseOwner::from(&self.attachment.id()),
             origin: &self.origin,
             earlier_boot,
         };
@@ -269,7 +269,7 @@ impl Records {
                     .filter(|path| name_of(path).starts_with(&beginning))
                     .collect())
             }
-            Err(error) if is_absent(&error) => Ok(Vec::new()),
+            Err(error) if not_found(&error) => Ok(Vec::new()),
             Err(error) => Err(failed("list", &self.dir, &error)),
         }
     }
@@ -363,12 +363,12 @@ fn recorded(wire: Wire) -> Option<Recorded> {
 
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
-        Err(error) if !is_absent(&error) => Err(failed("remove", path, &error)),
+        Err(error) if !not_found(&error) => Err(failed("remove", path, &error)),
         _ => Ok(()),
     }
 }
 
-fn is_absent(error: &io::Error) -> bool {
+fn not_found(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 

@@ -86,7 +86,7 @@ fn create_as(
     if let (Some(Errno::EXFULL), Some(bridge)) = (error.errno(), pair.master) {
         return Err(explain_full(host, bridge, error));
     }
-    if !error.is_exists() {
+    if !error.already_exists() {
         return Err(error.into());
     }
     match host.link_by_name(name)? {

@@ -49,7 +49,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads the configuration of a request. Limits that it sets itself count; `runtimeConfig.bandwidth` does where it
-    /// sets none, so that a pod's annotation can't lift what the administrator wrote. That is the reference's order.
+    /// sets none, so that a pod's annotation can't lift what the administrator wrote. That is the Go plugin's order.
     pub(super) fn read(request: &Request) -> Result<Self, Error> {
         #[derive(Default, Deserialize)]
         #[serde(default, rename_all = "camelCase")]

@@ -63,7 +63,7 @@ fn lift(host: &Rtnl, end: &Link, ifbs: &[Link]) -> Result<(), Error> {
     Ok(())
 }
 
-/// An ifb without an alias was made by the reference; whose it is can't be told, so it is left to DEL.
+/// An ifb without an alias was made by the Go plugin; whose it is can't be told, so it is left to DEL.
 pub(super) fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
     let host = Rtnl::new()?;
     let dead = |kind| links_of_others(&host, kind, &request.network, valid);

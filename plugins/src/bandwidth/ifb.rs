@@ -1,7 +1,7 @@
 //! The ifb of an attachment, found by its owner.
 //!
-//! Its first name is the one that the reference gives the ifb of a network and a container, so that either
-//! implementation can remove what the other made. The reference leaves the interface out of it; where a container is
+//! Its first name is the one that the Go plugin gives the ifb of a network and a container, so that either
+//! implementation can remove what the other made. The Go plugin leaves the interface out of it; where a container is
 //! attached twice to a network, the alias says whose ifb it is, and further names are derived from the whole owner.
 
 use cni_conf::error::{Code, Error};
@@ -37,7 +37,7 @@ pub(super) fn create(host: &Rtnl, owner: &Owner, mtu: u32) -> Result<Link, Error
     for attempt in 0..NAMES {
         match host.create_ifb(&name(owner, attempt), Some(mtu), false) {
             Ok(link) => return finish(host, owner, link),
-            Err(error) if error.is_exists() => {}
+            Err(error) if error.already_exists() => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -67,7 +67,7 @@ fn finish(host: &Rtnl, owner: &Owner, link: Link) -> Result<Link, Error> {
     })
 }
 
-/// The owner's ifb, if there is one: by its alias, or without one by its name, as the reference makes it and an ADD
+/// The owner's ifb, if there is one: by its alias, or without one by its name, as the Go plugin makes it and an ADD
 /// that was killed leaves it.
 pub(super) fn find(host: &Rtnl, owner: &Owner) -> Result<Option<Link>, Error> {
     let alias = owner.alias();
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_name_is_the_references() {
+    fn the_first_name_is_the_go_plugins() {
         let owner = Owner {
             network: "test".try_into().unwrap(),
             container: "1234".try_into().unwrap(),

@@ -7,7 +7,7 @@ use super::conf::{Limit, Scope};
 use crate::host::Rtnl;
 use crate::host::rtnl::{Band, Link, Side, TokenBucket};
 
-/// How long packets may wait at the rate, as a part of a second: 25 ms, the reference's.
+/// How long packets may wait at the rate, as a part of a second: 25 ms, the Go plugin's.
 const LATENCY: u64 = 40;
 
 /// What a frame has beside the MTU: an Ethernet header with a VLAN tag.
@@ -21,7 +21,7 @@ const FRAMES: u32 = 16;
 
 /// The token bucket for a limit on packets of a link with this MTU.
 ///
-/// The bucket holds a frame at least: a smaller one would let none pass. The queue is the reference's, 25 ms at the rate
+/// The bucket holds a frame at least: a smaller one would let none pass. The queue is the Go plugin's, 25 ms at the rate
 /// and the burst, as long as that takes no longer than a second to empty; with the bursts that Kubernetes asks for,
 /// packets would wait in it for minutes.
 pub(super) fn bucket(limit: Limit, mtu: u32) -> TokenBucket {

@@ -6,7 +6,7 @@ use cni_conf::request::{Attachment, Request};
 use cni_conf::result::{CniResult, Interface};
 
 use super::conf::Settings;
-use super::neighbours::News;
+use super::neighbours::Announcement;
 use super::plan::{self, Plan};
 use super::{gateway, isolation, link};
 use crate::attach::container::Container;
@@ -63,7 +63,7 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             None => masq::release(&add.owner, &plan.layer3.ips),
         }
         add.route_to(&plan, &connected, undo)?;
-        add.news(&plan, &connected).note(&add.host)?;
+        add.announcement(&plan, &connected).note(&add.host)?;
         add.isolate(request, &plan, &connected, undo)?;
         add.bring_up(&plan, &connected)?;
         if add.settings.gateway {
@@ -114,7 +114,7 @@ impl Add {
         undo.push(|| veth::delete_anew(&self.owner));
         let mut attempt = 1;
         loop {
-            match self.plug_in(request, &bridge, plan, mac) {
+            match self.attach_port(request, &bridge, plan, mac) {
                 Ok((vlan_gateway, pair)) => {
                     return Ok(Connected {
                         bridge,
@@ -135,7 +135,7 @@ impl Add {
         }
     }
 
-    fn plug_in(
+    fn attach_port(
         &self,
         request: &Request,
         bridge: &Link,
@@ -174,8 +174,8 @@ impl Add {
         isolation::ensure(request, &self.owner, interface, &plan.layer3.ips, mac)
     }
 
-    fn news<'a>(&'a self, plan: &'a Plan, connected: &'a Connected) -> News<'a> {
-        News {
+    fn announcement<'a>(&'a self, plan: &'a Plan, connected: &'a Connected) -> Announcement<'a> {
+        Announcement {
             settings: &self.settings,
             bridge: &connected.bridge,
             gateway: connected.gateway(),
@@ -231,7 +231,7 @@ impl Add {
         self.host
             .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
         let ifname = self.owner.ifname.as_str();
-        self.news(plan, connected)
+        self.announcement(plan, connected)
             .tell(&self.host, &self.container, inside, ifname)?;
         // The first port gives the bridge its carrier, and what the host sends is dropped until the kernel has noticed.
         let own = [Some(&connected.bridge), connected.vlan_gateway.as_ref()];

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::conf::{Settings, Vlans};
 use super::link::set_vlans;
 use super::plan;
-use crate::attach::{forward, ipam, ipv6, mac};
+use crate::attach::{ip_forward, ipam, ipv6, mac};
 use crate::host::rtnl::{AddressOptions, Link, LinkChange, NewVeth, VethEnd};
 use crate::host::{NetNs, Rtnl};
 
@@ -37,11 +37,11 @@ pub(super) fn ensure_gateway(
     let link = vlan.as_ref().unwrap_or(bridge);
     ensure_addresses(host, settings, request, link, gateways)?;
     if gateways.iter().any(|gateway| gateway.addr().is_ipv4()) {
-        forward::ensure_ipv4()?;
+        ip_forward::ensure_ipv4()?;
     }
     let has_ipv6 = gateways.iter().any(|gateway| gateway.addr().is_ipv6());
     if has_ipv6 {
-        forward::ensure_ipv6(host)?;
+        ip_forward::ensure_ipv6(host)?;
     }
     for link in [Some(bridge), vlan.as_ref()].into_iter().flatten() {
         ipv6::judge_advertisements(link, has_ipv6)?;
@@ -87,7 +87,7 @@ fn ensure_addresses(
         }
         match host.add_address(link.index, address, options) {
             // Another ADD was quicker.
-            Err(error) if error.is_exists() => {}
+            Err(error) if error.already_exists() => {}
             outcome => outcome?,
         }
     }
@@ -169,7 +169,7 @@ fn create_vlan_gateway(
     match host.create_veth(&new) {
         Ok(_) => {}
         // Another ADD was quicker.
-        Err(error) if error.is_exists() => {}
+        Err(error) if error.already_exists() => {}
         Err(error) => return Err(error.into()),
     }
     host.link_by_name(name)?.ok_or_else(|| {

@@ -118,7 +118,9 @@ fn create(host: &Rtnl, settings: &Settings) -> Result<Link, Error> {
     };
     match host.create_bridge(&new) {
         Ok(link) => Ok(link),
-        Err(error) if error.is_exists() => host.link_by_name(name)?.ok_or_else(|| error.into()),
+        Err(error) if error.already_exists() => {
+            host.link_by_name(name)?.ok_or_else(|| error.into())
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -61,7 +61,7 @@ impl Plugin for Bridge {
     fn status(&self, request: &Request) -> Result<(), Error> {
         let settings = conf::Settings::read(request, None)?;
         service::status(request, &settings)?;
-        ipam::forward(request, &settings.ipam, Call::Status)
+        ipam::delegate(request, &settings.ipam, Call::Status)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::host::Rtnl;
 use crate::host::rtnl::Link;
 
 /// What has to be known to tell neighbours of a container.
-pub(super) struct News<'a> {
+pub(super) struct Announcement<'a> {
     pub(super) settings: &'a Settings,
     pub(super) bridge: &'a Link,
     /// Where the host has its neighbours.
@@ -21,7 +21,7 @@ pub(super) struct News<'a> {
     pub(super) mac: MacAddr,
 }
 
-impl News<'_> {
+impl Announcement<'_> {
     /// Before the container is there: notes that its MAC address is not the one that belongs to its address.
     pub(super) fn note(&self, host: &Rtnl) -> Result<(), Error> {
         if self.settings.mac.is_some() && !self.layer3.ips.is_empty() {

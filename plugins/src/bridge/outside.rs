@@ -44,7 +44,7 @@ fn addresses(
     }
     let id = attachment.id();
     // A configuration that has become invalid is no reason to fail.
-    let own = ipam::holdings(request).unwrap_or_default().into_iter();
+    let own = ipam::leases(request).unwrap_or_default().into_iter();
     let own = own.filter(|(holder, _)| *holder == id);
     Ok(own
         .flat_map(|(_, nets)| nets)
@@ -57,7 +57,7 @@ pub(super) fn gc(request: &Request) -> Result<(), Error> {
     let Some(interface) = conf::gateway_of(request).filter(|_| is_possible(request)) else {
         return Ok(());
     };
-    let (Ok(subnets), Ok(held)) = (ipam::subnets(request), ipam::holdings(request)) else {
+    let (Ok(subnets), Ok(held)) = (ipam::subnets(request), ipam::leases(request)) else {
         return Ok(());
     };
     let host = Rtnl::new()?;

@@ -12,7 +12,7 @@ use crate::host::rtnl::{Link, PortChange};
 use crate::owner::Owner;
 
 /// Bridge netfilter, the port's settings, masquerading and isolation. What belongs to a container that goes meanwhile is
-/// taken out again.
+/// removed again.
 pub(super) fn repair(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let settings = Settings::read(request, Some(attachment))?;
     let expected = check::expected(request)?;

@@ -12,8 +12,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{CliError, InstallArgs, UninstallArgs, file};
-use crate::applets::{self, Applet};
 use crate::process::BINARY;
+use crate::registry::{self, BuiltIn};
 
 /// The configuration that `install --conf-dir` writes.
 const CONF_NAME: &str = "10-trestle.conflist";
@@ -35,7 +35,7 @@ pub(super) fn install(args: &InstallArgs, out: &mut impl Write) -> Result<(), Cl
     let binary = args.bin_dir.join(BINARY);
     write_atomically(&binary, &image, 0o755)?;
     writeln!(out, "wrote {}", binary.display())?;
-    for Applet { name, .. } in chosen {
+    for BuiltIn { name, .. } in chosen {
         let path = args.bin_dir.join(name);
         let replaced = path.symlink_metadata().is_ok();
         link_atomically(&binary, &path)?;
@@ -110,7 +110,7 @@ fn name_of(path: &Path) -> Option<String> {
 pub(super) fn uninstall(args: &UninstallArgs, out: &mut impl Write) -> Result<(), CliError> {
     let binary = args.bin_dir.join(BINARY);
     let installed = fs::metadata(&binary).ok();
-    for Applet { name, .. } in applets::ALL {
+    for BuiltIn { name, .. } in registry::ALL {
         let path = args.bin_dir.join(name);
         let Ok(found) = fs::metadata(&path) else {
             continue;
@@ -137,12 +137,12 @@ pub(super) fn uninstall(args: &UninstallArgs, out: &mut impl Write) -> Result<()
     Ok(())
 }
 
-fn choose(names: &[String]) -> Result<Vec<Applet>, CliError> {
+fn choose(names: &[String]) -> Result<Vec<BuiltIn>, CliError> {
     if names.is_empty() {
-        return Ok(applets::ALL.to_vec());
+        return Ok(registry::ALL.to_vec());
     }
     let find = |name: &String| {
-        applets::find(applets::ALL, name).ok_or_else(|| CliError::UnknownPlugin(name.clone()))
+        registry::find(registry::ALL, name).ok_or_else(|| CliError::UnknownPlugin(name.clone()))
     };
     names.iter().map(find).collect()
 }

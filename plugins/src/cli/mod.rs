@@ -23,8 +23,8 @@ use self::list::{ListArgs, ShowArgs};
 use self::map::MapArgs;
 use self::metrics::MetricsArgs;
 use self::repair::RepairArgs;
-use crate::applets;
 use crate::explain::list::ListError;
+use crate::registry;
 
 /// Container networking: CNI plugins in one binary.
 #[derive(Parser)]
@@ -164,7 +164,7 @@ fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CliEr
 }
 
 fn names() -> String {
-    let names: Vec<_> = applets::ALL.iter().map(|applet| applet.name).collect();
+    let names: Vec<_> = registry::ALL.iter().map(|built_in| built_in.name).collect();
     names.join(", ")
 }
 

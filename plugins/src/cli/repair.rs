@@ -2,7 +2,7 @@
 //!
 //! Each living attachment that the runtime's cache knows is checked as the verb CHECK does it, and the plugin that finds
 //! something missing on the host puts it back. Containers come and go meanwhile: what belongs to one that is gone by then
-//! is taken out again, by the same rules by which ADD restores what others have flushed.
+//! is removed again, by the same rules by which ADD restores what others have flushed.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -14,7 +14,6 @@ use cni_conf::dispatch;
 use cni_conf::request::{Attachment, Call, Request};
 
 use super::CliError;
-use crate::applets::{self, Applet};
 use crate::explain::calls;
 use crate::explain::list::{ListError, ListFile, Network};
 use crate::explain::places::{Places, own_bin_dir};
@@ -22,6 +21,7 @@ use crate::explain::report::plain;
 use crate::explain::state;
 use crate::explain::survey::{Attached, Survey};
 use crate::owner::Owner;
+use crate::registry::{self, BuiltIn};
 
 #[derive(Args)]
 pub(super) struct RepairArgs {
@@ -49,7 +49,7 @@ pub(super) struct RepairArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Fine,
-    Mended,
+    Repaired,
     /// Something is missing still.
     Broken,
 }
@@ -83,7 +83,7 @@ pub(super) fn repair(args: &RepairArgs, out: &mut impl Write) -> Result<ExitCode
     for file in files {
         match file.network {
             Ok(network) if seen.insert(network.name.clone()) => {
-                broken |= mend_all(args, &survey, &network, out)?;
+                broken |= repair_network(args, &survey, &network, out)?;
             }
             Ok(_) => {}
             Err(problem) => errors.push(CliError::from(ListError {
@@ -99,34 +99,38 @@ pub(super) fn repair(args: &RepairArgs, out: &mut impl Write) -> Result<ExitCode
 }
 
 /// Whether anything is still missing in the end.
-fn mend_all(
+fn repair_network(
     args: &RepairArgs,
     survey: &Survey,
     network: &Network,
     out: &mut impl Write,
 ) -> Result<bool, CliError> {
-    let (mut fine, mut mended, mut broken) = (0, 0, 0);
+    let (mut fine, mut repaired, mut broken) = (0, 0, 0);
     for (owner, attached) in survey.living(&network.name) {
-        match mend(args, network, owner, attached, out)? {
+        match repair_attachment(args, network, owner, attached, out)? {
             Outcome::Fine => fine += 1,
-            Outcome::Mended => mended += 1,
+            Outcome::Repaired => repaired += 1,
             Outcome::Broken => broken += 1,
         }
     }
-    let did = if args.dry_run { "to mend" } else { "mended" };
-    let (mended, broken) = match args.dry_run {
-        true => (mended + broken, 0),
-        false => (mended, broken),
+    let did = if args.dry_run {
+        "to repair_attachment"
+    } else {
+        "repaired"
+    };
+    let (repaired, broken) = match args.dry_run {
+        true => (repaired + broken, 0),
+        false => (repaired, broken),
     };
     writeln!(
         out,
-        "network {}: {fine} attachments fine, {mended} {did}, {broken} broken",
+        "network {}: {fine} attachments fine, {repaired} {did}, {broken} broken",
         network.name
     )?;
     Ok(broken > 0)
 }
 
-fn mend(
+fn repair_attachment(
     args: &RepairArgs,
     network: &Network,
     owner: &Owner,
@@ -135,26 +139,26 @@ fn mend(
 ) -> Result<Outcome, CliError> {
     let mut outcome = Outcome::Fine;
     for member in &network.members {
-        let (Some(applet), Some((request, attachment))) =
-            (member.applet, calls::of(member, owner, attached))
+        let (Some(built_in), Some((request, attachment))) =
+            (member.built_in, calls::of(member, owner, attached))
         else {
             continue;
         };
-        let Some(missing) = check(applet, &request, &attachment) else {
+        let Some(missing) = check(built_in, &request, &attachment) else {
             continue;
         };
         let whose = format!("container {}, interface {}", owner.container, owner.ifname);
-        writeln!(out, "{whose}: {}: {}", applet.name, plain(&missing))?;
+        writeln!(out, "{whose}: {}: {}", built_in.name, plain(&missing))?;
         let (now, said) = match args.dry_run {
             true => (Outcome::Broken, None),
-            false => put_back(applet, &request, &attachment),
+            false => restore(built_in, &request, &attachment),
         };
         if let Some(said) = said {
             writeln!(out, "  {}", plain(&said))?;
         }
         outcome = match (outcome, now) {
             (Outcome::Broken, _) | (_, Outcome::Broken) => Outcome::Broken,
-            _ => Outcome::Mended,
+            _ => Outcome::Repaired,
         };
     }
     // One that goes meanwhile lacks this and that.
@@ -169,18 +173,18 @@ fn is_there(attached: &Attached) -> bool {
 }
 
 /// What CHECK finds missing.
-fn check(applet: Applet, request: &Request, attachment: &Attachment) -> Option<String> {
+fn check(built_in: BuiltIn, request: &Request, attachment: &Attachment) -> Option<String> {
     let check = Call::Check(attachment.clone());
-    let error = dispatch::call(applet.plugin, request, &check).err()?;
+    let error = dispatch::call(built_in.plugin, request, &check).err()?;
     Some(error.msg)
 }
 
-fn put_back(
-    applet: Applet,
+fn restore(
+    built_in: BuiltIn,
     request: &Request,
     attachment: &Attachment,
 ) -> (Outcome, Option<String>) {
-    let repaired = match applets::repair(applet.name, request, attachment) {
+    let repaired = match registry::repair(built_in.name, request, attachment) {
         None => return (Outcome::Broken, Some("start the container anew".into())),
         Some(repaired) => repaired,
     };
@@ -190,8 +194,8 @@ fn put_back(
             Some(format!("could not put it back: {error}")),
         );
     }
-    match check(applet, request, attachment) {
-        None => (Outcome::Mended, Some("put back".into())),
+    match check(built_in, request, attachment) {
+        None => (Outcome::Repaired, Some("put back".into())),
         Some(missing) => (Outcome::Broken, Some(format!("still missing: {missing}"))),
     }
 }

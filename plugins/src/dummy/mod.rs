@@ -55,6 +55,6 @@ impl Plugin for Dummy {
     fn status(&self, request: &Request) -> Result<(), Error> {
         let common = Common::read_with_ipam(request)?;
         interface::require_kind(&Rtnl::new()?, Kind::Dummy)?;
-        ipam::forward(request, &common.ipam, Call::Status)
+        ipam::delegate(request, &common.ipam, Call::Status)
     }
 }

@@ -96,7 +96,7 @@ pub(crate) fn release() -> (String, (u32, u32)) {
 pub(crate) fn sysctl(sysctl: &Sysctl) -> Result<Option<String>, String> {
     match sysctl.read() {
         Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_missing() => Ok(None),
+        Err(error) if error.not_found() => Ok(None),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::locate::{Locations, Place};
 use super::report::Severity;
-use crate::applets;
 use crate::attach::record::Records;
 use crate::log;
+use crate::registry;
 
 /// Keys of a list that libcni reads.
 const LIST_KEYS: [&str; 7] = [
@@ -239,7 +239,7 @@ impl Linter {
                     // What it writes down and where is read apart.
                     let _ = Records::of(request, "lint");
                 }
-                (name, applets::parse_conf(name, request, &attachment))
+                (name, registry::parse_conf(name, request, &attachment))
             };
             readers.map(read).collect::<Vec<_>>()
         });

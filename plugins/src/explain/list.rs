@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::applets::{self, Applet};
+use crate::registry::{self, BuiltIn};
 
 /// The part of a list, or of a single plugin's configuration, that is read here.
 #[derive(Default, Deserialize)]
@@ -42,7 +42,7 @@ pub(crate) struct Member {
     /// What it is called with.
     pub(crate) request: Request,
     /// The plugin, if it is one of this binary.
-    pub(crate) applet: Option<Applet>,
+    pub(crate) built_in: Option<BuiltIn>,
 }
 
 /// A network.
@@ -120,7 +120,7 @@ impl ListFile {
                 .map_err(|error| error.problem)
                 .map_err(|problem| (text.clone(), problem))?;
             network
-                .take_in_folder(path, bin_dir)
+                .add_directory(path, bin_dir)
                 .map_err(|problem| (text.clone(), problem))?;
             Ok((text, network))
         });
@@ -174,7 +174,7 @@ fn files_of(dir: &Path, extensions: &[&str]) -> io::Result<Vec<PathBuf>> {
 }
 
 impl Network {
-    fn take_in_folder(&mut self, path: &Path, bin_dir: &Path) -> Result<(), String> {
+    fn add_directory(&mut self, path: &Path, bin_dir: &Path) -> Result<(), String> {
         if !self.is_list || self.only_inlined {
             return Ok(());
         }
@@ -207,7 +207,7 @@ impl Member {
         conf["name"] = json!(network.as_str());
         conf["cniVersion"] = json!(version);
         Ok(Self {
-            applet: applets::find(applets::ALL, &kind),
+            built_in: registry::find(registry::ALL, &kind),
             request: Request {
                 version,
                 network: network.clone(),
@@ -235,7 +235,7 @@ mod tests {
         let network = parse(list).unwrap();
         assert_eq!(network.members.len(), 2);
         assert_eq!(network.members[0].request.conf["name"], "n");
-        assert!(network.members[0].applet.is_some() && network.members[1].applet.is_none());
+        assert!(network.members[0].built_in.is_some() && network.members[1].built_in.is_none());
         let single = parse(r#"{"name": "n", "type": "bridge"}"#).unwrap();
         assert_eq!(single.members[0].request.version, SpecVersion::V0_1_0);
     }

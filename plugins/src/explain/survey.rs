@@ -143,7 +143,7 @@ impl Survey {
             let owner = Owner::new(&cached.network, &cached.id);
             survey.attachments.entry(owner).or_default().cached = Some(cached);
         }
-        survey.take_in_lists(lists.as_deref().unwrap_or_default());
+        survey.add_lists(lists.as_deref().unwrap_or_default());
         survey.read_logs(lists.as_deref().unwrap_or_default());
         survey.lists = lists;
         survey
@@ -154,7 +154,7 @@ impl Survey {
         survey
     }
 
-    fn take_in_lists(&mut self, lists: &[ListFile]) {
+    fn add_lists(&mut self, lists: &[ListFile]) {
         let mut seen = BTreeSet::new();
         for file in lists {
             let Ok(network) = &file.network else { continue };
@@ -214,9 +214,9 @@ impl Survey {
             .look(request)
             .map_err(|error| error.to_string())?;
         let held: Vec<IpAddr> = look
-            .holdings
+            .leases
             .iter()
-            .flat_map(|holding| &holding.addresses)
+            .flat_map(|lease| &lease.addresses)
             .chain(&look.unreadable)
             .copied()
             .collect();
@@ -232,21 +232,21 @@ impl Survey {
             unreadable: look.unreadable,
             nameless: Vec::new(),
         };
-        for holding in look.holdings {
-            let id = holding.owner.as_ref().and_then(|owner| {
+        for lease in look.leases {
+            let id = lease.owner.as_ref().and_then(|owner| {
                 Some(AttachmentId {
                     container: owner.container.as_str().try_into().ok()?,
                     ifname: owner.ifname.as_deref()?.try_into().ok()?,
                 })
             });
             let Some(id) = id else {
-                state.nameless.extend(holding.addresses);
+                state.nameless.extend(lease.addresses);
                 continue;
             };
             let owner = Owner::new(&request.network, &id);
             let attached = self.attachments.entry(owner).or_default();
-            attached.held.extend(holding.addresses);
-            attached.over |= holding.origin.is_some_and(|origin| {
+            attached.held.extend(lease.addresses);
+            attached.over |= lease.origin.is_some_and(|origin| {
                 origin.netns.is_some() && !origin.is_current(&KernelLiveness)
             });
         }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::attach::settings;
 
-/// The administrator's chain where the configuration names none. It is the reference's, since people write to it.
+/// The administrator's chain where the configuration names none. It is the Go plugin's, since people write to it.
 const ADMIN_CHAIN: &str = "CNI-ADMIN";
 
 /// firewalld's zone that lets everything through.

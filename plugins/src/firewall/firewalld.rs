@@ -1,6 +1,6 @@
 //! firewalld: the containers' addresses are sources of a zone that lets everything through.
 //!
-//! The sources are of firewalld's runtime configuration, as with the reference: `firewall-cmd --reload` and a restart
+//! The sources are of firewalld's runtime configuration, as with the Go plugin: `firewall-cmd --reload` and a restart
 //! forget them. CHECK notices, and the next ADD puts those of all the network's containers back; who they are is in our
 //! own nftables sets, since firewalld keeps no owners.
 
@@ -68,7 +68,7 @@ impl Firewalld {
     }
 
     /// Puts back those of the network's containers that the zone has lost. `members` gives who they are, and is asked
-    /// again afterwards: one that left meanwhile may have found nothing to take out.
+    /// again afterwards: one that left meanwhile may have found nothing to remove.
     pub(super) fn restore(
         &mut self,
         zone: &str,
@@ -94,19 +94,19 @@ impl Firewalld {
         }
         let members = members()?;
         lost.retain(|address| !members.contains(address));
-        self.take_out(&lost, zone)
+        self.remove_sources(&lost, zone)
     }
 
     /// Takes the addresses out of the zone, as far as they are there. Carries on after an error.
     pub(super) fn remove(&mut self, addresses: &[IpAddr], zone: &str) -> Result<(), Error> {
         let errors = addresses.iter().filter_map(|address| {
-            let taken = self.take_out(std::slice::from_ref(address), zone);
+            let taken = self.remove_sources(std::slice::from_ref(address), zone);
             taken.err().map(Error::from)
         });
         Error::join(errors).map_or(Ok(()), Err)
     }
 
-    fn take_out(&mut self, addresses: &[IpAddr], zone: &str) -> Result<(), HostError> {
+    fn remove_sources(&mut self, addresses: &[IpAddr], zone: &str) -> Result<(), HostError> {
         for address in addresses {
             match self.call("removeSource", *address, zone) {
                 Err(HostError::ServiceRefused { complaint, .. })
@@ -172,7 +172,7 @@ pub(super) fn ingress_commands(prefixes: &[IpNet], zone: &str) -> Vec<String> {
     commands
 }
 
-/// firewalld compares sources as they are written. The reference writes host prefixes.
+/// firewalld compares sources as they are written. The Go plugin writes host prefixes.
 fn source(address: IpAddr) -> String {
     IpNet::from(address).to_string()
 }

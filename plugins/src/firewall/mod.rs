@@ -2,7 +2,7 @@
 //!
 //! It stands behind a plugin that makes an interface with addresses. Where something drops forwarded packets on
 //! this host, it lets through what a container sends, the answers to it, and what is published by translating a
-//! destination address (portmap, Services). Everything else is left to the host's own rules, as the reference
+//! destination address (portmap, Services). Everything else is left to the host's own rules, as the Go plugin
 //! does it: what the outside begins by itself is forwarded if they say so. The result passes through unchanged.
 //!
 //! An `accept` ends one base chain only and a `drop` in any of them is final, so a rule helps only where the drop
@@ -14,10 +14,10 @@
 //! it is empty.
 //!
 //! `ingressPolicy` limits traffic between containers by dropping it, which works from anywhere, so with nftables
-//! that is one base chain of our own. As in the reference, `same-bridge` drops packets from a container of one
+//! that is one base chain of our own. As in the Go plugin, `same-bridge` drops packets from a container of one
 //! bridge to a container of another when both networks have such a policy, and `isolated` also drops those
 //! between containers of the network. The latter are frames that a bridge passes on by itself, so its ports are
-//! isolated from each other too, which the reference leaves to br_netfilter. Without a bridge (ptp) each
+//! isolated from each other too, which the Go plugin leaves to br_netfilter. Without a bridge (ptp) each
 //! container has a link of its own, and the two policies are the same.
 //!
 //! What is made carries its owner in a comment and is found by it alone, with neither namespace nor `prevResult`.
@@ -111,7 +111,7 @@ impl Plugin for Firewall {
             }
             ensure(&mut backends, &wanted, &others, &settings, &owner)
         })?;
-        others.take_out_the_gone();
+        others.remove_vanished();
         backends.warn_of_the_rest();
         backends.warn_of_ingress(&settings);
         Ok(previous.clone())
@@ -163,11 +163,11 @@ impl Plugin for Firewall {
     }
 
     fn gc(&self, request: &Request, valid: &[AttachmentId]) -> Result<(), Error> {
-        let condemned = Owners::all_but(&request.network, valid);
+        let selected = Owners::all_but(&request.network, valid);
         let records = Records::to_remove(request, NAME);
         let recorded = records.collect(&request.network, valid);
         let deserted = || valid.is_empty() && !records.hold_any(&request.network);
-        let rules = remove_all(request, &condemned, &[], &deserted);
+        let rules = remove_all(request, &selected, &[], &deserted);
         Error::join([recorded, rules].into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }
 
@@ -222,17 +222,17 @@ fn ensure(
     Ok(())
 }
 
-/// Takes out what these owners have, whichever backend made it. `addresses`
+/// Removes what these owners have, whichever backend made it. `addresses`
 /// are known to be theirs, as long as nobody else has them now; `deserted` says whether nobody of the network is left.
 /// Carries on after an error.
 fn remove_all(
     request: &Request,
-    condemned: &Owners,
+    selected: &Owners,
     addresses: &[IpAddr],
     deserted: &dyn Fn() -> bool,
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
-    match nftables::remove(condemned) {
+    match nftables::remove(selected) {
         Ok(removed) => errors.extend(leave_firewalld(request, removed, addresses).err()),
         Err(error) => errors.push(error.into()),
     }
@@ -240,7 +240,7 @@ fn remove_all(
         Ok(tables) => errors.extend(
             tables
                 .into_iter()
-                .filter_map(|table| iptables::remove(table, condemned, deserted).err())
+                .filter_map(|table| iptables::remove(table, selected, deserted).err())
                 .map(Error::from),
         ),
         Err(error) => errors.push(error.into()),

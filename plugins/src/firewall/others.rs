@@ -87,9 +87,9 @@ impl<'a> Others<'a> {
         Ok(wanted)
     }
 
-    /// Takes out what was restored for containers that are gone by now: their DEL may have looked before. One that has
+    /// Removes what was restored for containers that are gone by now: their DEL may have looked before. One that has
     /// not yet will find what was restored.
-    pub(super) fn take_out_the_gone(&self) {
+    pub(super) fn remove_vanished(&self) {
         let Some(found) = self.found.get() else {
             return;
         };

@@ -1,7 +1,7 @@
-//! What the reference let through for a container that is now ours to detach.
+//! What the Go plugin let through for a container that is now ours to detach.
 //!
 //! It writes two rules for each address into the chain `CNI-FORWARD` of the filter table of iptables, and nothing into
-//! them says whose they are. So they are found by the addresses of `prevResult`, as the reference itself does it. The
+//! them says whose they are. So they are found by the addresses of `prevResult`, as the Go plugin itself does it. The
 //! chain and the one of the administrator, which containers share, stay for its own.
 
 use std::net::IpAddr;
@@ -21,9 +21,9 @@ const CHAIN: &str = "CNI-FORWARD";
 /// How often a removal that another process crossed is tried again.
 const ATTEMPTS: u32 = 5;
 
-const PURPOSE: &str = "remove the reference plugin's firewall rules";
+const PURPOSE: &str = "remove the Go plugin's firewall rules";
 
-/// Takes out the rules for the addresses in `prevResult`. Starts no process when there is no such chain.
+/// Removes the rules for the addresses in `prevResult`. Starts no process when there is no such chain.
 pub(super) fn remove(request: &Request) -> Result<(), HostError> {
     let addresses = request.prev_result.as_ref().map(addresses);
     let addresses = addresses.unwrap_or_default();
@@ -62,7 +62,7 @@ fn remove_from(version: Version, own: &[IpAddr]) -> Result<(), HostError> {
     }
 }
 
-/// Commands that delete those of the rules that the reference makes for the addresses.
+/// Commands that delete those of the rules that the Go plugin makes for the addresses.
 fn removal(listing: &str, own: &[IpAddr]) -> Vec<String> {
     let rules_of = |address: &IpAddr| {
         let address = IpNet::from(*address);

@@ -13,7 +13,7 @@ use crate::attach::record::Records;
 use crate::owner::{Owner, Owners};
 
 /// Serves a container that lives. One that goes meanwhile removes its record before its rules: what was put back for it is
-/// taken out again.
+/// removed again.
 pub(super) fn repair(request: &Request, attachment: &Attachment) -> Result<(), Error> {
     let records = Records::of(request, NAME)?;
     let owner = Owner::of(request, attachment);
@@ -34,7 +34,7 @@ pub(super) fn repair(request: &Request, attachment: &Attachment) -> Result<(), E
         ports::isolate(previous)?;
     }
     ensure(&mut backends, &wanted, &others, &settings, &owner)?;
-    others.take_out_the_gone();
+    others.remove_vanished();
     match records.has(&recorded) {
         true => Ok(()),
         false => remove_all(request, &Owners::one(&owner), &wanted.addresses, &|| false),

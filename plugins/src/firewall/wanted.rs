@@ -51,7 +51,7 @@ pub(super) struct Place {
 /// All links that are a pair's end, in the words of iptables: each container has one of its own with ptp.
 pub(super) const PAIRS: &str = "veth+";
 
-/// The kind of a pair's end in rtnetlink, and what the names of ours and of the reference's begin with.
+/// The kind of a pair's end in rtnetlink, and what the names of ours and of the Go plugin's begin with.
 const VETH: &str = "veth";
 
 /// Which packets between containers are dropped: those that come in from this link and go to a protected

@@ -32,7 +32,7 @@ pub enum End {
         /// Its status and what it printed.
         output: Output,
         /// Whether it took in all of its input, as far as the pipe tells.
-        heard: bool,
+        received: bool,
     },
     /// Its time was over, and it was killed.
     Killed,
@@ -55,7 +55,7 @@ pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> io::Result<E
     match done {
         Ok((true, watch)) => {
             let status = child.wait()?;
-            let heard = watch.heard();
+            let received = watch.received();
             let [stdout, stderr] = watch.texts;
             Ok(End::Exited {
                 output: Output {
@@ -63,7 +63,7 @@ pub fn run(command: &mut Command, input: &[u8], limit: Duration) -> io::Result<E
                     stdout,
                     stderr,
                 },
-                heard,
+                received,
             })
         }
         Ok((false, _)) => {
@@ -123,7 +123,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Whether all input was written.
-    fn heard(&self) -> bool {
+    fn received(&self) -> bool {
         self.input.is_empty()
     }
 
@@ -198,7 +198,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// Takes in what there is, and forgets the pipe at its end.
+/// Reads what there is, and forgets the pipe at its end.
 fn read(pipe: &mut Option<File>, text: &mut Vec<u8>) -> io::Result<()> {
     let mut buffer = [0; 8 << 10];
     while let Some(file) = pipe {
@@ -229,20 +229,20 @@ mod tests {
 
     fn exited(end: End) -> (Output, bool) {
         match end {
-            End::Exited { output, heard } => (output, heard),
+            End::Exited { output, received } => (output, received),
             End::Killed => panic!("it was killed"),
         }
     }
 
     #[test]
-    fn everything_is_taken_in_whichever_pipe_it_comes_out_of() {
+    fn everything_is_read_whichever_pipe_it_comes_out_of() {
         // More than fits a pipe, on both, before the input is read, which does not fit either.
-        let (output, heard) = exited(shell(
+        let (output, received) = exited(shell(
             "head -c 300000 /dev/zero >&2; head -c 200000 /dev/zero; cat; exit 3",
             &[b'x'; 400_000],
             LONG,
         ));
-        assert!(heard);
+        assert!(received);
         assert_eq!(output.status.code(), Some(3));
         assert_eq!(
             (output.stdout.len(), output.stderr.len()),
@@ -252,8 +252,8 @@ mod tests {
 
     #[test]
     fn input_that_nobody_reads_is_no_error_but_known() {
-        let (output, heard) = exited(shell("exec <&-; echo done", &[b'x'; 400_000], LONG));
-        assert_eq!((output.stdout, heard), (b"done\n".to_vec(), false));
+        let (output, received) = exited(shell("exec <&-; echo done", &[b'x'; 400_000], LONG));
+        assert_eq!((output.stdout, received), (b"done\n".to_vec(), false));
     }
 
     #[test]

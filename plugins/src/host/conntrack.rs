@@ -99,7 +99,7 @@ impl Conntrack {
             })
     }
 
-    /// Forgets the flows of IPv4 or IPv6 that `condemned` says so of, and tells how many those were.
+    /// Forgets the flows of IPv4 or IPv6 that `selected` says so of, and tells how many those were.
     /// Flows that ended meanwhile are no error.
     ///
     /// # Errors
@@ -107,9 +107,9 @@ impl Conntrack {
     pub fn forget(
         &mut self,
         v6: bool,
-        condemned: impl Fn(&Flow) -> bool,
+        selected: impl Fn(&Flow) -> bool,
     ) -> Result<usize, HostError> {
-        let flows = self.flows(v6, condemned)?;
+        let flows = self.flows(v6, selected)?;
         let mut forgotten = 0;
         for flow in &flows {
             match self.socket.request(deletion(flow), &deletion_words(flow)) {

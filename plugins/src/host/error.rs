@@ -227,12 +227,12 @@ impl HostError {
     }
 
     /// Whether the object that was to be created is there already (`EEXIST`).
-    pub fn is_exists(&self) -> bool {
+    pub fn already_exists(&self) -> bool {
         self.errno() == Some(Errno::EEXIST)
     }
 
     /// Whether the object that the operation was about does not exist.
-    pub fn is_missing(&self) -> bool {
+    pub fn not_found(&self) -> bool {
         matches!(self, Self::LinkMissing { .. })
             || matches!(
                 self.errno(),

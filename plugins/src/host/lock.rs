@@ -204,7 +204,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(20);
 
-    fn take_in(dir: &Path, thing: Thing) -> Result<Lock, HostError> {
+    fn acquire_in(dir: &Path, thing: Thing) -> Result<Lock, HostError> {
         acquire(dir, thing, Kind::Exclusive, SHORT)
     }
 
@@ -212,7 +212,7 @@ mod tests {
     fn only_the_owner_can_open_what_is_locked() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("cni/trestle");
-        drop(take_in(&dir, Thing::Rules).unwrap());
+        drop(acquire_in(&dir, Thing::Rules).unwrap());
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
         assert_eq!(mode(&dir), 0o700);
         let files: Vec<_> = fs::read_dir(&dir).unwrap().collect();
@@ -220,21 +220,23 @@ mod tests {
         assert_eq!(mode(&files[0].as_ref().unwrap().path()), 0o600);
         // One that somebody opened to everybody is closed again.
         fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
-        drop(take_in(&dir, Thing::Rules).unwrap());
+        drop(acquire_in(&dir, Thing::Rules).unwrap());
         assert_eq!(mode(&dir), 0o700);
     }
 
     #[test]
     fn a_lock_that_stays_held_ends_the_wait_and_names_the_holder() {
         let temp = tempfile::tempdir().unwrap();
-        let held = take_in(temp.path(), Thing::Rules).unwrap();
-        let error = take_in(temp.path(), Thing::Rules).unwrap_err().to_string();
+        let held = acquire_in(temp.path(), Thing::Rules).unwrap();
+        let error = acquire_in(temp.path(), Thing::Rules)
+            .unwrap_err()
+            .to_string();
         let holder = format!("process {} (", std::process::id());
         assert!(error.contains(&holder), "{error}");
         assert!(error.contains("the firewall's rules"), "{error}");
-        drop(take_in(temp.path(), Thing::Localnet).unwrap());
+        drop(acquire_in(temp.path(), Thing::Localnet).unwrap());
         drop(held);
-        drop(take_in(temp.path(), Thing::Rules).unwrap());
+        drop(acquire_in(temp.path(), Thing::Rules).unwrap());
     }
 
     #[test]
@@ -243,13 +245,13 @@ mod tests {
         let (outside, dir) = (temp.path().join("outside"), temp.path().join("dir"));
         fs::create_dir(&outside).unwrap();
         symlink(&outside, &dir).unwrap();
-        let error = take_in(&dir, Thing::Rules).unwrap_err().to_string();
+        let error = acquire_in(&dir, Thing::Rules).unwrap_err().to_string();
         assert!(error.contains("open directory"), "{error}");
         fs::remove_file(&dir).unwrap();
         fs::create_dir(&dir).unwrap();
         let name = Thing::Rules.file_name(NetNs::current_id().unwrap());
         symlink(outside.join("file"), dir.join(name)).unwrap();
-        take_in(&dir, Thing::Rules).unwrap_err();
+        acquire_in(&dir, Thing::Rules).unwrap_err();
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 }

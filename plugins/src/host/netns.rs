@@ -217,7 +217,7 @@ impl NetNs {
             path: self.path.clone(),
             errno,
         })?;
-        let _way_back = WayBack {
+        let _restore = Restore {
             home,
             on_this_thread: PhantomData,
         };
@@ -235,13 +235,13 @@ impl Drop for NetNs {
 }
 
 /// Returns the thread to its own namespace when dropped.
-struct WayBack {
+struct Restore {
     home: File,
     /// The guard must be dropped on the thread that it has to bring back.
     on_this_thread: PhantomData<*const ()>,
 }
 
-impl Drop for WayBack {
+impl Drop for Restore {
     fn drop(&mut self) {
         if let Err(errno) = setns(&self.home, CloneFlags::CLONE_NEWNET) {
             eprintln!(

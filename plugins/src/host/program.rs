@@ -95,7 +95,7 @@ impl Program {
         let mut command = Command::new(self.find(purpose)?);
         command.args(args).env("LC_ALL", "C").stderr(Stdio::piped());
         let end = child::run(&mut command, input.as_bytes(), limit).map_err(refused)?;
-        let End::Exited { output, heard } = end else {
+        let End::Exited { output, received } = end else {
             return Err(HostError::ProgramHung {
                 operation: purpose.to_owned(),
                 program: self.name,
@@ -103,7 +103,7 @@ impl Program {
             });
         };
         // A child that fails and closes the pipe early says why; one that succeeded has done so with half its input.
-        if output.status.success() && !heard {
+        if output.status.success() && !received {
             return Err(refused(Errno::EPIPE.into()));
         }
         if output.status.success() {

@@ -28,7 +28,7 @@ impl Sysctl {
     }
 
     /// `net.ipv6.conf.all.forwarding`. Writing it sets the same for every interface, after which
-    /// interfaces with `accept_ra=1` no longer heed router advertisements.
+    /// interfaces with `accept_ra=1` no longer accept router advertisements.
     pub fn ipv6_forwarding() -> Self {
         Self::ipv6_conf("all", "forwarding")
     }
@@ -131,7 +131,7 @@ impl Sysctl {
     /// The value, without the newline that the kernel appends.
     ///
     /// # Errors
-    /// [`HostError::Sysctl`]; [`HostError::is_missing`] when the kernel has no such setting.
+    /// [`HostError::Sysctl`]; [`HostError::not_found`] when the kernel has no such setting.
     pub fn read(&self) -> Result<String, HostError> {
         self.read_in(&Procfs::SHARED)
     }

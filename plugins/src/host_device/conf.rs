@@ -69,7 +69,7 @@ impl Settings {
     }
 }
 
-/// What the runtime says wins over what the configuration does; of that, the first in the order of the reference.
+/// What the runtime says wins over what the configuration does; of that, the first in the order of the Go plugin.
 fn which(wire: &Wire) -> Result<Which, Error> {
     let id = [&wire.runtime_config.device_id, &wire.pci_bus_id];
     let id = id.into_iter().find(|id| !id.is_empty());

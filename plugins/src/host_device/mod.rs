@@ -110,7 +110,7 @@ impl Plugin for HostDevice {
                 return Err(Error { code, ..error });
             }
         }
-        ipam::forward(request, &settings.common.ipam, Call::Status)
+        ipam::delegate(request, &settings.common.ipam, Call::Status)
     }
 }
 

@@ -127,7 +127,7 @@ pub(super) fn bring_back(
         }
         None => {
             if let Some(moved) = &moved {
-                take_back_from_kernel(host, moved)?;
+                retrieve_from_kernel(host, moved)?;
             }
         }
     }
@@ -191,7 +191,7 @@ fn move_out(host: &Rtnl, container: &Container, link: &Link, name: &str) -> Resu
 }
 
 /// Finds a device that came back by itself when its container's namespace ended, and gives it its name again.
-fn take_back_from_kernel(host: &Rtnl, moved: &Moved) -> Result<(), Error> {
+fn retrieve_from_kernel(host: &Rtnl, moved: &Moved) -> Result<(), Error> {
     let is_it = |link: &Link| {
         link.kind == moved.kind && link.mac == moved.mac && link.mac.is_some() && !link.loopback
     };
@@ -238,7 +238,7 @@ fn restore(host: &Rtnl, name: &str, moved: &Moved) -> Result<(), Error> {
     host.set_link(link.index, &change)?;
     let errors = moved.addresses.iter().filter_map(|net| {
         match host.add_address(link.index, *net, AddressOptions::default()) {
-            Err(error) if !error.is_exists() => Some(Error::from(error)),
+            Err(error) if !error.already_exists() => Some(Error::from(error)),
             _ => None,
         }
     });

@@ -1,8 +1,8 @@
 //! What is written down about a device that a container has: where it came from, and what it was like on the host.
 //!
-//! The reference keeps the name in the interface's alias, and so do we; but whoever is root in the container can change that,
+//! The Go plugin keeps the name in the interface's alias, and so do we; but whoever is root in the container can change that,
 //! and addresses are lost on the way. A file for each attachment in `/run/cni/host-device` (`dataDir`) has the rest. Without one,
-//! as for a device that the reference moved, the alias alone counts.
+//! as for a device that the Go plugin moved, the alias alone counts.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write};
@@ -144,7 +144,7 @@ impl Store {
     pub(super) fn all(&self) -> Result<Vec<Moved>, Error> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            Err(error) if not_found(&error) => return Ok(Vec::new()),
             Err(error) => return Err(failed("list", &self.dir, &error)),
         };
         let beginning = format!("{WHAT}:");
@@ -161,7 +161,7 @@ impl Store {
     pub(super) fn remove(&self, owner: &Owner) -> Result<(), Error> {
         let path = self.path(owner);
         match fs::remove_file(&path) {
-            Err(error) if !is_absent(&error) => Err(failed("remove", &path, &error)),
+            Err(error) if !not_found(&error) => Err(failed("remove", &path, &error)),
             _ => Ok(()),
         }
     }
@@ -176,7 +176,7 @@ fn read(path: &Path) -> Option<Moved> {
     (moved.version == VERSION).then_some(moved)
 }
 
-fn is_absent(error: &io::Error) -> bool {
+fn not_found(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 

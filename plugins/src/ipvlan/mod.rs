@@ -154,7 +154,7 @@ impl Plugin for Ipvlan {
         if settings.parent.name.is_some() || settings.common.ipam.plugin()?.is_some() {
             settings.parent.status(&host)?;
         }
-        ipam::forward(request, &settings.common.ipam, Call::Status)
+        ipam::delegate(request, &settings.common.ipam, Call::Status)
     }
 }
 

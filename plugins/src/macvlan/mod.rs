@@ -138,7 +138,7 @@ impl Plugin for Macvlan {
         let host = Rtnl::new()?;
         interface::require_kind(&host, settings.kind())?;
         settings.parent.status(&host)?;
-        ipam::forward(request, &settings.common.ipam, Call::Status)
+        ipam::delegate(request, &settings.common.ipam, Call::Status)
     }
 }
 

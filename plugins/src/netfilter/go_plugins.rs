@@ -1,4 +1,4 @@
-//! What the reference's plugins leave behind of a container that is ours to detach: how they name it, and taking it out.
+//! What the Go plugin's plugins leave behind of a container that is ours to detach: how they name it, and taking it out.
 
 use crate::host::HostError;
 use crate::host::nft::{Batch, Nft, ObjectRef, Rule};
@@ -6,7 +6,7 @@ use crate::host::nft::{Batch, Nft, ObjectRef, Rule};
 /// How often a removal that another process crossed is tried again.
 const ATTEMPTS: u32 = 5;
 
-/// The first hexadecimal digits of the text's SHA-512, at most 128: the reference makes names of them.
+/// The first hexadecimal digits of the text's SHA-512, at most 128: the Go plugin makes names of them.
 pub fn hash(text: &str, digits: usize) -> String {
     let hash = hmac_sha512::Hash::hash(text.as_bytes());
     let mut hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -14,7 +14,7 @@ pub fn hash(text: &str, digits: usize) -> String {
     hex
 }
 
-/// Takes out the rules of a chain of nftables whose comments are some container's. Without the chain there are none.
+/// Removes the rules of a chain of nftables whose comments are some container's. Without the chain there are none.
 ///
 /// # Errors
 /// What the kernel says.
@@ -37,7 +37,7 @@ pub fn remove_rules(
         }
         match nft.commit(batch) {
             // Another process took one of them out; look again which are left.
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
             outcome => return outcome,
         }
     }

@@ -1,7 +1,7 @@
 //! The nftables table `inet trestle`, which all parts of trestle share.
 //!
 //! Each part has objects of its own in it, whose names begin with the part's: `masq/…`, `portmap/…`. Whoever
-//! takes out the last of its own objects takes the table along if nobody else's are left.
+//! removes the last of its own objects takes the table along if nobody else's are left.
 
 use nix::errno::Errno;
 
@@ -35,7 +35,7 @@ pub fn delete_if_empty(nft: &mut Nft) -> Result<(), HostError> {
 pub fn unless_in_use(outcome: Result<(), HostError>) -> Result<bool, HostError> {
     match outcome {
         Ok(()) => Ok(true),
-        Err(error) if error.is_missing() => Ok(true),
+        Err(error) if error.not_found() => Ok(true),
         Err(error) if error.errno() == Some(Errno::EBUSY) => Ok(false),
         Err(error) => Err(error),
     }
@@ -47,7 +47,7 @@ pub fn unless_in_use(outcome: Result<(), HostError>) -> Result<bool, HostError> 
 /// What the kernel says.
 pub fn elements(nft: &mut Nft, set: &str) -> Result<Vec<Element>, HostError> {
     match nft.elements(TABLE.object(set)) {
-        Err(error) if error.is_missing() => Ok(Vec::new()),
+        Err(error) if error.not_found() => Ok(Vec::new()),
         outcome => outcome,
     }
 }

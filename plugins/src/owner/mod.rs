@@ -170,7 +170,7 @@ impl Owner {
         owner.is_some_and(|owner| comment::is_of(network, &owner.replace(':', "/")))
     }
 
-    /// The name of the host's veth end: `veth` and 8 hexadecimal digits, the form that the reference uses too.
+    /// The name of the host's veth end: `veth` and 8 hexadecimal digits, the form that the Go plugin uses too.
     ///
     /// Two owners may get the same name (32 bits); the alias tells them apart, and `attempt` yields others.
     pub fn host_ifname(&self, attempt: u32) -> String {

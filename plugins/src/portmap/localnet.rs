@@ -69,7 +69,7 @@ pub(super) fn ensure(address: Ipv4Addr, comment: &str) -> Result<bool, HostError
     }
     batch.add_elements(set, &[element]);
     match nft.commit(batch) {
-        Err(error) if error.is_missing() || error.is_exists() => return Ok(false),
+        Err(error) if error.not_found() || error.already_exists() => return Ok(false),
         outcome => outcome?,
     }
     sysctl.ensure("1")?;
@@ -151,41 +151,41 @@ fn comment(element: &Element) -> &str {
     element.comment.as_deref().unwrap_or_default()
 }
 
-/// Takes out the containers whose comment `condemned` says so of, and switches the setting off where no container
+/// Removes the containers whose comment `selected` says so of, and switches the setting off where no container
 /// needs it any more. Where others do and somebody took the guards away, `guard` is called.
 ///
 /// The setting goes first: if this is interrupted, a second DEL still knows what to do.
 pub(super) fn remove(
-    condemned: &dyn Fn(&str) -> bool,
+    selected: &dyn Fn(&str) -> bool,
     guard: &dyn Fn() -> Result<(), HostError>,
 ) -> Result<(), HostError> {
     let mut nft = Nft::open()?;
-    let (doomed, rest): (Vec<_>, Vec<_>) = table::elements(&mut nft, LOCALNET)?
+    let (to_remove, rest): (Vec<_>, Vec<_>) = table::elements(&mut nft, LOCALNET)?
         .into_iter()
-        .partition(|element| condemned(comment(element)));
+        .partition(|element| selected(comment(element)));
     if !rest.is_empty() {
         guard()?;
     }
-    let interfaces: BTreeSet<&str> = doomed
+    let interfaces: BTreeSet<&str> = to_remove
         .iter()
         .filter_map(rules::localnet_interface)
         .collect();
     for interface in interfaces {
         let sysctl = route_localnet(interface);
         let _lock = lock::take_localnet()?;
-        let others = is_listed(&mut nft, interface, &|comment| !condemned(comment))?;
+        let others = is_listed(&mut nft, interface, &|comment| !selected(comment))?;
         // A container of the iptables backend may need it too: the last one of them switches it off.
         if !others && nft.chain(IPTABLES_SNAT)?.is_none() {
             if_there(sysctl.ensure("0"))?;
         }
-        let mine = doomed
+        let mine = to_remove
             .iter()
             .filter(|element| rules::localnet_interface(element) == Some(interface));
         for element in mine {
             let mut batch = Batch::new();
             batch.delete_elements(TABLE.object(LOCALNET), std::slice::from_ref(element));
             match nft.commit(batch) {
-                Err(error) if error.is_missing() => {}
+                Err(error) if error.not_found() => {}
                 outcome => outcome?,
             }
         }

@@ -9,7 +9,7 @@ use cni_conf::request::Attachment;
 
 use super::claims::{Outcome, Rival};
 use super::conf::Backend;
-use super::{Condemned, Plan, Wanted, gone, iptables, nftables, remove, stale};
+use super::{Plan, Selected, Wanted, gone, iptables, nftables, remove, stale};
 use crate::attach::record::{Recorded, Records};
 
 /// Makes sure that everything is forwarded. `restore` is called where there are no rules at all. A port of a container that
@@ -43,7 +43,7 @@ pub(super) fn map(
     Ok(())
 }
 
-/// Takes out what is mapped for a container that is known to be gone. False for one that may live.
+/// Removes what is mapped for a container that is known to be gone. False for one that may live.
 fn take_over(rival: &Rival, records: &Records, attachment: &Attachment) -> Result<bool, Error> {
     let Some(why) = gone::evidence(rival, records, attachment.netns.as_deref())? else {
         return Ok(false);
@@ -55,7 +55,7 @@ fn take_over(rival: &Rival, records: &Records, attachment: &Attachment) -> Resul
     if let Some(recorded) = gone::recorded(records, &rival.comment) {
         records.remove(&recorded.owner())?;
     }
-    remove(&Condemned::Comment(rival.comment.clone()), true, &|| {})?;
+    remove(&Selected::Comment(rival.comment.clone()), true, &|| {})?;
     Ok(true)
 }
 
@@ -81,7 +81,7 @@ pub(super) fn map_again(recorded: &Recorded, records: &Records, what: &str) {
     }
     // Its DEL may have looked before. One that has not yet will find what was mapped.
     if !records.has(recorded)
-        && let Err(error) = remove(&Condemned::one(&plan.identity.owner), true, &|| {})
+        && let Err(error) = remove(&Selected::one(&plan.identity.owner), true, &|| {})
     {
         warn(format_args!(
             "take the mapped ports of {whose} out again: {error}"

@@ -162,7 +162,7 @@ impl Plugin for Portmap {
         }
         let iptables = matches!(plan.settings.backend, Backend::Iptables(_));
         Undo::guard(|undo| {
-            undo.push(|| remove(&Condemned::one(owner), iptables, &|| {}));
+            undo.push(|| remove(&Selected::one(owner), iptables, &|| {}));
             undo.push(|| records.remove(owner));
             records.write(request, attachment);
             let backend = &plan.settings.backend;
@@ -177,7 +177,7 @@ impl Plugin for Portmap {
     }
 
     /// Total: what is mapped is found by its owner, whatever the configuration says and whether this plugin mapped it
-    /// or the reference did. Starts a process only to remove rules of iptables, and while the reference has some.
+    /// or the Go plugin did. Starts a process only to remove rules of iptables, and while the Go plugin has some.
     fn del(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {
         let owner = Owner::of(request, attachment);
         let records = Records::to_remove(request, NAME);
@@ -187,7 +187,7 @@ impl Plugin for Portmap {
         let outcomes = [
             removed,
             remove(
-                &Condemned::one(&owner),
+                &Selected::one(&owner),
                 expects_iptables(request),
                 &hand_over,
             ),
@@ -248,10 +248,10 @@ impl Plugin for Portmap {
             .iter()
             .filter_map(|recorded| Plan::recorded(recorded, &records)?.wanted().localhost())
             .collect();
-        let condemned = Condemned::Owners(Owners::all_but(&request.network, valid));
+        let selected = Selected::Owners(Owners::all_but(&request.network, valid));
         let outcomes = [
             collected,
-            remove(&condemned, true, &|| hand_over(&records, &containers)),
+            remove(&selected, true, &|| hand_over(&records, &containers)),
         ];
         after_flush::recover_all(&records, left);
         Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
@@ -267,14 +267,14 @@ impl Plugin for Portmap {
 }
 
 /// Whose mappings are to be removed.
-enum Condemned {
+enum Selected {
     /// Those of attachments.
     Owners(Owners),
     /// Those that have this comment.
     Comment(String),
 }
 
-impl Condemned {
+impl Selected {
     fn one(owner: &Owner) -> Self {
         Self::Owners(Owners::one(owner))
     }
@@ -321,20 +321,20 @@ fn expects_mappings(request: &Request) -> bool {
     Settings::read(request).is_ok_and(|settings| !settings.mappings.is_empty())
 }
 
-/// Takes out everything of the condemned, whichever backend made it. Carries on after an error. `hand_over` is called
+/// Removes everything of the selected, whichever backend made it. Carries on after an error. `hand_over` is called
 /// while the rules are still there that exist once.
-fn remove(condemned: &Condemned, thorough: bool, hand_over: &dyn Fn()) -> Result<(), Error> {
+fn remove(selected: &Selected, thorough: bool, hand_over: &dyn Fn()) -> Result<(), Error> {
     let mut errors = Vec::new();
-    let doomed = |comment: &str| condemned.has(comment);
-    let removed = nftables::remove(&doomed).unwrap_or_else(|error| {
+    let to_remove = |comment: &str| selected.has(comment);
+    let removed = nftables::remove(&to_remove).unwrap_or_else(|error| {
         errors.push(Error::from(error));
         nftables::Removed::default()
     });
     // The setting before the rules that guard it.
-    let closed = localnet::remove(&doomed, &nftables::guard);
+    let closed = localnet::remove(&to_remove, &nftables::guard);
     errors.extend(closed.err().map(Error::from));
     let mut forwards = removed.forwards.clone();
-    match iptables::remove(condemned, thorough) {
+    match iptables::remove(selected, thorough) {
         Ok(more) => forwards.extend(more),
         Err(error) => errors.push(error.into()),
     }

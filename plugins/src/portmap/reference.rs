@@ -1,9 +1,9 @@
-//! What the reference plugin mapped for a container that is now ours to detach.
+//! What the Go plugin mapped for a container that is now ours to detach.
 //!
 //! With iptables it gives a container a chain `CNI-DN-…` in the table `nat` of each version of IP, and jumps there from
 //! `CNI-HOSTPORT-DNAT` whose comment reads `dnat name: "NETWORK" id: "CONTAINER"`. With nftables it writes rules into
 //! chains of the table `cni_hostport` of each version, with the container's ID as their comment. Only what has that
-//! comment is taken out; the chains that containers share stay for its own. Of a comment that it cut, because it was
+//! comment is removed; the chains that containers share stay for its own. Of a comment that it cut, because it was
 //! longer than iptables takes, nobody can tell whose it is: those are left.
 
 use cni_conf::error::Error;
@@ -30,7 +30,7 @@ const CHAINS: [&str; 3] = ["hostports", "hostip_hostports", "masquerading"];
 /// How often a removal that another process crossed is tried again.
 const ATTEMPTS: u32 = 5;
 
-/// Takes out what the reference plugin mapped for a container in `network`. Carries on after an error.
+/// Removes what the Go plugin mapped for a container in `network`. Carries on after an error.
 ///
 /// Starts no process when netlink tells that iptables has nothing of any container; where that can't be seen,
 /// `thorough` asks `iptables`.
@@ -57,7 +57,7 @@ pub(super) fn remove(
     Error::join(errors).map_or(Ok(()), Err)
 }
 
-/// Takes out rules of nftables.
+/// Removes rules of nftables.
 fn remove_from_chains(nft: &mut Nft, version: Version, container: &str) -> Result<(), HostError> {
     let table = TableRef {
         name: TABLE,
@@ -71,14 +71,14 @@ fn remove_from_chains(nft: &mut Nft, version: Version, container: &str) -> Resul
     })
 }
 
-/// Takes out chains of iptables and the jumps to them.
+/// Removes chains of iptables and the jumps to them.
 fn remove_chains(
     nft: &mut Nft,
     version: Version,
     comment: &str,
     thorough: bool,
 ) -> Result<(), HostError> {
-    let purpose = "remove the reference plugin's mapped ports from iptables";
+    let purpose = "remove the Go plugin's mapped ports from iptables";
     let mut attempt = 0;
     loop {
         attempt += 1;

@@ -35,7 +35,7 @@ fn leads_to(forward: &Forward, flow: &Flow) -> bool {
 
 fn forget_where(
     forwards: &[Forward],
-    condemned: impl Fn(&Forward, &Flow) -> bool,
+    selected: impl Fn(&Forward, &Flow) -> bool,
 ) -> Result<(), HostError> {
     for ipv6 in [false, true] {
         let mut by_port: BTreeMap<u16, Vec<&Forward>> = BTreeMap::new();
@@ -55,7 +55,7 @@ fn forget_where(
                     .flatten()
                     .any(|forward| {
                         forward.host.is_none_or(|host| host == to.destination)
-                            && condemned(forward, flow)
+                            && selected(forward, flow)
                     })
         })?;
     }

@@ -15,7 +15,7 @@ use crate::attach::forwarding;
 use crate::attach::ipam::Ipam;
 use crate::attach::undo::Undo;
 use crate::attach::veth::{self, Pair};
-use crate::attach::{forward, host_route, ipv6, mac, masq};
+use crate::attach::{host_route, ip_forward, ipv6, mac, masq};
 use crate::host::Rtnl;
 use crate::host::rtnl::{AddressOptions, Change, LinkChange, NewRoute, VethPair};
 use crate::netfilter::forward_hook::Behind;
@@ -73,10 +73,10 @@ struct Add {
 impl Add {
     fn ensure_forwarding(&self, plan: &Plan) -> Result<(), Error> {
         if plan.layer3.has_ipv4() {
-            forward::ensure_ipv4()?;
+            ip_forward::ensure_ipv4()?;
         }
         if plan.layer3.has_ipv6() {
-            forward::ensure_ipv6(&self.host)?;
+            ip_forward::ensure_ipv6(&self.host)?;
         }
         Ok(())
     }

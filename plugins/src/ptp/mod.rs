@@ -64,6 +64,6 @@ impl Plugin for Ptp {
             .as_ref()
             .map_or(Ok(()), |masquerade| masquerade.status())?;
         forwarding::warn_beforehand(request, Behind::NewPair)?;
-        ipam::forward(request, &settings.ipam, Call::Status)
+        ipam::delegate(request, &settings.ipam, Call::Status)
     }
 }

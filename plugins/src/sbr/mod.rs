@@ -22,7 +22,7 @@ use crate::attach::container::Container;
 use crate::attach::undo::Undo;
 use crate::host::Rtnl;
 use crate::host::lock;
-use crate::host::rtnl::{Link, NewRoute, RouteFilter, Rule};
+use crate::host::rtnl::{Link, NewRoute, RouteFilter, RoutingRule};
 use plan::{Branch, Given};
 
 /// The plugin.
@@ -133,7 +133,7 @@ impl Plugin for Sbr {
             let ips = addresses_of(previous, &attachment.ifname).into_iter();
             own.extend(ips.map(|ip| ip.address.addr()));
         }
-        let is_ours = |rule: &Rule| table.is_none_or(|table| rule.table == table);
+        let is_ours = |rule: &RoutingRule| table.is_none_or(|table| rule.table == table);
         let rules = container.rtnl.rules()?.into_iter().filter(is_ours);
         let outcomes = rules.filter_map(|rule| {
             let from = sender(&rule).filter(|from| own.contains(from))?;
@@ -150,7 +150,7 @@ impl Plugin for Sbr {
         let rules = container.rtnl.rules()?;
         for ip in addresses_of(check::expected(request)?, &attachment.ifname) {
             let from = ip.address.addr();
-            let is_its = |rule: &&Rule| {
+            let is_its = |rule: &&RoutingRule| {
                 sender(rule) == Some(from) && settings.table.is_none_or(|table| rule.table == table)
             };
             let Some(rule) = rules.iter().find(is_its) else {
@@ -199,7 +199,7 @@ fn addresses_of<'a>(result: &'a CniResult, ifname: &IfName) -> Vec<&'a IpConfig>
 }
 
 /// The one address whose packets a rule is for.
-fn sender(rule: &Rule) -> Option<IpAddr> {
+fn sender(rule: &RoutingRule) -> Option<IpAddr> {
     let from = rule.from?;
     (from.prefix_len() == from.max_prefix_len()).then(|| from.addr())
 }
@@ -207,7 +207,7 @@ fn sender(rule: &Rule) -> Option<IpAddr> {
 fn send_to<'a>(rtnl: &'a Rtnl, from: IpAddr, table: u32, undo: &mut Undo<'a>) -> Result<(), Error> {
     match rtnl.add_rule(from, table) {
         // An ADD that was killed made it.
-        Err(error) if error.is_exists() => return Ok(()),
+        Err(error) if error.already_exists() => return Ok(()),
         outcome => outcome?,
     }
     undo.push(move || {
@@ -254,7 +254,7 @@ fn branch_off<'a>(
     }
     for route in leaving {
         undo.push(move || match rtnl.add_route_beside(&route) {
-            Err(error) if !error.is_exists() => Err(error.into()),
+            Err(error) if !error.already_exists() => Err(error.into()),
             _ => Ok(()),
         });
         rtnl.delete_route(&route)?;

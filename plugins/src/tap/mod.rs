@@ -182,7 +182,7 @@ impl Plugin for Tap {
     fn status(&self, request: &Request) -> Result<(), Error> {
         let settings = Settings::read(request, None)?;
         tap::require().map_err(interface::unavailable)?;
-        ipam::forward(request, &settings.common.ipam, Call::Status)
+        ipam::delegate(request, &settings.common.ipam, Call::Status)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The node's list of sysctls that configurations may set.
 //!
 //! The file has a regular expression on each line; a sysctl's name, as the configuration spells it, must match one of
-//! them somewhere. Without the file every name under `net` is allowed. Path and meaning are the reference's.
+//! them somewhere. Without the file every name under `net` is allowed. Path and meaning are the Go plugin's.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -14,7 +14,7 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Er
     for setting in &settings.sysctls {
         let value = match container.with_sysctls(|procfs| Ok(setting.sysctl.read_in(procfs)))? {
             Ok(value) => value,
-            Err(error) if error.is_missing() => return Err(failed(error.to_string())),
+            Err(error) if error.not_found() => return Err(failed(error.to_string())),
             // Some can only be written.
             Err(_) => continue,
         };

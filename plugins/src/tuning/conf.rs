@@ -14,7 +14,7 @@ use super::attributes::Attributes;
 use crate::attach::settings;
 use crate::host::Sysctl;
 
-/// Where the values from before are saved if the configuration does not say. The reference's place.
+/// Where the values from before are saved if the configuration does not say. The Go plugin's place.
 const DEFAULT_DATA_DIR: &str = "/run/cni/tuning";
 
 /// Smallest MTU in bytes (`ETH_MIN_MTU` of the kernel); the largest depends on the device.
@@ -89,7 +89,7 @@ impl Settings {
         let attributes = Attributes {
             mac,
             mtu: mtu(args.mtu.or(wire.mtu))?,
-            // False means "leave it alone" to the reference.
+            // False means "leave it alone" to the Go plugin.
             promisc: args.promisc.or(wire.promisc).filter(|on| *on),
             allmulti: args.allmulti.or(wire.allmulti),
             tx_queue_len: tx_queue_len(args.tx_q_len.or(wire.tx_q_len))?,
@@ -130,7 +130,7 @@ fn tx_queue_len(packets: Option<i64>) -> Result<Option<u32>, Error> {
         .map_err(|_| FieldError::new("txQLen", packets, "is no number of packets").into())
 }
 
-/// `args.cni` counts most, then the runtime's word, CNI_ARGS, and the configuration itself: the reference's order.
+/// `args.cni` counts most, then the runtime's word, CNI_ARGS, and the configuration itself: the Go plugin's order.
 fn requested_mac(
     wire: &Wire,
     from_args: Option<&str>,

@@ -9,7 +9,7 @@ use crate::attach::container::Container;
 use crate::attach::settings;
 use crate::host::rtnl::Link;
 
-/// Content of a file. Keys and types are the reference's as far as it has them.
+/// Content of a file. Keys and types are the Go plugin's as far as it has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Saved {

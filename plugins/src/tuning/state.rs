@@ -1,10 +1,10 @@
 //! What interfaces were like before they were tuned, in files.
 //!
-//! One file per attachment, `<containerID>_<ifname>.json` in `dataDir`, as the reference has it: either implementation
-//! can restore what the other saved. Only a name that no file can have, which the reference refuses, is hashed. Three keys are added that the reference ignores: the network, by which GC knows
+//! One file per attachment, `<containerID>_<ifname>.json` in `dataDir`, as the Go plugin has it: either implementation
+//! can restore what the other saved. Only a name that no file can have, which the Go plugin refuses, is hashed. Three keys are added that the Go plugin ignores: the network, by which GC knows
 //! what is this network's to remove, and the namespace's cookie and the interface's index, by which a file that a
 //! missed DEL left behind is told from the file of an earlier tuning plugin of the same list. A file without a network
-//! was saved by the reference; nobody can say whose it is, so GC leaves it to DEL.
+//! was saved by the Go plugin; nobody can say whose it is, so GC leaves it to DEL.
 //!
 //! Files appear whole or not at all: a temporary file, fsync, rename.
 
@@ -43,7 +43,7 @@ impl<'a> Store<'a> {
         let path = self.path(id);
         match regular::read(&path) {
             Ok(content) => Ok(Saved::parse(&content)),
-            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) if not_found(&error) => Ok(None),
             Err(error) => Err(failed("read", &path, &error)),
         }
     }
@@ -130,7 +130,7 @@ impl<'a> Store<'a> {
             .collect();
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if is_absent(&error) => return Ok(()),
+            Err(error) if not_found(&error) => return Ok(()),
             Err(error) => return Err(failed("list", &self.dir, &error)),
         };
         let errors = entries
@@ -171,13 +171,13 @@ impl<'a> Store<'a> {
 
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
-        Err(error) if !is_absent(&error) => Err(failed("remove", path, &error)),
+        Err(error) if !not_found(&error) => Err(failed("remove", path, &error)),
         _ => Ok(()),
     }
 }
 
 /// A name that is too long for a file is one that no file has.
-fn is_absent(error: &io::Error) -> bool {
+fn not_found(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_the_references_name_and_keys() {
+    fn a_file_has_the_go_plugins_name_and_keys() {
         let dir = tempfile::tempdir().unwrap();
         let request = request("net");
         let store = Store::new(dir.path().join("a/b"), &request);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_reference_is_read() {
+    fn a_file_of_the_go_plugin_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let request = request("net");
         let store = Store::new(dir.path().into(), &request);

@@ -128,7 +128,7 @@ impl Plugin for Vlan {
         let host = Rtnl::new()?;
         interface::require_kind(&host, Kind::Vlan { vid: settings.vid })?;
         settings.parent.status(&host)?;
-        ipam::forward(request, &settings.common.ipam, Call::Status)
+        ipam::delegate(request, &settings.common.ipam, Call::Status)
     }
 }
 

@@ -244,7 +244,7 @@ fn join(rtnl: &Rtnl, link: &Link, domain: u32, table: u32) -> Result<(), Error> 
     routes.sort_by_key(|route| route.gateway.is_some());
     for route in routes {
         match rtnl.add_route_beside(&in_table(route, link.index, table)) {
-            Err(error) if !error.is_exists() => return Err(error.into()),
+            Err(error) if !error.already_exists() => return Err(error.into()),
             _ => {}
         }
     }

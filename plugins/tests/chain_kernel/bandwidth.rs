@@ -17,7 +17,7 @@ pub(crate) fn add(tests: &mut Tests) {
         ("bandwidth_limits_shaped_subnets_only", shaped_subnets),
         ("bandwidth_result_lists_the_ifb", result),
         ("bandwidth_del_is_total", del_is_total),
-        ("bandwidth_del_removes_the_references_ifb", references_ifb),
+        ("bandwidth_del_removes_the_go_plugins_ifb", go_plugins_ifb),
         ("bandwidth_gc_removes_what_is_not_valid", gc),
         ("bandwidth_check_notices_what_is_missing", check),
         ("bandwidth_without_limits_changes_nothing", no_limits),
@@ -171,7 +171,7 @@ fn del_is_total(node: &Node) {
 }
 
 /// Network `net` and container `a`: `printf neta | sha512sum`.
-fn references_ifb(node: &Node) {
+fn go_plugins_ifb(node: &Node) {
     node.rtnl.create_ifb("bwpc3a99edf74e2", None, true).unwrap();
     let (a, _) = attached(node, "a");
     node.del("bandwidth", &limits(&["egress"]), &a).unwrap();

@@ -14,7 +14,7 @@ pub(crate) fn add(tests: &mut Tests) {
             "ptp_containers_reach_each_other_through_the_host_at_once",
             connects as fn(&Node),
         ),
-        ("ptp_result_is_shaped_like_the_references", result),
+        ("ptp_result_is_shaped_like_the_go_plugins", result),
         ("ptp_gateway_is_the_only_neighbour", only_neighbour),
         (
             "cve_2020_10749_ptp_host_ignores_router_advertisements",

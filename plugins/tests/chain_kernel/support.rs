@@ -15,9 +15,9 @@ use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
 use libtest_mimic::Trial;
 use nix::sched::{CloneFlags, unshare};
-use plugins::applets;
 use plugins::host::rtnl::{Link, LinkChange, RouteFilter, TokenBucket};
 use plugins::host::{NetNs, Rtnl};
+use plugins::registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -152,14 +152,14 @@ impl Node {
         previous: Option<&CniResult>,
     ) -> Result<CniResult, Error> {
         let request = self.request(plugin, conf.clone(), previous);
-        let applet = applets::find(applets::ALL, plugin).unwrap();
-        applet.plugin.add(&request, &pod.attachment())
+        let plugin_called = registry::find(registry::ALL, plugin).unwrap();
+        plugin_called.plugin.add(&request, &pod.attachment())
     }
 
     pub(crate) fn del(&self, plugin: &str, conf: &Value, pod: &Pod) -> Result<(), Error> {
         let request = self.request(plugin, conf.clone(), None);
-        let applet = applets::find(applets::ALL, plugin).unwrap();
-        applet.plugin.del(&request, &pod.attachment())
+        let plugin_called = registry::find(registry::ALL, plugin).unwrap();
+        plugin_called.plugin.del(&request, &pod.attachment())
     }
 
     /// DEL as after a restart of the machine: without the namespace.
@@ -170,12 +170,12 @@ impl Node {
         pod: &Pod,
     ) -> Result<(), Error> {
         let request = self.request(plugin, conf.clone(), None);
-        let applet = applets::find(applets::ALL, plugin).unwrap();
+        let plugin_called = registry::find(registry::ALL, plugin).unwrap();
         let attachment = Attachment {
             netns: None,
             ..pod.attachment()
         };
-        applet.plugin.del(&request, &attachment)
+        plugin_called.plugin.del(&request, &attachment)
     }
 
     pub(crate) fn check(
@@ -186,21 +186,21 @@ impl Node {
         previous: &CniResult,
     ) -> Result<(), Error> {
         let request = self.request(plugin, conf.clone(), Some(previous));
-        let applet = applets::find(applets::ALL, plugin).unwrap();
-        applet.plugin.check(&request, &pod.attachment())
+        let plugin_called = registry::find(registry::ALL, plugin).unwrap();
+        plugin_called.plugin.check(&request, &pod.attachment())
     }
 
     pub(crate) fn gc(&self, plugin: &str, conf: &Value, valid: &[&Pod]) -> Result<(), Error> {
         let request = self.request(plugin, conf.clone(), None);
-        let applet = applets::find(applets::ALL, plugin).unwrap();
+        let plugin_called = registry::find(registry::ALL, plugin).unwrap();
         let valid: Vec<AttachmentId> = valid.iter().map(|pod| pod.attachment().id()).collect();
-        applet.plugin.gc(&request, &valid)
+        plugin_called.plugin.gc(&request, &valid)
     }
 
     pub(crate) fn status(&self, plugin: &str, conf: &Value) -> Result<(), Error> {
         let request = self.request(plugin, conf.clone(), None);
-        let applet = applets::find(applets::ALL, plugin).unwrap();
-        applet.plugin.status(&request)
+        let plugin_called = registry::find(registry::ALL, plugin).unwrap();
+        plugin_called.plugin.status(&request)
     }
 
     /// What somebody on the host types: `ip` and these words.

@@ -18,7 +18,7 @@ pub(crate) fn add(tests: &mut Tests) {
         ("tuning_sets_sysctls_inside_the_container_only", sysctls),
         ("tuning_add_that_fails_half_way_restores", failed_add),
         ("tuning_twice_in_one_list_restores_the_original", twice),
-        ("tuning_restores_what_the_reference_saved", references_file),
+        ("tuning_restores_what_the_go_plugin_saved", go_plugins_file),
         (
             "tuning_leaves_another_interface_of_the_name_alone",
             stale_file,
@@ -146,7 +146,7 @@ fn twice(node: &Node) {
     assert_eq!(pod.eth0(), before);
 }
 
-fn references_file(node: &Node) {
+fn go_plugins_file(node: &Node) {
     let (pod, _) = attached(node);
     fs::create_dir(node.path("tuning")).unwrap();
     let text = "{\n \"mac\": \"02:00:00:00:00:77\",\n \"promisc\": true,\n \"mtu\": 1454,\n \"txQLen\": 5\n}";

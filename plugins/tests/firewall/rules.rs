@@ -34,7 +34,7 @@ pub(crate) const CASES: &[Case] = &[
     case("a_plugin_that_stands_alone_is_told_where_it_belongs", alone),
     case("firewalld_that_does_not_run_is_a_clear_error", no_firewalld),
     case("status_tells_of_a_missing_program", statuses),
-    case("the_references_rules_stay_untouched", reference),
+    case("the_go_plugins_rules_stay_untouched", reference),
 ];
 
 pub(crate) const fn case(name: &'static str, run: fn()) -> Case {
@@ -423,7 +423,7 @@ fn hide_programs() {
 }
 
 fn reference() {
-    // What the reference makes for a container of its own, and leaves behind.
+    // What the Go plugin makes for a container of its own, and leaves behind.
     let rules = "for t in iptables ip6tables; do $t -N CNI-FORWARD; $t -N CNI-ADMIN
         $t -A FORWARD -m comment --comment 'CNI firewall plugin rules' -j CNI-FORWARD
         $t -A CNI-FORWARD -m comment --comment 'CNI firewall plugin admin overrides' -j CNI-ADMIN; done

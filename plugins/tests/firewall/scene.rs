@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::scratch;
 
 /// How long one packet may take.
-const PATIENCE: Duration = Duration::from_millis(150);
+const TIME_LIMIT: Duration = Duration::from_millis(150);
 
 /// Pods `a` and `b` behind the bridge cni0, pod `c` behind the bridge cni1, and an outside that has routes to both.
 pub(crate) struct Scene {
@@ -192,7 +192,7 @@ pub(crate) fn asks(
     };
     let client = from.run(move || UdpSocket::bind(any).unwrap());
     for socket in [&server, &client] {
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIME_LIMIT)).unwrap();
     }
     let mut buffer = [0; 16];
     (0..if expected { 60 } else { 3 }).any(|_| {

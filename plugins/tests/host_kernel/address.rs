@@ -118,7 +118,7 @@ fn exists(sandbox: &Sandbox) {
             .rtnl
             .add_address(link, net(text), NODAD)
             .unwrap_err();
-        assert!(error.is_exists(), "{error}");
+        assert!(error.already_exists(), "{error}");
         assert!(
             error
                 .to_string()

@@ -84,7 +84,7 @@ fn exists(sandbox: &Sandbox) {
         ..NewBridge::default()
     };
     let error = sandbox.rtnl.create_bridge(&again).unwrap_err();
-    assert!(error.is_exists(), "{error}");
+    assert!(error.already_exists(), "{error}");
     assert!(
         error
             .to_string()
@@ -97,7 +97,7 @@ fn exists(sandbox: &Sandbox) {
         ..NewBridge::default()
     };
     let error = sandbox.rtnl.create_bridge(&long).unwrap_err();
-    assert!(!error.is_exists());
+    assert!(!error.already_exists());
     assert!(
         error.to_string().contains("a-name-that-is-too-long"),
         "{error}"

@@ -176,5 +176,5 @@ fn vlan_device(sandbox: &Sandbox) {
         (Some(parent), Some(5), Some(MAC_A))
     );
     assert!(link.up && link.mtu == 1400);
-    assert!(sandbox.rtnl.create_vlan(&new).unwrap_err().is_exists());
+    assert!(sandbox.rtnl.create_vlan(&new).unwrap_err().already_exists());
 }

@@ -91,7 +91,7 @@ fn first_refusal(sandbox: &Sandbox) {
     ];
     let (place, error) = sandbox.rtnl.apply(&changes).unwrap_err();
     assert_eq!(place, 1);
-    assert!(error.is_exists(), "{error}");
+    assert!(error.already_exists(), "{error}");
     let text = error.to_string();
     assert!(
         text.starts_with("add address 10.1.0.2/24 to veth0: File exists"),

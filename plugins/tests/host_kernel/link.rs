@@ -122,7 +122,7 @@ fn change_of_missing_link(sandbox: &Sandbox) {
     };
     let error = sandbox.rtnl.set_link(4711, &change).unwrap_err();
     assert_eq!(error.errno(), Some(Errno::ENODEV));
-    assert!(error.is_missing());
+    assert!(error.not_found());
     assert_eq!(
         error.to_string(),
         "set up, mtu 1400 on link with index 4711: No such device"

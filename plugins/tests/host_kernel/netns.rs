@@ -68,7 +68,7 @@ fn kinds_of_failure(_: &Sandbox) {
             matches!(error, HostError::NetNsMissing { .. }),
             "{name}: {error}"
         );
-        assert!(error.is_missing());
+        assert!(error.not_found());
     }
     for (path, text) in [
         (at("empty"), "empty file"),

@@ -74,7 +74,7 @@ fn token_bucket(sandbox: &Sandbox) {
             },
         )
         .unwrap_err();
-    assert!(error.is_missing(), "{error}");
+    assert!(error.not_found(), "{error}");
 }
 
 fn fast(sandbox: &Sandbox) {
@@ -99,7 +99,7 @@ fn redirect(sandbox: &Sandbox) {
             .rtnl
             .create_ifb("shape0", None, true)
             .unwrap_err()
-            .is_exists()
+            .already_exists()
     );
     assert_eq!(sandbox.rtnl.ingress_redirect(link).unwrap(), None);
     sandbox.rtnl.redirect_ingress(link, ifb.index).unwrap();
@@ -108,5 +108,5 @@ fn redirect(sandbox: &Sandbox) {
         Some(ifb.index)
     );
     let error = sandbox.rtnl.redirect_ingress(link, ifb.index).unwrap_err();
-    assert!(error.is_exists(), "{error}");
+    assert!(error.already_exists(), "{error}");
 }

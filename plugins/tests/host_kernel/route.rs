@@ -94,7 +94,7 @@ fn added_and_replaced(sandbox: &Sandbox) {
         sandbox.rtnl.add_route(&via(first)).unwrap();
         for again in [first, second] {
             let error = sandbox.rtnl.add_route(&via(again)).unwrap_err();
-            assert!(error.is_exists(), "{error}");
+            assert!(error.already_exists(), "{error}");
             let text = format!("add route {dst} via {again} dev br0: File exists");
             assert!(error.to_string().starts_with(&text), "{error}");
         }

@@ -99,7 +99,7 @@ fn failures(_: &Sandbox) {
     let sysctl = Sysctl::ipv6_conf("nobody", "accept_ra");
     assert!(!sysctl.exists());
     let error = sysctl.ensure("0").unwrap_err();
-    assert!(error.is_missing());
+    assert!(error.not_found());
     assert_eq!(
         error.to_string(),
         "read sysctl net.ipv6.conf.nobody.accept_ra: No such file or directory"

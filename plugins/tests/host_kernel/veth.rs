@@ -109,7 +109,7 @@ fn peer_name_taken(sandbox: &Sandbox) {
     };
     pod.rtnl.create_bridge(&taken).unwrap();
     let error = sandbox.rtnl.create_veth(&new_veth(&pod)).unwrap_err();
-    assert!(error.is_exists());
+    assert!(error.already_exists());
     let text = error.to_string();
     assert!(
         text.starts_with("create interface eth0 in /proc/") && text.contains("File exists"),
@@ -122,7 +122,7 @@ fn host_name_taken(sandbox: &Sandbox) {
     sandbox.bridge("veth0");
     let pod = Pod::new();
     let error = sandbox.rtnl.create_veth(&new_veth(&pod)).unwrap_err();
-    assert!(error.is_exists());
+    assert!(error.already_exists());
     assert!(
         error
             .to_string()

@@ -29,8 +29,8 @@ pub(crate) fn add(tests: &mut Tests) {
             ),
             ("host_device_takes_nothing_that_the_container_made", decoy),
             (
-                "host_device_that_the_reference_moved_comes_back",
-                of_the_reference,
+                "host_device_that_the_go_plugin_moved_comes_back",
+                of_the_go_plugin,
             ),
             ("host_device_gc_brings_back_what_is_not_valid", gc),
             ("host_device_status_tells_missing_from_taken", status),
@@ -102,7 +102,7 @@ fn round_trip(node: &Node) {
     assert_eq!(
         link.alias.as_deref(),
         Some(DEVICE),
-        "as the reference has it"
+        "as the Go plugin has it"
     );
     assert!(node.rtnl.link_by_name(DEVICE).unwrap().is_none());
     assert_eq!(pod.addresses("eth0"), ["10.7.0.2/24", "fd07::2/64"]);
@@ -227,7 +227,7 @@ fn decoy(node: &Node) {
 }
 
 /// It has the alias, and nothing is written down.
-fn of_the_reference(node: &Node) {
+fn of_the_go_plugin(node: &Node) {
     let device = device(node);
     let pod = Pod::new("a");
     let change = LinkChange {

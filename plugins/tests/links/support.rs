@@ -15,11 +15,11 @@ use cni_conf::version::SpecVersion;
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use plugins::applets;
 use plugins::host::rtnl::{
     AddressOptions, Kind, Link, LinkChange, NewRoute, NewVeth, RouteFilter, VethEnd,
 };
 use plugins::host::{NetNs, Rtnl, tap};
+use plugins::registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -209,7 +209,7 @@ impl Node {
         attachment: &Attachment,
         previous: Option<&CniResult>,
     ) -> Result<CniResult, Error> {
-        applet(plugin).add(&self.request(plugin, conf, previous), attachment)
+        plugin_called(plugin).add(&self.request(plugin, conf, previous), attachment)
     }
 
     pub(crate) fn del(&self, plugin: &str, conf: &Value, pod: &Pod) -> Result<(), Error> {
@@ -233,7 +233,7 @@ impl Node {
         attachment: &Attachment,
         previous: Option<&CniResult>,
     ) -> Result<(), Error> {
-        applet(plugin).del(&self.request(plugin, conf, previous), attachment)
+        plugin_called(plugin).del(&self.request(plugin, conf, previous), attachment)
     }
 
     /// DEL as after a restart of the machine: without the namespace.
@@ -258,16 +258,16 @@ impl Node {
         result: &CniResult,
     ) -> Result<(), Error> {
         let request = self.request(plugin, conf, Some(result));
-        applet(plugin).check(&request, &pod.attachment())
+        plugin_called(plugin).check(&request, &pod.attachment())
     }
 
     pub(crate) fn gc(&self, plugin: &str, conf: &Value, valid: &[&Pod]) -> Result<(), Error> {
         let valid: Vec<AttachmentId> = valid.iter().map(|pod| pod.attachment().id()).collect();
-        applet(plugin).gc(&self.request(plugin, conf, None), &valid)
+        plugin_called(plugin).gc(&self.request(plugin, conf, None), &valid)
     }
 
     pub(crate) fn status(&self, plugin: &str, conf: &Value) -> Result<(), Error> {
-        applet(plugin).status(&self.request(plugin, conf, None))
+        plugin_called(plugin).status(&self.request(plugin, conf, None))
     }
 
     /// Names of all links of the node, but for `lo`.
@@ -285,8 +285,8 @@ fn own_run_directory() {
     mount(Some("tmpfs"), "/run", Some("tmpfs"), none, None::<&str>).expect("mount a tmpfs");
 }
 
-fn applet(plugin: &str) -> &'static dyn cni_conf::dispatch::Plugin {
-    applets::find(applets::ALL, plugin).unwrap().plugin
+fn plugin_called(plugin: &str) -> &'static dyn cni_conf::dispatch::Plugin {
+    registry::find(registry::ALL, plugin).unwrap().plugin
 }
 
 fn names(rtnl: &Rtnl) -> Vec<String> {

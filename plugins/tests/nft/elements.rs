@@ -112,7 +112,7 @@ fn atomic() {
             &[Element::address(ip("10.1.0.6"), "a")],
         );
         let error = nft.commit(batch).unwrap_err();
-        assert!(error.is_missing(), "{error}");
+        assert!(error.not_found(), "{error}");
         assert_eq!(
             error.to_string().split(':').next(),
             Some("add 10.1.0.6 in nft set inet t nowhere")
@@ -137,8 +137,8 @@ fn distinguish() {
             batch.delete_elements(T.object("s4"), &element);
             nft.commit(batch)
         };
-        assert!(add(&mut nft).unwrap_err().is_missing());
-        assert!(nft.elements(T.object("s4")).unwrap_err().is_missing());
+        assert!(add(&mut nft).unwrap_err().not_found());
+        assert!(nft.elements(T.object("s4")).unwrap_err().not_found());
         assert_eq!(nft.sets(T).unwrap(), Vec::<String>::new());
         assert_eq!(nft.rules(T.object("c")).unwrap(), []);
         assert_eq!(nft.chain(T.object("c")).unwrap(), None);
@@ -150,9 +150,9 @@ fn distinguish() {
                 .unwrap()
                 .success()
         );
-        assert!(delete(&mut nft).unwrap_err().is_missing());
+        assert!(delete(&mut nft).unwrap_err().not_found());
         add(&mut nft).unwrap();
-        assert!(add(&mut nft).unwrap_err().is_exists());
+        assert!(add(&mut nft).unwrap_err().already_exists());
         let mut batch = Batch::new();
         batch.delete_empty_set(T.object("s4"));
         assert_eq!(
@@ -163,7 +163,7 @@ fn distinguish() {
         let mut batch = Batch::new();
         batch.delete_empty_set(T.object("s4")).delete_empty_table(T);
         nft.commit(batch).unwrap();
-        assert!(delete(&mut nft).unwrap_err().is_missing());
+        assert!(delete(&mut nft).unwrap_err().not_found());
     });
 }
 
@@ -302,7 +302,7 @@ fn kept() {
         let (mut one, mut other) = (Nft::open().unwrap(), Nft::open().unwrap());
         let mut batch = Batch::new();
         batch.add_elements(T.object("none"), &[Element::address(ip("10.1.0.2"), "x")]);
-        assert!(one.commit(batch).unwrap_err().is_missing());
+        assert!(one.commit(batch).unwrap_err().not_found());
         assert_eq!(other.chains(Some(T)).unwrap().len(), 1);
         // Nor is one closed, which can take long, before the thread ends.
         let before = sockets();

@@ -175,7 +175,7 @@ fn taken() {
             batch.add_elements(T.object("s"), &[address(1)]);
             batch.add_elements(T.object("m"), &elements);
             let refused = nft.transact(&batch).unwrap_err();
-            assert!(refused.error.is_exists(), "{}", refused.error);
+            assert!(refused.error.already_exists(), "{}", refused.error);
             assert_eq!(refused.element.as_deref(), Some(&port(which)), "{size}");
             assert_eq!(nft.elements(T.object("m")).unwrap(), taken);
             assert!(nft.is_empty(T.object("s")).unwrap());
@@ -198,7 +198,7 @@ fn absent() {
         let mut batch = Batch::new();
         batch.delete_elements(T.object("m"), &elements);
         let refused = nft.transact(&batch).unwrap_err();
-        assert!(refused.error.is_missing(), "{}", refused.error);
+        assert!(refused.error.not_found(), "{}", refused.error);
         assert_eq!(refused.element.as_deref(), Some(&elements[6_543]));
         let found = sorted(nft.elements(T.object("m")).unwrap());
         assert!(found == sorted(present), "{}", found.len());

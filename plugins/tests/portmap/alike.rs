@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::Case;
 use crate::node::Node;
-use crate::scene::{Backend, Call, Client, Over, Scene, ask, ask_in_vain, serve, state_of};
+use crate::scene::{Backend, Call, Client, Over, Scene, ask, ask_without_answer, serve, state_of};
 use crate::scratch;
 
 pub(crate) const CASES: &[Case] = &[
@@ -73,7 +73,7 @@ fn everywhere(backend: Backend) {
     serve(&scene.pod, "pod", "10.1.0.5:80");
     serve(&scene.pod, "pod", "[fd00:1::5]:80");
     assert_eq!(
-        ask_in_vain(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
+        ask_without_answer(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
         None
     );
     let call = Call::new(backend, "abc", both(8080, 80));
@@ -105,7 +105,7 @@ fn everywhere(backend: Backend) {
     );
     scene.del(&call);
     assert_eq!(
-        ask_in_vain(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
+        ask_without_answer(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
         None
     );
 }
@@ -140,7 +140,7 @@ fn one_address(backend: Backend) {
         (&scene.host, "127.0.0.1:8080"),
         (&scene.outside, "192.0.2.1:8081"),
     ] {
-        assert_eq!(ask_in_vain(node, Over::Tcp, to), None, "{to}");
+        assert_eq!(ask_without_answer(node, Over::Tcp, to), None, "{to}");
     }
 }
 
@@ -216,7 +216,7 @@ fn guard(backend: Backend) {
          ip route add 127.0.0.1 via 10.1.0.1; echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet",
     );
     assert_eq!(
-        ask_in_vain(&scene.neighbour, Over::Udp, "127.0.0.1:7000"),
+        ask_without_answer(&scene.neighbour, Over::Udp, "127.0.0.1:7000"),
         None
     );
     // That it is for the rules that they don't get through.
@@ -241,7 +241,7 @@ fn sources(backend: Backend) {
         "pod 192.0.2.2"
     );
     assert_eq!(
-        ask_in_vain(&scene.neighbour, Over::Udp, "192.0.2.1:8080"),
+        ask_without_answer(&scene.neighbour, Over::Udp, "192.0.2.1:8080"),
         None
     );
     assert_eq!(scene.route_localnet(), "0");
@@ -412,7 +412,7 @@ fn per_network(backend: Backend) {
     scene.add(&other);
     scene.del(&one);
     assert_eq!(
-        ask_in_vain(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
+        ask_without_answer(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
         None
     );
     assert!(ask(&scene.outside, Over::Tcp, "192.0.2.1:9090").is_some());
@@ -523,14 +523,14 @@ fn stale(backend: Backend) {
     // Something that has the kernel track connections.
     scene.add(&Call::new(backend, "first", both(7000, 80)));
     let client = Client::new(&scene.outside, "192.0.2.1:8080");
-    assert_eq!(client.ask_in_vain(), None);
+    assert_eq!(client.ask_without_answer(), None);
     let other = Client::new(&scene.neighbour, "192.0.2.2:8080");
     assert_eq!(other.ask().as_deref(), Some("outside 10.1.0.6"));
     let call = Call::new(backend, "abc", both(8080, 80));
     scene.add(&call);
     assert_eq!(client.ask().as_deref(), Some("pod 192.0.2.2"));
     scene.del(&call);
-    assert_eq!(client.ask_in_vain(), None);
+    assert_eq!(client.ask_without_answer(), None);
     scene.add(&Call::new(backend, "def", both(8080, 80)).at(&["10.1.0.6/24"]));
     assert_eq!(client.ask().as_deref(), Some("neighbour 192.0.2.2"));
     let flows = scene

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Case;
 use crate::alike::{both, case};
 use crate::node::Node;
-use crate::scene::{Backend, Call, Over, Scene, ask, ask_in_vain, serve};
+use crate::scene::{Backend, Call, Over, Scene, ask, ask_without_answer, serve};
 use crate::scratch;
 
 pub(crate) const CASES: &[Case] = &[
@@ -400,7 +400,7 @@ fn may_live(backend: Backend) {
     scene.add(&unseen);
     refused(&scene, &other(backend, &dir), "podnet/dead/eth0");
     assert_eq!(
-        ask_in_vain(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
+        ask_without_answer(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
         None
     );
     let _: &Node = &scene.host;

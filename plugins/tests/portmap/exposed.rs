@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::Case;
 use crate::alike::{both, case};
 use crate::node::Node;
-use crate::scene::{Backend, Call, Over, Scene, ask_in_vain, serve};
+use crate::scene::{Backend, Call, Over, Scene, ask_without_answer, serve};
 use crate::scratch;
 
 pub(crate) const CASES: &[Case] = &[
@@ -43,7 +43,7 @@ fn scene() -> Scene {
 }
 
 fn reachable(scene: &Scene) -> bool {
-    ask_in_vain(&scene.pod, Over::Udp, SECRET).is_some()
+    ask_without_answer(&scene.pod, Over::Udp, SECRET).is_some()
 }
 
 fn call(backend: Backend, container: &str, port: u16, dir: &str) -> Call {

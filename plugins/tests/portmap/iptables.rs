@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::Case;
 use crate::alike::both;
 use crate::node::Node;
-use crate::scene::{Backend, Call, Over, Scene, ask, ask_in_vain, serve, state_of};
+use crate::scene::{Backend, Call, Over, Scene, ask, ask_without_answer, serve, state_of};
 
 const BACKEND: Backend = Backend::Iptables;
 
@@ -21,7 +21,7 @@ pub(crate) const CASES: &[Case] = &[
         no_process,
     ),
     case(
-        "a_del_asks_iptables_only_while_the_reference_has_a_rule",
+        "a_del_asks_iptables_only_while_the_go_plugin_has_a_rule",
         reference,
     ),
     case("both_backends_respect_each_others_ports", mixed),
@@ -84,7 +84,7 @@ fn conditions(_: Backend) {
         "pod 10.1.0.1"
     );
     assert_eq!(
-        ask_in_vain(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
+        ask_without_answer(&scene.outside, Over::Tcp, "192.0.2.1:8080"),
         None
     );
     scene.del(&call);
@@ -136,7 +136,7 @@ fn reference(_: Backend) {
     make("podnet", "abcd", "CNI-DN-0b");
     let others = scene.ruleset();
     make("podnet", "abc", "CNI-DN-0c");
-    // The configuration may have changed since the reference's ADD.
+    // The configuration may have changed since the Go plugin's ADD.
     scene.del(&Call::new(BACKEND, "abc", json!([])));
     assert_eq!(scene.ruleset(), others);
     scene.del(&Call::new(BACKEND, "abc", json!([])).on("podnet2"));

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::Case;
 use crate::alike::{at_once, both, case};
 use crate::node::Node;
-use crate::scene::{Backend, Call, Over, Scene, ask, ask_in_vain, serve, state_of};
+use crate::scene::{Backend, Call, Over, Scene, ask, ask_without_answer, serve, state_of};
 use crate::scratch;
 
 pub(crate) const CASES: &[Case] = &[
@@ -54,7 +54,7 @@ fn restored(backend: Backend) {
         }
         scene.del(&removed);
         scene.host.sh(flush);
-        let lost = ask_in_vain(&scene.outside, Over::Tcp, "192.0.2.1:8080");
+        let lost = ask_without_answer(&scene.outside, Over::Tcp, "192.0.2.1:8080");
         assert_eq!(lost, None, "{flush}");
 
         let new = call("new", 8083)

@@ -23,10 +23,10 @@ use crate::node::Node;
 use crate::scratch;
 
 /// How long an answer may take that is expected.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long it takes to believe that none comes.
-const SILENCE: Duration = Duration::from_millis(400);
+const NO_ANSWER_LIMIT: Duration = Duration::from_millis(400);
 
 /// Whether this kernel has SCTP.
 pub(crate) fn has_sctp() -> bool {
@@ -66,7 +66,7 @@ pub(crate) fn ask_sctp(node: &Node, to: &str) -> io::Result<String> {
         let socket = sctp_socket()?;
         connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIME_LIMIT))?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
@@ -351,12 +351,12 @@ pub(crate) fn serve(node: &Node, name: &'static str, address: &str) {
 
 /// The answer to a question from `node` to `to`.
 pub(crate) fn ask(node: &Node, over: Over, to: &str) -> Option<String> {
-    try_ask(node, over, to, PATIENCE)
+    try_ask(node, over, to, TIME_LIMIT)
 }
 
 /// The answer to a question of which none is expected.
-pub(crate) fn ask_in_vain(node: &Node, over: Over, to: &str) -> Option<String> {
-    try_ask(node, over, to, SILENCE)
+pub(crate) fn ask_without_answer(node: &Node, over: Over, to: &str) -> Option<String> {
+    try_ask(node, over, to, NO_ANSWER_LIMIT)
 }
 
 fn try_ask(node: &Node, over: Over, to: &str, patience: Duration) -> Option<String> {
@@ -417,13 +417,13 @@ impl Client {
         // The refusal of an earlier question may be reported at the next one, and even while that waits.
         let mut answers = (0..3).map(|_| {
             let _ = self.0.take_error();
-            udp_exchange(&self.0, PATIENCE)
+            udp_exchange(&self.0, TIME_LIMIT)
         });
         answers.find_map(|answer| answer)
     }
 
-    pub(crate) fn ask_in_vain(&self) -> Option<String> {
+    pub(crate) fn ask_without_answer(&self) -> Option<String> {
         let _ = self.0.take_error();
-        udp_exchange(&self.0, SILENCE)
+        udp_exchange(&self.0, NO_ANSWER_LIMIT)
     }
 }

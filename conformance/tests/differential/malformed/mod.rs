@@ -1,4 +1,4 @@
-//! Malformed and unusual input, put to ours and to the Go reference: both refuse it or both take it, or the table
+//! Malformed and unusual input, put to ours and to the Go plugins: both refuse it or both take it, or the table
 //! says why not. Whatever ours refuses leaves nothing behind. A module for each plugin.
 
 mod bandwidth;
@@ -26,7 +26,7 @@ use crate::common::plain;
 /// How a call ended: 0 when it succeeded, else the code of the error.
 type Outcome = u64;
 
-/// The reference's code for nearly everything.
+/// The Go plugin's code for nearly everything.
 const GENERIC: Outcome = 999;
 
 /// What stands for the code of one that ended without an error object.
@@ -52,7 +52,7 @@ struct Row {
     /// What is wrong.
     what: &'static str,
     input: Input,
-    /// Ours, the reference's.
+    /// Ours, the Go plugin's.
     outcome: (Outcome, Outcome),
     /// The heading in `docs/differences.md` if one takes what the other refuses, else empty.
     reason: &'static str,
@@ -87,13 +87,13 @@ fn refused_by_ours(what: &'static str, input: Input, code: Outcome) -> Row {
     row(what, input, (code, 0), "refused-before-anything-happens")
 }
 
-/// The reference refuses it.
+/// The Go plugins refuse it.
 fn taken_by_ours(what: &'static str, input: Input) -> Row {
     row(
         what,
         input,
         (0, GENERIC),
-        "taken-where-the-reference-refuses",
+        "taken-where-the-go-plugins-refuse",
     )
 }
 

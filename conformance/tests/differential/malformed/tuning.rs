@@ -12,7 +12,7 @@ pub(super) fn rows() -> Vec<Row> {
             "sysctl of args alone",
             keys(json!({"args": {"cni": {"sysctl": {"net.core.somaxconn": "300"}}}})),
             (0, CRASHED),
-            "taken-where-the-reference-refuses",
+            "taken-where-the-go-plugins-refuse",
         ),
         refused(
             "tuning without prevResult",

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn files_are_those_of_the_reference_plugin() {
+fn files_are_those_of_the_go_plugin() {
     let setup = Setup::new();
     setup
         .add("abc", &[&set("10.1.0.0/24"), &set("fd00::/64")])
@@ -140,7 +140,7 @@ fn an_exact_owner_goes_before_a_file_with_only_the_container() {
     assert_eq!(setup.del("a"), ["10.1.0.7"]);
 }
 
-/// Whoever reads an address file and writes it back as old releases of the reference did.
+/// Whoever reads an address file and writes it back as old releases of the Go plugin did.
 #[test]
 fn an_address_file_rewritten_in_the_old_format_is_the_same_owners() {
     let setup = Setup::new();

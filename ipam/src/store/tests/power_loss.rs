@@ -124,7 +124,7 @@ fn a_record_without_content_means_nothing_within_a_boot() {
 }
 
 #[test]
-fn what_the_reference_gave_stays_also_when_a_record_was_made_of_it() {
+fn what_the_go_plugin_gave_stays_also_when_a_record_was_made_of_it() {
     let setup = before();
     setup.foreign("10.1.0.5", "go\r\neth0");
     assert!(setup.del("another").is_empty());

@@ -100,8 +100,8 @@ fn the_origin_outlives_a_rebuild_but_not_another_gift_to_the_same_owner() {
     setup.add_in("b", &set, &path);
     setup.foreign("10.1.0.9", "c\r\neth0");
     setup.foreign("10.1.0.10", "b\r\neth0");
-    let holdings = setup.store().lock().unwrap().holdings().unwrap();
-    let origins: Vec<bool> = holdings.iter().map(|h| h.origin.is_some()).collect();
+    let leases = setup.store().lock().unwrap().leases().unwrap();
+    let origins: Vec<bool> = leases.iter().map(|h| h.origin.is_some()).collect();
     assert_eq!(origins, [true, false, false]);
     assert_eq!(setup.held("b"), ["10.1.0.3", "10.1.0.10"]);
 }

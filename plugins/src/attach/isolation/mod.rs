@@ -121,8 +121,8 @@ fn put(nft: &mut Nft, elements: &[(String, Element)]) -> Result<Put, HostError> 
     }
     match nft.commit(batch) {
         Ok(()) => return Ok(Put::Done),
-        Err(error) if error.is_missing() => return Ok(Put::Again),
-        Err(error) if error.is_exists() => {}
+        Err(error) if error.not_found() => return Ok(Put::Again),
+        Err(error) if error.already_exists() => {}
         Err(error) => return Err(error),
     }
     let mut batch = Batch::new();
@@ -139,12 +139,12 @@ fn put(nft: &mut Nft, elements: &[(String, Element)]) -> Result<Put, HostError> 
     }
     match nft.commit(batch) {
         Ok(()) => Ok(Put::Done),
-        Err(error) if error.is_missing() || error.is_exists() => Ok(Put::Again),
+        Err(error) if error.not_found() || error.already_exists() => Ok(Put::Again),
         Err(error) => Err(error),
     }
 }
 
-/// Takes out what belongs to these attachments, and the rules along with a network's last container. What is not there is
+/// Removes what belongs to these attachments, and the rules along with a network's last container. What is not there is
 /// no error.
 ///
 /// # Errors
@@ -153,7 +153,7 @@ pub fn remove(owners: &Owners) -> Result<(), HostError> {
     let mut nft = Nft::open()?;
     for group in groups(&mut nft, owners.network())? {
         for set in group.sets() {
-            take_out(&mut nft, &set, owners)?;
+            remove_elements(&mut nft, &set, owners)?;
         }
         dismantle_if_empty(&mut nft, &group)?;
     }
@@ -168,7 +168,7 @@ fn groups(nft: &mut Nft, network: &NetworkName) -> Result<BTreeSet<Group>, HostE
         .collect())
 }
 
-fn take_out(nft: &mut Nft, set: &str, owners: &Owners) -> Result<(), HostError> {
+fn remove_elements(nft: &mut Nft, set: &str, owners: &Owners) -> Result<(), HostError> {
     let mut attempt = 0;
     loop {
         attempt += 1;
@@ -183,7 +183,7 @@ fn take_out(nft: &mut Nft, set: &str, owners: &Owners) -> Result<(), HostError> 
         batch.delete_elements(TABLE.object(set), &elements);
         match nft.commit(batch) {
             // Another process took one of them out; look again which are left.
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
             outcome => return outcome,
         }
     }
@@ -198,7 +198,7 @@ fn dismantle_if_empty(nft: &mut Nft, group: &Group) -> Result<(), HostError> {
         match nft.is_empty(TABLE.object(set)) {
             Ok(true) => present.push(set),
             Ok(false) => return Ok(()),
-            Err(error) if error.is_missing() => {}
+            Err(error) if error.not_found() => {}
             Err(error) => return Err(error),
         }
     }

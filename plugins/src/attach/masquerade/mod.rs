@@ -109,9 +109,9 @@ pub struct Kept {
 /// `living` is called only when a part of the network's rules had vanished, as after `nft flush ruleset` or
 /// `iptables -t nat -F` (and when there was none yet), and gives the containers that live on this network; they get
 /// back what they had. It is called a second time after the rules were made: a container that is gone by then
-/// is taken out again, and the DEL of one that goes later finds it in [`Removal::finish`].
+/// is removed again, and the DEL of one that goes later finds it in [`Removal::finish`].
 ///
-/// Before that it does what [`release`] does, with the backend's rules, and gives what was taken out.
+/// Before that it does what [`release`] does, with the backend's rules, and gives what was removed.
 ///
 /// # Errors
 /// [`HostError::ProgramMissing`] when `nft` (or `iptables`) is needed and not installed; otherwise
@@ -134,7 +134,7 @@ pub fn ensure(
     Ok(released)
 }
 
-/// Takes out what other networks' sets hold for addresses that an attachment to `network` has now, and gives it. A network
+/// Removes what other networks' sets hold for addresses that an attachment to `network` has now, and gives it. A network
 /// that was renamed leaves that behind: the runtime calls DEL with the list as it is now. Left as it is, the element of a
 /// container that is gone would masquerade the one that has its address, whatever its own network says.
 ///
@@ -159,7 +159,7 @@ pub struct Removal {
     taken: nftables::Taken,
 }
 
-/// Takes out everything that `owner` has, whichever backend made it, and the network's rules along with
+/// Removes everything that `owner` has, whichever backend made it, and the network's rules along with
 /// the last container. What is not there is no error, and neither netns nor prevResult is needed.
 ///
 /// A DEL begins with this and ends with [`Removal::finish`]. The kernel frees what a transaction deleted
@@ -180,19 +180,19 @@ pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
 }
 
 impl Removal {
-    /// Takes out the chains of iptables, which there is no reason to begin with, and what a concurrent [`ensure`] put
+    /// Removes the chains of iptables, which there is no reason to begin with, and what a concurrent [`ensure`] put
     /// back because the container seemed to be alive. To be called when by all that `living` looks at it no
     /// longer is.
     ///
     /// # Errors
     /// As [`begin_removal`].
     pub fn finish(mut self) -> Result<(), HostError> {
-        let elements = self.take_out_again();
+        let elements = self.remove_late_additions();
         // Both may have something: the backend was changed, and either takes in the containers that it finds alive.
         elements.and(iptables::remove(&mut self.nft, &self.owner))
     }
 
-    fn take_out_again(&mut self) -> Result<(), HostError> {
+    fn remove_late_additions(&mut self) -> Result<(), HostError> {
         if self.taken.is_empty() || nftables::is_back(&mut self.nft, &self.taken)? {
             nftables::remove(&mut self.nft, &Owners::one(&self.owner))?;
         }
@@ -208,11 +208,11 @@ pub fn remove(owner: &Owner) -> Result<(), HostError> {
     begin_removal(owner)?.finish()
 }
 
-/// Takes out what the reference made for `owner`, for a container that is not known to have been attached by us.
+/// Removes what the Go plugin made for `owner`, for a container that is not known to have been attached by us.
 ///
 /// # Errors
 /// What the kernel or the program says.
-pub fn remove_of_the_reference(owner: &Owner) -> Result<(), HostError> {
+pub fn remove_of_the_go_plugin(owner: &Owner) -> Result<(), HostError> {
     reference::remove(&mut Nft::open()?, owner)
 }
 
@@ -226,8 +226,7 @@ pub fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
     Ok(kept)
 }
 
-/// Takes out what belongs to `network` but to none of the `valid` attachments, and gives what was taken
-/// out.
+/// Removes what belongs to `network` but to none of the `valid` attachments, and gives what was removed.
 ///
 /// # Errors
 /// What the kernel or the program says.
@@ -242,7 +241,7 @@ pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, Ho
     Ok(removed)
 }
 
-/// Compares what is there with what `wanted` says, and gives a sentence for each difference. None where the reference
+/// Compares what is there with what `wanted` says, and gives a sentence for each difference. None where the Go plugin
 /// attached the container and masquerades it.
 ///
 /// # Errors
@@ -252,9 +251,9 @@ pub fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
         Backend::Nftables => nftables::check(wanted)?,
         Backend::Iptables => iptables::check(wanted)?,
     };
-    let by_the_reference = !differences.is_empty()
+    let by_the_go_plugin = !differences.is_empty()
         && reference::masquerades(&mut Nft::open()?, wanted.owner, wanted.addresses)?;
-    Ok(if by_the_reference {
+    Ok(if by_the_go_plugin {
         Vec::new()
     } else {
         differences

@@ -7,7 +7,7 @@ use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::rules::{self, Entry, Pool, Seals, TABLE};
+use super::rules::{self, Digests, Entry, Pool, TABLE};
 use super::{Kept, Masquerade, Member};
 use crate::host::HostError;
 use crate::host::lock;
@@ -46,7 +46,7 @@ pub(super) fn ensure(
         if attempt == ATTEMPTS {
             return Err(error);
         }
-        if error.is_missing() {
+        if error.not_found() {
             // Two transactions make the rules, so one process of ours does it at a time. Where the lock is out of reach, a
             // digest may be lost to another process, which the next ADD finds.
             let _lock = lock::take();
@@ -54,7 +54,7 @@ pub(super) fn ensure(
                 install(nft, wanted, living)?;
             }
             fresh = true;
-        } else if !error.is_exists() {
+        } else if !error.already_exists() {
             return Err(error);
         }
     }
@@ -105,9 +105,9 @@ fn has_rules(nft: &mut Nft, wanted: &Masquerade<'_>, pool: &Pool) -> Result<bool
     let Some((last, rules)) = rules.split_last() else {
         return Ok(false);
     };
-    let seal = pool.seal(&wanted.owner.network, wanted.non_masquerade, rules);
+    let digest = pool.digest(&wanted.owner.network, wanted.non_masquerade, rules);
     Ok(rules.len() == pool.rule_count(wanted.non_masquerade)
-        && last.comment.as_ref() == Some(&seal))
+        && last.comment.as_ref() == Some(&digest))
 }
 
 /// The same for CHECK, which must not take rules for wrong that are being made.
@@ -133,7 +133,7 @@ fn put(nft: &mut Nft, wanted: &Wanted) -> Result<(), HostError> {
         batch.add_elements(TABLE.object(&pool.name), elements);
     }
     match nft.commit(batch) {
-        Err(error) if error.is_exists() => {}
+        Err(error) if error.already_exists() => {}
         outcome => return outcome,
     }
     let mut batch = Batch::new();
@@ -163,20 +163,20 @@ fn install_rules(
 ) -> Result<(), HostError> {
     let (network, exempt) = (&wanted.owner.network, wanted.non_masquerade);
     let purpose = format!("install the masquerade rules of network {network}");
-    let apply = |entries, seals: &Seals| {
+    let apply = |entries, digests: &Digests| {
         ruleset::apply(
             &purpose,
-            rules::plan(network, pools, entries, exempt, seals),
+            rules::plan(network, pools, entries, exempt, digests),
         )
     };
-    apply(entries, &Seals::new())?;
-    let mut seals = Seals::new();
+    apply(entries, &Digests::new())?;
+    let mut digests = Digests::new();
     for pool in pools {
         let mut present = nft.contents(TABLE.object(&pool.name))?;
         present.truncate(pool.rule_count(exempt));
-        seals.insert(pool.clone(), pool.seal(network, exempt, &present));
+        digests.insert(pool.clone(), pool.digest(network, exempt, &present));
     }
-    apply(&[], &seals)?;
+    apply(&[], &digests)?;
     // The last container of another pool may have gone since they were listed.
     let own = |pool: &&Pool| entries.iter().any(|entry| entry.pool == **pool);
     pools
@@ -220,7 +220,7 @@ fn install(
         .into_iter()
         .filter(|entry| !still.contains(entry))
         .collect();
-    take_out(nft, &gone)
+    remove_elements(nft, &gone)
 }
 
 /// The addresses of the network's living containers, each once.
@@ -253,7 +253,7 @@ fn entries(owner: &Owner, addresses: &[IpNet]) -> Vec<Entry> {
 }
 
 /// Takes elements out one by one, as far as they are there and still belong to that owner.
-fn take_out(nft: &mut Nft, entries: &[Entry]) -> Result<(), HostError> {
+fn remove_elements(nft: &mut Nft, entries: &[Entry]) -> Result<(), HostError> {
     for Entry {
         pool,
         address,
@@ -281,10 +281,10 @@ fn pools(nft: &mut Nft, network: &NetworkName) -> Result<Vec<Pool>, HostError> {
         .collect())
 }
 
-/// Elements that were taken out, each with its pool.
+/// Elements that were removed, each with its pool.
 pub(super) type Taken = Vec<(Pool, Element)>;
 
-/// Takes out the elements of `owners`, and the rules of each pool that has none left. Gives what was taken out.
+/// Removes the elements of `owners`, and the rules of each pool that has none left. Gives what was removed.
 pub(super) fn remove(nft: &mut Nft, owners: &Owners) -> Result<Taken, HostError> {
     let mut taken = Taken::new();
     for pool in pools(nft, owners.network())? {
@@ -313,10 +313,10 @@ fn remove_from(nft: &mut Nft, pool: &Pool, owners: &Owners) -> Result<Vec<Elemen
         elements.retain(|element| {
             owners.has_among_its_own(element.comment.as_deref().unwrap_or_default())
         });
-        match take_out_all(nft, pool, elements, &mut removed) {
+        match remove_every_element(nft, pool, elements, &mut removed) {
             Ok(()) => break was_empty,
             // Another process took one of them out; look again which are left.
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
         }
     };
@@ -326,8 +326,8 @@ fn remove_from(nft: &mut Nft, pool: &Pool, owners: &Owners) -> Result<Vec<Elemen
     Ok(removed)
 }
 
-/// Takes out elements, so many at a time that a transaction fits into a socket's buffer.
-fn take_out_all(
+/// Removes elements, so many at a time that a transaction fits into a socket's buffer.
+fn remove_every_element(
     nft: &mut Nft,
     pool: &Pool,
     mut elements: Vec<Element>,
@@ -393,7 +393,7 @@ pub(super) fn release(
         }
         let mut batch = Batch::new();
         batch.delete_elements(TABLE.object(&pool.name), &taken);
-        // One that is missing by now was taken out by somebody who has the same reason.
+        // One that is missing by now was removed by somebody who has the same reason.
         ignore_missing(nft.commit(batch))?;
         dismantle_if_empty(nft, &pool)?;
         released.extend(taken.iter().map(|element| kept(&pool, element)));
@@ -457,7 +457,7 @@ pub(super) fn kept(pool: &Pool, element: &Element) -> Kept {
 
 fn ignore_missing(outcome: Result<(), HostError>) -> Result<(), HostError> {
     match outcome {
-        Err(error) if error.is_missing() => Ok(()),
+        Err(error) if error.not_found() => Ok(()),
         outcome => outcome,
     }
 }

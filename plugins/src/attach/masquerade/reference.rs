@@ -1,4 +1,4 @@
-//! What the reference masqueraded for a container that is now ours to check and to detach.
+//! What the Go plugin masqueraded for a container that is now ours to check and to detach.
 //!
 //! With iptables it gives a container a chain `CNI-` and a hash of network and container ID, and jumps there from
 //! POSTROUTING by the container's address. With nftables it writes a rule into a chain that all containers share, whose
@@ -36,7 +36,7 @@ fn beginning_of_comment(owner: &Owner) -> String {
     format!("{network}-{},", hash(&attachment, 16))
 }
 
-/// Takes out what the reference made for `owner`. Starts no process when it is clear that there is nothing.
+/// Removes what the Go plugin made for `owner`. Starts no process when it is clear that there is nothing.
 pub(super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
     let chain = chain_of(owner);
     for version in Version::ALL {
@@ -49,7 +49,7 @@ pub(super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
     remove_rules(nft, CHAIN, |comment| comment.starts_with(&beginning))
 }
 
-/// Whether the reference masquerades the addresses of `owner`: it has its rule in nftables, or its chain wherever it has
+/// Whether the Go plugin masquerades the addresses of `owner`: it has its rule in nftables, or its chain wherever it has
 /// addresses.
 pub(super) fn masquerades(
     nft: &mut Nft,
@@ -67,7 +67,7 @@ pub(super) fn masquerades(
         let concerned = addresses
             .iter()
             .any(|address| version.is_of(address.addr()));
-        let purpose = "check what the reference plugin masquerades";
+        let purpose = "check what the Go plugin masquerades";
         if concerned && version.rules(nft, &chain, purpose)?.is_none() {
             return Ok(false);
         }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_are_the_references() {
+    fn the_names_are_the_go_plugins() {
         let owner = Owner {
             network: "net".try_into().unwrap(),
             container: "pod".try_into().unwrap(),

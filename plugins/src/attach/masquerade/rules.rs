@@ -130,7 +130,7 @@ impl Pool {
     }
 
     /// The comment of the last rule: a digest of the rules before it, as they are wanted and as the kernel has them.
-    pub(super) fn seal(
+    pub(super) fn digest(
         &self,
         network: &NetworkName,
         non_masquerade: &[IpNet],
@@ -191,7 +191,7 @@ const RULES_VERSION: u8 = 2;
 const NETWORK_IN_COMMENT: usize = 60;
 
 /// The comments of the last rules by pool.
-pub(super) type Seals = BTreeMap<Pool, String>;
+pub(super) type Digests = BTreeMap<Pool, String>;
 
 /// A container's address and the comment that says whose it is, for the ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,13 +202,13 @@ pub(super) struct Entry {
 }
 
 /// One transaction that makes the pools, whatever was there before, and adds `entries` to them.
-/// Elements that exist already stay. Chains without a seal have no last rule.
+/// Elements that exist already stay. Chains without a digest have no last rule.
 pub(super) fn plan(
     network: &NetworkName,
     pools: &[Pool],
     entries: &[Entry],
     non_masquerade: &[IpNet],
-    seals: &Seals,
+    digests: &Digests,
 ) -> Batch<'static> {
     let mut batch = Batch::new();
     let table = Table {
@@ -224,9 +224,9 @@ pub(super) fn plan(
         for rule in rules(network, pool, non_masquerade) {
             batch.add(NfListObject::Rule(rule));
         }
-        if let Some(seal) = seals.get(pool) {
+        if let Some(digest) = digests.get(pool) {
             let nothing = vec![Statement::Continue(None)];
-            batch.add(NfListObject::Rule(rule(pool, nothing, seal.clone())));
+            batch.add(NfListObject::Rule(rule(pool, nothing, digest.clone())));
         }
         let elements: Vec<_> = entries
             .iter()
@@ -443,36 +443,42 @@ mod tests {
     }
 
     #[test]
-    fn the_seal_follows_the_prefixes_of_the_own_family_however_they_are_written() {
+    fn the_digest_follows_the_prefixes_of_the_own_family_however_they_are_written() {
         let pool = Pool::of(&named("podnet"), net("10.1.0.5/24"));
-        let seal = |prefixes: &[&str]| {
+        let digest = |prefixes: &[&str]| {
             let prefixes: Vec<_> = prefixes.iter().map(|text| net(text)).collect();
-            pool.seal(&named("podnet"), &prefixes, &[])
+            pool.digest(&named("podnet"), &prefixes, &[])
         };
-        assert_ne!(seal(&[]), seal(&["10.0.0.0/8"]));
-        assert_eq!(seal(&[]), seal(&["fd00::/8"]));
-        assert_eq!(seal(&["10.0.0.0/8"]), seal(&["10.0.0.1/8", "10.2.0.0/16"]));
-        assert_eq!(seal(&["10.0.0.0/9", "10.128.0.0/9"]), seal(&["10.0.0.0/8"]));
+        assert_ne!(digest(&[]), digest(&["10.0.0.0/8"]));
+        assert_eq!(digest(&[]), digest(&["fd00::/8"]));
+        assert_eq!(
+            digest(&["10.0.0.0/8"]),
+            digest(&["10.0.0.1/8", "10.2.0.0/16"])
+        );
+        assert_eq!(
+            digest(&["10.0.0.0/9", "10.128.0.0/9"]),
+            digest(&["10.0.0.0/8"])
+        );
     }
 
     #[test]
-    fn the_seal_follows_what_the_kernel_has() {
+    fn the_digest_follows_what_the_kernel_has() {
         let pool = Pool::of(&named("podnet"), net("10.1.0.5/24"));
         let rule = |comment: &str, expressions: &[u8]| RuleContent {
             comment: Some(comment.to_owned()),
             expressions: expressions.to_owned(),
         };
-        let seal = |present: &[RuleContent]| pool.seal(&named("podnet"), &[], present);
+        let digest = |present: &[RuleContent]| pool.digest(&named("podnet"), &[], present);
         let (one, other) = (rule("a", &[1, 2]), rule("a", &[1, 3]));
-        let seals: std::collections::BTreeSet<_> = [
-            seal(&[]),
-            seal(std::slice::from_ref(&one)),
-            seal(std::slice::from_ref(&other)),
-            seal(&[one.clone(), other.clone()]),
-            seal(&[other, one]),
-            seal(&[rule("b", &[1, 2])]),
+        let digests: std::collections::BTreeSet<_> = [
+            digest(&[]),
+            digest(std::slice::from_ref(&one)),
+            digest(std::slice::from_ref(&other)),
+            digest(&[one.clone(), other.clone()]),
+            digest(&[other, one]),
+            digest(&[rule("b", &[1, 2])]),
         ]
         .into();
-        assert_eq!(seals.len(), 6);
+        assert_eq!(digests.len(), 6);
     }
 }

@@ -113,7 +113,7 @@ fn collect(
     guessed: bool,
     out: &mut impl Write,
 ) -> Result<(), CliError> {
-    for member in network.members.iter().filter(|it| it.applet.is_none()) {
+    for member in network.members.iter().filter(|it| it.built_in.is_none()) {
         let plugin = &member.request.plugin;
         writeln!(
             out,
@@ -249,8 +249,8 @@ impl Evidence {
 }
 
 fn plugins(network: &Network) -> String {
-    let ours = network.members.iter().rev().filter_map(|it| it.applet);
-    ours.map(|applet| applet.name)
+    let ours = network.members.iter().rev().filter_map(|it| it.built_in);
+    ours.map(|built_in| built_in.name)
         .collect::<Vec<_>>()
         .join(", ")
 }
@@ -268,7 +268,7 @@ fn survey(network: &Network, cache_dir: &Path) -> Result<Survey, CliError> {
     for member in &network.members {
         if let Some(held) = ipam::survey(&member.request)? {
             survey.all_have_addresses = true;
-            survey.take_in_addresses(held);
+            survey.add_addresses(held);
         }
     }
     for cached in cache::read(cache_dir, &network.name) {
@@ -276,39 +276,39 @@ fn survey(network: &Network, cache_dir: &Path) -> Result<Survey, CliError> {
         evidence.cached = Some(cached);
     }
     for (owner, what) in rules {
-        survey.take_in_rule(network, &owner, what);
+        survey.add_rule(network, &owner, what);
     }
     Ok(survey)
 }
 
 impl Survey {
-    fn take_in_addresses(&mut self, held: ::ipam::Survey) {
+    fn add_addresses(&mut self, held: ::ipam::Survey) {
         self.reclaim &= held.reclaim;
         let dead: BTreeSet<_> = held.dead.into_iter().collect();
-        for holding in held.holdings {
-            let dead = holding
+        for lease in held.leases {
+            let dead = lease
                 .owner
                 .as_ref()
                 .is_some_and(|owner| dead.contains(owner));
-            let id = holding.owner.as_ref().and_then(|owner| {
+            let id = lease.owner.as_ref().and_then(|owner| {
                 Some(AttachmentId {
                     container: owner.container.as_str().try_into().ok()?,
                     ifname: owner.ifname.as_deref()?.try_into().ok()?,
                 })
             });
             let Some(id) = id else {
-                let addresses = holding.addresses.iter();
+                let addresses = lease.addresses.iter();
                 self.nameless
                     .extend(addresses.map(|address| format!("address {address}")));
                 continue;
             };
             let evidence = self.attachments.entry(id).or_default();
-            evidence.addresses.extend(holding.addresses);
+            evidence.addresses.extend(lease.addresses);
             evidence.dead_in_ipam |= dead;
         }
     }
 
-    fn take_in_rule(&mut self, network: &Network, text: &str, what: String) {
+    fn add_rule(&mut self, network: &Network, text: &str, what: String) {
         let spelt = Owner::parse(text).filter(|owner| owner.network == network.name);
         if let Some(owner) = spelt {
             let id = AttachmentId {
@@ -426,14 +426,14 @@ fn remove(
     };
     let before = errors.len();
     for member in network.members.iter().rev() {
-        let Some(applet) = member.applet else {
+        let Some(built_in) = member.built_in else {
             continue;
         };
         let request = Request {
             prev_result: evidence.cached.as_ref().and_then(|it| it.result.clone()),
             ..member.request.clone()
         };
-        let called = dispatch::call(applet.plugin, &request, &Call::Del(attachment.clone()));
+        let called = dispatch::call(built_in.plugin, &request, &Call::Del(attachment.clone()));
         errors.extend(called.err());
     }
     let did = if errors.len() == before {

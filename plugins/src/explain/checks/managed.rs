@@ -77,19 +77,19 @@ fn by_networkd(link: &Link) -> Option<String> {
 /// Whether a container may tell the host its routes (CVE-2020-10749).
 fn advertisements(ours: &[&Link]) -> Look<Option<Finding>> {
     let forwarding = sysctl(&Sysctl::ipv6_forwarding())?.unwrap_or_default();
-    let heeds = |link: &&&Link| match link.accept_ra {
+    let accepts = |link: &&&Link| match link.accept_ra {
         Some(2) => true,
         // A host that forwards takes no notice of them.
         Some(value) => value > 0 && forwarding == "0",
         None => false,
     };
-    let heeding: Vec<&Link> = ours.iter().filter(heeds).copied().collect();
-    let Some(first) = heeding.first() else {
+    let accepting: Vec<&Link> = ours.iter().filter(accepts).copied().collect();
+    let Some(first) = accepting.first() else {
         return Ok(None);
     };
     Ok(Some(
         Finding::fail("managed-by-others", "a container may tell this host where its routes lead")
-            .seen_all(heeding.iter().map(|link| {
+            .seen_all(accepting.iter().map(|link| {
                 let setting = Sysctl::ipv6_conf(&link.name, "accept_ra");
                 format!("{setting} is {}", link.accept_ra.unwrap_or_default())
             }))

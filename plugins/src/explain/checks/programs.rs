@@ -6,13 +6,13 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::applets;
 use crate::explain::list::Member;
 use crate::explain::report::Finding;
 use crate::explain::survey::{Look, Survey};
 use crate::host::iptables;
 use crate::host::nft::ruleset::NFT;
 use crate::host::program::Program;
+use crate::registry;
 
 /// The names of programs that a network's plugins are looked up by, IPAM plugins included.
 fn names(member: &Member) -> Vec<String> {
@@ -44,7 +44,7 @@ pub(super) fn plugin_missing(survey: &Survey) -> Look<Vec<Finding>> {
                     network.name
                 ),
             );
-            let ours = applets::find(applets::ALL, &name).is_some();
+            let ours = registry::find(registry::ALL, &name).is_some();
             let finding = finding
                 .of(&network.name)
                 .seen(format!("{} names {name:?}", network.path.display()))
@@ -81,7 +81,7 @@ pub(super) fn plugin_foreign(survey: &Survey) -> Look<Vec<Finding>> {
         let ours = members
             .iter()
             .flat_map(names)
-            .filter(|name| applets::find(applets::ALL, name).is_some());
+            .filter(|name| registry::find(registry::ALL, name).is_some());
         for name in ours {
             let path = dir.join(&name);
             let Ok(found) = fs::metadata(&path) else {

@@ -99,7 +99,7 @@ fn wrong(survey: &Survey, plugin: &str, owner: &Owner, attached: &Attached) -> O
         .find(|it| it.request.plugin.as_str() == plugin)?;
     let (request, attachment) = calls::of(member, owner, attached)?;
     let check = Call::Check(attachment);
-    let error = dispatch::call(member.applet?.plugin, &request, &check).err()?;
+    let error = dispatch::call(member.built_in?.plugin, &request, &check).err()?;
     Some(format!("container {}: {}", owner.container, error.msg))
 }
 

@@ -7,7 +7,7 @@ use super::step::Teller;
 use super::verdict::{FILTERS, REACHING, Verdict};
 use crate::explain::kernel::sysctl;
 use crate::host::Sysctl;
-use crate::host::rtnl::Way;
+use crate::host::rtnl::RouteLookup;
 
 /// Why it did not get through this host; none if it did.
 pub(super) fn stopped(pass: &Pass, teller: &Teller<'_>) -> Option<Verdict> {
@@ -67,10 +67,10 @@ fn not_routed(last: &Seen, teller: &Teller<'_>) -> Verdict {
         true => Sysctl::ipv4_conf(&iif, "forwarding"),
         false => Sysctl::ipv6_conf("all", "forwarding"),
     };
-    let way = teller.rtnl.way_of(packet, event.iif, event.mark);
+    let way = teller.rtnl.look_up_route(packet, event.iif, event.mark);
     let off = matches!(sysctl(&setting), Ok(Some(value)) if value == "0");
     match way {
-        Ok(Way::Nowhere(Errno::EXDEV | Errno::EINVAL)) if !off => Verdict::new(
+        Ok(RouteLookup::Unreachable(Errno::EXDEV | Errno::EINVAL)) if !off => Verdict::new(
             "not-forwarded",
             format!(
                 "the reverse path filter drops it: by this host's routes, {} does not come in by {iif}",
@@ -78,7 +78,7 @@ fn not_routed(last: &Seen, teller: &Teller<'_>) -> Verdict {
             ),
             &["reverse-path-filter"],
         ),
-        Ok(Way::Local) => Verdict::new(
+        Ok(RouteLookup::Local) => Verdict::new(
             "not-forwarded",
             format!("it is for this host itself, but was lost before {to} got it"),
             &["reverse-path-filter"],
@@ -88,7 +88,7 @@ fn not_routed(last: &Seen, teller: &Teller<'_>) -> Verdict {
             format!("this host does not forward what comes in by {iif}: {setting} is 0"),
             &["forwarding-off"],
         ),
-        Ok(Way::Nowhere(_)) => Verdict::new(
+        Ok(RouteLookup::Unreachable(_)) => Verdict::new(
             "no-route",
             format!("this host has no route to {to}"),
             &["route-missing", "next-hop-unreachable"],

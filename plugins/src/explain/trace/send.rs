@@ -11,7 +11,7 @@ use crate::explain::kernel::{Firewall, Kernel};
 use crate::host::conntrack::Tuple;
 use crate::host::nft::trace::{Event, Tracer};
 use crate::host::probe::Probe;
-use crate::host::rtnl::Way;
+use crate::host::rtnl::RouteLookup;
 use crate::host::{HostError, Rtnl};
 
 /// How the flow began, what was seen, how many packets the pod's interface sent meanwhile, and the tracer.
@@ -157,8 +157,8 @@ pub(super) fn unanswered(asked: &Asked<'_>, pod: &Pod) -> Option<IpAddr> {
         source_port: 0,
         destination_port: 0,
     };
-    let hop = match rtnl.way_of(&packet, None, 0).ok()? {
-        Way::Out { gateway, .. } => gateway.unwrap_or(to),
+    let hop = match rtnl.look_up_route(&packet, None, 0).ok()? {
+        RouteLookup::Out { gateway, .. } => gateway.unwrap_or(to),
         _ => return None,
     };
     let neighbours = rtnl.neighbours().ok()?;

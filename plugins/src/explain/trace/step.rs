@@ -10,7 +10,7 @@ use crate::host::Rtnl;
 use crate::host::conntrack::Tuple;
 use crate::host::nft::trace::Decision;
 use crate::host::nft::{Nft, Rule, TableRef, Verdict, family_name};
-use crate::host::rtnl::{Link, Way};
+use crate::host::rtnl::{Link, RouteLookup};
 
 /// One step.
 #[derive(Debug, Clone, Serialize)]
@@ -253,9 +253,9 @@ impl<'s> Teller<'s> {
         let to = seen.packet.destination;
         let way = self
             .rtnl
-            .way_of(&seen.packet, seen.event.iif, seen.event.mark);
+            .look_up_route(&seen.packet, seen.event.iif, seen.event.mark);
         let (text, oif) = match way.ok()? {
-            Way::Out {
+            RouteLookup::Out {
                 link,
                 gateway,
                 table,
@@ -271,8 +271,8 @@ impl<'s> Teller<'s> {
                 };
                 (text, Some(name))
             }
-            Way::Local => (format!("route to {to}: this host itself"), None),
-            Way::Nowhere(_) => return None,
+            RouteLookup::Local => (format!("route to {to}: this host itself"), None),
+            RouteLookup::Unreachable(_) => return None,
         };
         Some(Step {
             oif,

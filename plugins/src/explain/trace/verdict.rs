@@ -13,7 +13,7 @@ use crate::host::conntrack::Tuple;
 use crate::host::nft::family_name;
 use crate::host::nft::trace::Decision;
 use crate::host::probe::Outcome;
-use crate::host::rtnl::Way;
+use crate::host::rtnl::RouteLookup;
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -218,8 +218,11 @@ impl Case<'_> {
             return Verdict::new("no-answer", text, REACHING);
         }
         let neighbour = teller.rtnl.neighbours().unwrap_or_default();
-        let hop = match teller.rtnl.way_of(&last.packet, None, last.event.mark) {
-            Ok(Way::Out {
+        let hop = match teller
+            .rtnl
+            .look_up_route(&last.packet, None, last.event.mark)
+        {
+            Ok(RouteLookup::Out {
                 gateway: Some(gateway),
                 ..
             }) => gateway,

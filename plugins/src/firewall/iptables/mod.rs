@@ -207,26 +207,23 @@ fn apart(wanted: &Wanted) -> Result<Wanted, HostError> {
     Ok(wanted.clone())
 }
 
-/// Takes out the rules of these owners, the network's own if it is `deserted`, and the shared rules that nobody needs any more. An old table that can't be read is worth a warning.
+/// Removes the rules of these owners, the network's own if it is `deserted`, and the shared rules that nobody needs any more. An old table that can't be read is worth a warning.
 pub(super) fn remove(
     table: IpTable,
-    condemned: &Owners,
+    selected: &Owners,
     deserted: &dyn Fn() -> bool,
 ) -> Result<(), HostError> {
     if !table.legacy {
-        let removal = Removal {
-            condemned,
-            deserted,
-        };
+        let removal = Removal { selected, deserted };
         return remove::remove(table, &removal);
     }
-    let purpose = format!("remove firewall rules of network {}", condemned.network());
+    let purpose = format!("remove firewall rules of network {}", selected.network());
     if let Err(error) = table.listing(&purpose) {
         warn(error);
         return Ok(());
     }
     let _lock = lock::take()?;
-    let plan = |listing: &Listing| Ok(listing.remove(condemned, deserted()));
+    let plan = |listing: &Listing| Ok(listing.remove(selected, deserted()));
     table.change(&purpose, plan).map(drop)
 }
 

@@ -282,7 +282,7 @@ impl Listing {
         lines
     }
 
-    /// Lines that take out the rules of others for the container's addresses. IPAM gave them to this one, so whoever had
+    /// Lines that remove the rules of others for the container's addresses. IPAM gave them to this one, so whoever had
     /// them before is gone. So are rules for addresses that the container no longer has.
     fn former_owners(&self, v6: bool, wanted: &Wanted) -> Vec<String> {
         let own = container_rules(v6, wanted);
@@ -300,21 +300,21 @@ impl Listing {
             .collect()
     }
 
-    /// The lines that take out what the condemned owners have, the network's chains if it has nobody left, and what
+    /// The lines that remove what the selected owners have, the network's chains if it has nobody left, and what
     /// nobody needs any more then.
-    pub(super) fn remove(&self, condemned: &Owners, deserted: bool) -> Vec<String> {
-        let network = condemned.network();
+    pub(super) fn remove(&self, selected: &Owners, deserted: bool) -> Vec<String> {
+        let network = selected.network();
         let whole = network_comment(network);
         let branches = network::branches(network);
         // The administrator's rules come before those of containers that have rules of their own.
         let all = Owners::all(network);
         let mut left = self
             .owned()
-            .filter(|(owner, _)| !condemned.has_in_iptables(owner));
+            .filter(|(owner, _)| !selected.has_in_iptables(owner));
         let deserted = deserted && !left.any(|(owner, _)| all.has_in_iptables(owner));
         let goes = |rule: &Words| {
             let owner = comment(rule)
-                .is_some_and(|owner| is_owner(owner) && condemned.has_in_iptables(owner));
+                .is_some_and(|owner| is_owner(owner) && selected.has_in_iptables(owner));
             let of_network = comment(rule) == Some(&whole) || leads_to_branch(network, rule);
             owner || (deserted && of_network)
         };
@@ -343,7 +343,7 @@ impl Listing {
         lines
     }
 
-    /// Takes out the shared chains, and administrators' chains that are empty and that nothing but ours and what is
+    /// Removes the shared chains, and administrators' chains that are empty and that nothing but ours and what is
     /// `leaving` leads to.
     fn dismantle(&self, leaving: &[&str]) -> Vec<String> {
         let ours = |chain: &str| SHARED.contains(&chain) || leaving.contains(&chain);

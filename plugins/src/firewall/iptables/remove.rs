@@ -23,7 +23,7 @@ const ATTEMPTS: u32 = 10;
 /// What goes, and what may go.
 pub(super) struct Removal<'a> {
     /// Whose rules go.
-    pub(super) condemned: &'a Owners,
+    pub(super) selected: &'a Owners,
     /// Whether nobody of the network is left who counts on its chains. Asked when there are some.
     pub(super) deserted: &'a dyn Fn() -> bool,
 }
@@ -63,8 +63,8 @@ pub(super) fn remove(table: IpTable, removal: &Removal<'_>) -> Result<(), HostEr
     loop {
         attempt += 1;
         let view = View::new(nft, filter, removal.network())?;
-        match view.take_out(nft, filter, removal) {
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+        match view.remove_entries(nft, filter, removal) {
+            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
             outcome => return outcome,
         }
     }
@@ -111,7 +111,7 @@ impl View {
 
     /// In one transaction as far as the kernel lets: who uses what is shared, or the administrator's chain, is seen when it
     /// refuses.
-    fn take_out(
+    fn remove_entries(
         &self,
         nft: &mut Nft,
         filter: TableRef<'_>,
@@ -214,12 +214,12 @@ impl View {
 
 impl Removal<'_> {
     fn network(&self) -> &NetworkName {
-        self.condemned.network()
+        self.selected.network()
     }
 
     fn takes_owner(&self, rule: &Rule) -> bool {
         let owner = rule.comment.as_deref().filter(|text| is_owner(text));
-        owner.is_some_and(|owner| self.condemned.has_in_iptables(owner))
+        owner.is_some_and(|owner| self.selected.has_in_iptables(owner))
     }
 }
 

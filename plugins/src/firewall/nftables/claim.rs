@@ -78,7 +78,7 @@ pub(super) fn claim(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<
         batch.add_elements(place.object(), std::slice::from_ref(element));
     }
     match nft.commit(batch) {
-        Err(error) if error.is_exists() => {}
+        Err(error) if error.already_exists() => {}
         outcome => return outcome,
     }
     let _lock = lock::take()?;

@@ -100,8 +100,8 @@ pub(super) fn ensure<'a>(
         });
         match outcome {
             Err(error) if attempt == ATTEMPTS => return Err(error),
-            Err(error) if error.is_missing() => everything = true,
-            Err(error) if error.is_exists() => {}
+            Err(error) if error.not_found() => everything = true,
+            Err(error) if error.already_exists() => {}
             // A guard may have been taken away or loaded anew while nft was at it.
             Err(HostError::ProgramFailed { .. }) => {}
             outcome => return outcome,
@@ -241,7 +241,7 @@ fn fill(nft: &mut Nft, network: &str, guards: &[Guard], v6: bool) -> Result<(), 
                 nft.commit(batch)
             });
         match outcome {
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
             outcome => return outcome,
         }
     }
@@ -296,7 +296,7 @@ fn foreign(nft: &mut Nft, network: &str) -> Result<Vec<Foreign>, HostError> {
 
 fn elements_of(nft: &mut Nft, place: &Place) -> Result<Vec<Element>, HostError> {
     match nft.elements(place.object()) {
-        Err(error) if error.is_missing() => Ok(Vec::new()),
+        Err(error) if error.not_found() => Ok(Vec::new()),
         outcome => outcome,
     }
 }

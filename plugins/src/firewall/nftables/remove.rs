@@ -13,21 +13,21 @@ use crate::host::nft::{Batch, Element, Nft, Verdict};
 use crate::netfilter::table::{self, TABLE, unless_in_use};
 use crate::owner::Owners;
 
-/// Takes out the elements of these owners, and the rules of the network when it has none left. Gives the addresses that were known for them.
-pub(in super::super) fn remove(condemned: &Owners) -> Result<Vec<IpAddr>, HostError> {
-    let network = &names::label(condemned.network());
-    let its_own = |found: &str| condemned.has_among_its_own(found);
+/// Removes the elements of these owners, and the rules of the network when it has none left. Gives the addresses that were known for them.
+pub(in super::super) fn remove(selected: &Owners) -> Result<Vec<IpAddr>, HostError> {
+    let network = &names::label(selected.network());
+    let its_own = |found: &str| selected.has_among_its_own(found);
     let mut nft = Nft::open()?;
     let mut removed = Vec::new();
     let mut attempt = 0;
     loop {
         attempt += 1;
         let sets = nft.sets(TABLE)?;
-        let mut members = take_out_own(&mut nft, network, &sets, condemned, &mut removed)?;
+        let mut members = remove_own_elements(&mut nft, network, &sets, selected, &mut removed)?;
         // A new guard's sets are filled with what ours have at that moment, so guards come second.
         let foreign = foreign(&mut nft, network)?;
         for place in foreign.iter().flat_map(|table| table.sets(network)) {
-            let gone = take_out(&mut nft, &place, &its_own)?;
+            let gone = remove_elements(&mut nft, &place, &its_own)?;
             removed.extend(gone.iter().filter_map(Element::as_address));
             members.push(place);
         }
@@ -37,7 +37,7 @@ pub(in super::super) fn remove(condemned: &Owners) -> Result<Vec<IpAddr>, HostEr
         }
         match dismantle(&mut nft, network, &foreign, &sets) {
             // Another process did so, or began anew, in between.
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
             Ok(()) => break,
         }
@@ -47,12 +47,12 @@ pub(in super::super) fn remove(condemned: &Owners) -> Result<Vec<IpAddr>, HostEr
     Ok(removed)
 }
 
-/// Takes the condemned elements out of our own table's sets, and gives those with the containers' addresses.
-fn take_out_own(
+/// Takes the selected elements out of our own table's sets, and gives those with the containers' addresses.
+fn remove_own_elements(
     nft: &mut Nft,
     network: &str,
     sets: &[String],
-    condemned: &Owners,
+    selected: &Owners,
     removed: &mut Vec<IpAddr>,
 ) -> Result<Vec<Place>, HostError> {
     let there = |place: &Place| sets.contains(&place.set);
@@ -60,40 +60,40 @@ fn take_out_own(
     let own = [false, true].map(|v6| Place::own(rules::members_set(network, v6)));
     let members: Vec<Place> = own.into_iter().filter(there).collect();
     for place in &members {
-        let gone = take_out(nft, place, &|found| condemned.has_among_its_own(found))?;
+        let gone = remove_elements(nft, place, &|found| selected.has_among_its_own(found))?;
         removed.extend(gone.iter().filter_map(Element::as_address));
         comments.extend(gone.into_iter().filter_map(|element| element.comment));
     }
     // Also what a former version spelt in a way that does not tell the network.
-    let condemned = |found: &str| condemned.has(found) || comments.contains(found);
+    let selected = |found: &str| selected.has(found) || comments.contains(found);
     let shared = rules::PROTECTED.map(str::to_owned).map(Place::own);
     let links = Place::own(rules::links_set(network));
     for place in shared.into_iter().chain([links]).filter(there) {
-        take_out(nft, &place, &condemned)?;
+        remove_elements(nft, &place, &selected)?;
     }
     Ok(members)
 }
 
-/// Takes out the condemned elements of a set, and gives them.
-fn take_out(
+/// Removes the selected elements of a set, and gives them.
+fn remove_elements(
     nft: &mut Nft,
     place: &Place,
-    condemned: &dyn Fn(&str) -> bool,
+    selected: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Element>, HostError> {
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut doomed = elements_of(nft, place)?;
-        doomed.retain(|element| condemned(element.comment.as_deref().unwrap_or_default()));
-        if doomed.is_empty() {
-            return Ok(doomed);
+        let mut to_remove = elements_of(nft, place)?;
+        to_remove.retain(|element| selected(element.comment.as_deref().unwrap_or_default()));
+        if to_remove.is_empty() {
+            return Ok(to_remove);
         }
         let mut batch = Batch::new();
-        batch.delete_elements(place.object(), &doomed);
+        batch.delete_elements(place.object(), &to_remove);
         match nft.commit(batch) {
-            Ok(()) => return Ok(doomed),
+            Ok(()) => return Ok(to_remove),
             // Another process took one of them out; look again which are left.
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
         }
     }
@@ -104,7 +104,7 @@ fn all_empty(nft: &mut Nft, places: &[Place]) -> Result<bool, HostError> {
         match nft.is_empty(place.object()) {
             Ok(true) => {}
             Ok(false) => return Ok(false),
-            Err(error) if error.is_missing() => {}
+            Err(error) if error.not_found() => {}
             Err(error) => return Err(error),
         }
     }

@@ -27,7 +27,7 @@ pub use message::{Call, Value};
 const SYSTEM_BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 
 /// How long an answer may take: the bus libraries' usual patience.
-const PATIENCE: Duration = Duration::from_secs(25);
+const TIME_LIMIT: Duration = Duration::from_secs(25);
 
 /// The bus itself, as a service on the bus.
 const BUS: &str = "org.freedesktop.DBus";
@@ -165,8 +165,8 @@ fn open(addresses: &OsString) -> io::Result<UnixStream> {
         }
     }
     let stream = outcome?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIME_LIMIT))?;
+    stream.set_write_timeout(Some(TIME_LIMIT))?;
     Ok(stream)
 }
 
@@ -227,7 +227,7 @@ fn failed(purpose: &str, error: io::Error) -> HostError {
         // What the kernel says when a socket's patience is at its end.
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => HostError::Timeout {
             operation,
-            waited: PATIENCE,
+            waited: TIME_LIMIT,
         },
         _ => HostError::System {
             operation,

@@ -81,7 +81,7 @@ impl Batch {
 
     /// What the message at `position` does, in words; with `offset`, where in the message the kernel found
     /// fault, the element that is there.
-    pub(super) fn blame(
+    pub(super) fn find_cause(
         &self,
         position: usize,
         offset: Option<u32>,

@@ -96,8 +96,8 @@ impl Nft {
     /// Commits the changes of `batch`, all or none, however many.
     ///
     /// # Errors
-    /// [`HostError::Netlink`] for the first change that was refused; [`HostError::is_missing`] when it
-    /// was about a table, chain, set or element that does not exist, [`HostError::is_exists`] when an
+    /// [`HostError::Netlink`] for the first change that was refused; [`HostError::not_found`] when it
+    /// was about a table, chain, set or element that does not exist, [`HostError::already_exists`] when an
     /// element does already.
     pub fn commit(&mut self, batch: Batch) -> Result<(), HostError> {
         self.transact(&batch).map_err(HostError::from)
@@ -108,7 +108,7 @@ impl Nft {
     /// # Errors
     /// See [`Self::commit`].
     pub fn transact(&mut self, batch: &Batch) -> Result<(), Refused> {
-        let Some((operation, _)) = batch.blame(0, None) else {
+        let Some((operation, _)) = batch.find_cause(0, None) else {
             return Ok(());
         };
         let refusal = match self.socket.transact(batch.messages()) {
@@ -122,8 +122,8 @@ impl Nft {
             }
         };
         let place = refusal.position.checked_sub(1);
-        let blamed = place.and_then(|position| batch.blame(position, refusal.offset));
-        let (operation, element) = blamed.unwrap_or((operation, None));
+        let cause = place.and_then(|position| batch.find_cause(position, refusal.offset));
+        let (operation, element) = cause.unwrap_or((operation, None));
         Err(Refused {
             error: HostError::Netlink {
                 operation,
@@ -143,7 +143,7 @@ impl Nft {
     /// none, until a listing has nothing new.
     ///
     /// # Errors
-    /// [`HostError::is_missing`] when there is no such set.
+    /// [`HostError::not_found`] when there is no such set.
     pub fn elements(&mut self, set: ObjectRef<'_>) -> Result<Vec<Element>, HostError> {
         let first = self.list_elements(set)?;
         let short = first.len() <= ELEMENTS_IN_A_DATAGRAM;
@@ -196,7 +196,7 @@ impl Nft {
     /// first few are looked at.
     ///
     /// # Errors
-    /// [`HostError::is_missing`] when there is no such set.
+    /// [`HostError::not_found`] when there is no such set.
     pub fn is_empty(&mut self, set: ObjectRef<'_>) -> Result<bool, HostError> {
         if let Some(count) = self.count(set)? {
             return Ok(count == 0);
@@ -387,7 +387,7 @@ fn by_key(elements: Vec<Element>) -> BTreeMap<Vec<u8>, Element> {
 
 /// A listing of what does not exist is empty.
 fn nothing_if_missing<T>(error: HostError) -> Result<Vec<T>, HostError> {
-    if error.is_missing() {
+    if error.not_found() {
         Ok(Vec::new())
     } else {
         Err(error)

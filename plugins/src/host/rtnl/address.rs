@@ -72,7 +72,7 @@ impl Rtnl {
     /// as with `ip address add … brd +`, unless the prefix is a /31 or /32.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when the link has the address already.
+    /// [`HostError::already_exists`] when the link has the address already.
     pub fn add_address(
         &self,
         link: u32,

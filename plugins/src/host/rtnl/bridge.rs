@@ -78,7 +78,7 @@ pub struct BridgeInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PortState {
-    /// No carrier, or taken out of service.
+    /// No carrier, or removed of service.
     #[default]
     Disabled,
     /// Listening, not yet learning.
@@ -141,7 +141,7 @@ impl Rtnl {
     /// Creates a bridge and returns it.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when a link of that name is there already, of whatever kind.
+    /// [`HostError::already_exists`] when a link of that name is there already, of whatever kind.
     /// [`HostError::Unsupported`] when the kernel has no bridges, or when VLAN filtering or
     /// netfilter calls were asked for and it was built without them; then nothing is left behind.
     pub fn create_bridge(&self, new: &NewBridge<'_>) -> Result<Link, HostError> {
@@ -158,7 +158,7 @@ impl Rtnl {
             .with(new.mtu, LinkMessageBuilder::mtu)
             .when(new.up, LinkMessageBuilder::up);
         let link = self
-            .new_link(new.name, change.put_into(bridge).build())
+            .new_link(new.name, change.append_to(bridge).build())
             .map_err(|error| change.refused(error, operation()))?;
         if let Err(error) = change.verify(&link, operation) {
             self.delete_link(link.index)?;
@@ -174,7 +174,7 @@ impl Rtnl {
     pub fn set_bridge(&self, index: u32, change: &BridgeChange) -> Result<(), HostError> {
         let operation = || format!("change settings of bridge {}", self.describe(index));
         let bridge = LinkMessageBuilder::new_with_info_kind(InfoKind::Bridge).index(index);
-        let request = RouteNetlinkMessage::NewLink(change.put_into(bridge).build());
+        let request = RouteNetlinkMessage::NewLink(change.append_to(bridge).build());
         self.ask(request, 0)
             .map_err(|error| change.refused(error, operation()))?;
         // A kernel without the feature takes no notice of the attribute.
@@ -212,7 +212,7 @@ impl PortChange {
 }
 
 impl BridgeChange {
-    fn put_into(&self, bridge: LinkMessageBuilder<LinkBridge>) -> LinkMessageBuilder<LinkBridge> {
+    fn append_to(&self, bridge: LinkMessageBuilder<LinkBridge>) -> LinkMessageBuilder<LinkBridge> {
         type Builder = LinkMessageBuilder<LinkBridge>;
         bridge
             .with(self.vlan_default_pvid, Builder::vlan_default_pvid)

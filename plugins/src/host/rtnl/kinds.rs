@@ -263,7 +263,7 @@ impl Rtnl {
     /// Creates a link.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when the name is taken, or the parent has that VLAN already; [`HostError::Unsupported`] when
+    /// [`HostError::already_exists`] when the name is taken, or the parent has that VLAN already; [`HostError::Unsupported`] when
     /// the kernel has no links of this kind.
     pub fn create_link(&self, new: &NewLink<'_>) -> Result<(), HostError> {
         let request = RouteNetlinkMessage::NewLink(new.message());

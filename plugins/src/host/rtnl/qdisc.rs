@@ -56,7 +56,7 @@ impl Rtnl {
     /// Creates an ifb device and returns it.
     ///
     /// # Errors
-    /// [`HostError::is_exists`]; [`HostError::Unsupported`] when the kernel has no such devices.
+    /// [`HostError::already_exists`]; [`HostError::Unsupported`] when the kernel has no such devices.
     pub fn create_ifb(&self, name: &str, mtu: Option<u32>, up: bool) -> Result<Link, HostError> {
         let message = LinkIfb::new(name)
             .with(mtu, LinkMessageBuilder::mtu)
@@ -132,7 +132,7 @@ impl Rtnl {
     /// Redirects all that a link receives to another one, an ifb device. All or nothing.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when its received traffic is redirected already.
+    /// [`HostError::already_exists`] when its received traffic is redirected already.
     pub fn redirect_ingress(&self, link: u32, to: u32) -> Result<(), HostError> {
         let failed = |error: NetlinkError| {
             let operation = format!(

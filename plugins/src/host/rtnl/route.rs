@@ -99,7 +99,7 @@ impl Rtnl {
     /// Adds a route.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when there is one to the same destination with the same priority.
+    /// [`HostError::already_exists`] when there is one to the same destination with the same priority.
     pub fn add_route(&self, new: &NewRoute) -> Result<(), HostError> {
         self.make(&Change::Route(*new))
     }
@@ -109,7 +109,7 @@ impl Rtnl {
     /// (`fib6_add_rt2node` in net/ipv6/ip6_fib.c).
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when there is one with the same next hop too.
+    /// [`HostError::already_exists`] when there is one with the same next hop too.
     pub fn add_route_beside(&self, new: &NewRoute) -> Result<(), HostError> {
         self.make(&Change::RouteBeside(*new))
     }
@@ -283,7 +283,7 @@ fn into_route(message: RouteNetlinkMessage) -> Option<Route> {
 }
 
 impl Route {
-    /// Takes in what belongs to a next hop: the first router, and the links of all.
+    /// Reads what belongs to a next hop: the first router, and the links of all.
     fn take_hop(&mut self, attributes: &[RouteAttribute]) {
         for attribute in attributes {
             match attribute {

@@ -14,7 +14,7 @@ use super::route::Family;
 
 /// A rule that sends packets to a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct RoutingRule {
     /// The family of the packets.
     pub family: Family,
     /// The packets' source; any if none.
@@ -30,7 +30,7 @@ impl Rtnl {
     ///
     /// # Errors
     /// [`HostError::Netlink`].
-    pub fn rules(&self) -> Result<Vec<Rule>, HostError> {
+    pub fn rules(&self) -> Result<Vec<RoutingRule>, HostError> {
         let mut rules = Vec::new();
         for family in [Family::V4, Family::V6] {
             let mut request = RuleMessage::default();
@@ -52,7 +52,7 @@ impl Rtnl {
     /// Adds a rule for what one address sends, before those that are there.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when there is one like it; [`HostError::Unsupported`] without policy routing.
+    /// [`HostError::already_exists`] when there is one like it; [`HostError::Unsupported`] without policy routing.
     pub fn add_rule(&self, from: IpAddr, table: u32) -> Result<(), HostError> {
         let request = RouteNetlinkMessage::NewRule(message(from, table));
         self.ask(request, NLM_F_CREATE | NLM_F_EXCL)
@@ -95,7 +95,7 @@ fn message(from: IpAddr, table: u32) -> RuleMessage {
     message
 }
 
-fn rule(answer: RouteNetlinkMessage, family: Family) -> Option<Rule> {
+fn rule(answer: RouteNetlinkMessage, family: Family) -> Option<RoutingRule> {
     let RouteNetlinkMessage::NewRule(message) = answer else {
         return None;
     };
@@ -103,7 +103,7 @@ fn rule(answer: RouteNetlinkMessage, family: Family) -> Option<Rule> {
     if header.action != RuleAction::ToTable || header.family != family.into_netlink() {
         return None;
     }
-    let mut rule = Rule {
+    let mut rule = RoutingRule {
         family,
         from: None,
         table: header.table.into(),

@@ -68,7 +68,7 @@ impl Rtnl {
     /// Creates a pair, all or nothing.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when either name is taken in its namespace; the message says which.
+    /// [`HostError::already_exists`] when either name is taken in its namespace; the message says which.
     pub fn create_veth(&self, new: &NewVeth<'_>) -> Result<VethPair, HostError> {
         let mut host = self
             .new_link(new.host.name, new.message())
@@ -121,12 +121,12 @@ impl Rtnl {
 impl NewVeth<'_> {
     fn message(&self) -> LinkMessage {
         let peer = LinkMessageBuilder::<LinkUnspec>::new();
-        let peer = self.peer.put_into(peer);
+        let peer = self.peer.append_to(peer);
         let peer = peer.setns_by_fd(self.peer_netns.fd().as_raw_fd()).build();
         // LinkVeth::new would give the peer a name and nothing else.
         let host = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth);
         self.host
-            .put_into(host)
+            .append_to(host)
             .with(self.master, LinkMessageBuilder::controller)
             .when(self.up && self.alias.is_none(), LinkMessageBuilder::up)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
@@ -135,7 +135,7 @@ impl NewVeth<'_> {
 }
 
 impl VethEnd<'_> {
-    fn put_into<T>(&self, link: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
+    fn append_to<T>(&self, link: LinkMessageBuilder<T>) -> LinkMessageBuilder<T> {
         link.name(self.name)
             .with(self.mac, |link, mac| link.address(mac.to_vec()))
             .with(self.mtu, LinkMessageBuilder::mtu)

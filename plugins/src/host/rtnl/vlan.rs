@@ -32,7 +32,7 @@ impl Rtnl {
     /// Creates a VLAN device and returns it.
     ///
     /// # Errors
-    /// [`HostError::is_exists`] when the name is taken or the parent has that VLAN already;
+    /// [`HostError::already_exists`] when the name is taken or the parent has that VLAN already;
     /// [`HostError::Unsupported`] when the kernel has no VLANs.
     pub fn create_vlan(&self, new: &NewVlan<'_>) -> Result<Link, HostError> {
         let message = LinkVlan::new(new.name, new.parent, new.vid)

@@ -5,7 +5,7 @@ use cni_conf::json::FieldError;
 
 use super::{Wire, conditions};
 
-/// The bit of the packet mark that says "to be masqueraded" in the iptables backend; the reference's default.
+/// The bit of the packet mark that says "to be masqueraded" in the iptables backend; the Go plugin's default.
 const DEFAULT_MARK_BIT: u8 = 13;
 
 /// Longest name of a chain that iptables takes (`XT_EXTENSION_MAXNAMELEN` without the terminating zero).

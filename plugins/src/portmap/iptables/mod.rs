@@ -131,7 +131,7 @@ fn ensure_version(
         Some(_) => guard_creation(purpose)?,
         None => Vec::new(),
     };
-    // The guards come last: where the others are refused, nothing is left to take out.
+    // The guards come last: where the others are refused, nothing is left to remove.
     match version.restore(purpose, &[("nat", &nat), ("raw", &raw)]) {
         Err(HostError::ProgramFailed { .. }) if State::read(nft, version, purpose)? != *state => {
             return Ok(Attempt::Crossed);

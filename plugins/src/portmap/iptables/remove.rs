@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::plan::Forward;
-use super::super::{Condemned, localnet};
+use super::super::{Selected, localnet};
 use super::ATTEMPTS;
 use super::rules::{Destinations, PORTS, chain_of, guard_creation, guard_removal};
 use super::state::{State, rules_of};
@@ -12,17 +12,17 @@ use crate::host::lock;
 use crate::host::nft::Nft;
 use crate::netfilter::iptables::Version;
 
-/// Takes out what belongs to the condemned, and everything when nobody else has anything. Starts no process when it is
+/// Removes what belongs to the selected, and everything when nobody else has anything. Starts no process when it is
 /// clear that there is nothing; `thorough` asks `iptables` where nothing else tells.
 pub(in super::super) fn remove(
-    condemned: &Condemned,
+    selected: &Selected,
     thorough: bool,
 ) -> Result<Vec<Forward>, HostError> {
     let mut nft = Nft::open()?;
     let mut removed = Vec::new();
     let mut lock_held = None;
     for version in Version::ALL {
-        let chain = match condemned.as_one() {
+        let chain = match selected.as_one() {
             Some(owner) => chain_of(owner),
             None => PORTS.to_owned(),
         };
@@ -39,7 +39,7 @@ pub(in super::super) fn remove(
         loop {
             attempt += 1;
             let state = State::read(&mut nft, version, REMOVE)?;
-            match remove_version(&mut nft, &state, condemned) {
+            match remove_version(&mut nft, &state, selected) {
                 Ok(forwards) => break removed.extend(forwards),
                 // Another program may have been quicker; look again.
                 Err(HostError::ProgramFailed { .. })
@@ -57,31 +57,31 @@ const REMOVE: &str = "remove mapped ports from iptables";
 fn remove_version(
     nft: &mut Nft,
     state: &State,
-    condemned: &Condemned,
+    selected: &Selected,
 ) -> Result<Vec<Forward>, HostError> {
     let version = state.version;
-    let doomed = |owner: &str| condemned.has_in_iptables(owner);
-    let forwards = forwards_of(nft, state, &doomed)?;
+    let to_remove = |owner: &str| selected.has_in_iptables(owner);
+    let forwards = forwards_of(nft, state, &to_remove)?;
     // The setting before the rules that guard it.
     let still: BTreeSet<&str> = state
         .entries()
-        .filter(|entry| !doomed(&entry.owner))
+        .filter(|entry| !to_remove(&entry.owner))
         .filter_map(|entry| entry.localnet.as_deref())
         .collect();
     let interfaces: BTreeSet<&str> = state
         .entries()
-        .filter(|entry| doomed(&entry.owner))
+        .filter(|entry| to_remove(&entry.owner))
         .filter_map(|entry| entry.localnet.as_deref())
         .collect();
     for interface in interfaces.difference(&still) {
         localnet::close(nft, interface)?;
     }
-    let mut nat = state.removal(nft, &doomed, REMOVE)?;
-    if let Some(owner) = condemned.as_one() {
+    let mut nat = state.removal(nft, &to_remove, REMOVE)?;
+    if let Some(owner) = selected.as_one() {
         nat.extend(chain_removal(nft, version, &chain_of(owner), &nat)?);
     }
     let raw = match version {
-        Version::V4 if state.is_over(&doomed) => guard_removal(&version.raw_prerouting(REMOVE)?),
+        Version::V4 if state.is_over(&to_remove) => guard_removal(&version.raw_prerouting(REMOVE)?),
         Version::V4 if !still.is_empty() => guard_creation(REMOVE)?,
         _ => Vec::new(),
     };
@@ -103,13 +103,13 @@ fn chain_removal(
     Ok(vec![format!("-F {chain}"), deletion])
 }
 
-/// The mappings of the condemned of which connections may linger.
+/// The mappings of the selected of which connections may linger.
 fn forwards_of(
     nft: &mut Nft,
     state: &State,
-    doomed: &dyn Fn(&str) -> bool,
+    to_remove: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Forward>, HostError> {
-    let ports = state.ports().filter(|(_, entry)| doomed(&entry.owner));
+    let ports = state.ports().filter(|(_, entry)| to_remove(&entry.owner));
     let udp: Vec<(&str, &str)> = ports
         .filter_map(|(_, entry)| Some((entry.chain.as_deref()?, entry.mapping.as_deref()?)))
         .filter(|(_, mapping)| mapping.ends_with("/udp"))

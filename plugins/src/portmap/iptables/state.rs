@@ -115,56 +115,56 @@ impl State {
         Ok(commands)
     }
 
-    /// Commands that delete the rules of the condemned.
-    pub(super) fn rule_removal(&self, condemned: &dyn Fn(&str) -> bool) -> Vec<String> {
-        let is_doomed = |line: &&Line| {
+    /// Commands that delete the rules of the selected.
+    pub(super) fn rule_removal(&self, selected: &dyn Fn(&str) -> bool) -> Vec<String> {
+        let is_selected = |line: &&Line| {
             line.entry
                 .as_ref()
-                .is_some_and(|entry| condemned(&entry.owner))
+                .is_some_and(|entry| selected(&entry.owner))
         };
         let mut commands = Vec::new();
         for (chain, lines) in self.chains() {
-            let doomed: Vec<&Line> = lines.iter().filter(is_doomed).collect();
-            if doomed.len() < REWRITE_FROM {
+            let to_remove: Vec<&Line> = lines.iter().filter(is_selected).collect();
+            if to_remove.len() < REWRITE_FROM {
                 commands.extend(
-                    doomed
+                    to_remove
                         .iter()
                         .map(|line| format!("-D {chain} {}", line.rule)),
                 );
                 continue;
             }
             commands.push(format!("-F {chain}"));
-            let kept = lines.iter().filter(|line| !is_doomed(line));
+            let kept = lines.iter().filter(|line| !is_selected(line));
             commands.extend(kept.map(|line| format!("-A {chain} {}", line.rule)));
         }
         commands
     }
 
-    /// The chains of the condemned.
-    pub(super) fn chains_of(&self, condemned: &dyn Fn(&str) -> bool) -> BTreeSet<&str> {
+    /// The chains of the selected.
+    pub(super) fn chains_of(&self, selected: &dyn Fn(&str) -> bool) -> BTreeSet<&str> {
         self.entries()
-            .filter(|entry| condemned(&entry.owner))
+            .filter(|entry| selected(&entry.owner))
             .filter_map(|entry| entry.chain.as_deref())
             .filter(|chain| chain.starts_with(PREFIX))
             .collect()
     }
 
-    /// Whether only the condemned have rules.
-    pub(super) fn is_over(&self, condemned: &dyn Fn(&str) -> bool) -> bool {
-        self.entries().all(|entry| condemned(&entry.owner))
+    /// Whether only the selected have rules.
+    pub(super) fn is_over(&self, selected: &dyn Fn(&str) -> bool) -> bool {
+        self.entries().all(|entry| selected(&entry.owner))
     }
 
-    /// Commands that take out what belongs to the condemned, along with the shared chains and the jumps to them when
+    /// Commands that remove what belongs to the selected, along with the shared chains and the jumps to them when
     /// nobody else has a rule.
     pub(super) fn removal(
         &self,
         nft: &mut Nft,
-        condemned: &dyn Fn(&str) -> bool,
+        selected: &dyn Fn(&str) -> bool,
         purpose: &str,
     ) -> Result<Vec<String>, HostError> {
-        let mut chains = self.chains_of(condemned);
+        let mut chains = self.chains_of(selected);
         let mut commands = Vec::new();
-        if self.is_over(condemned) {
+        if self.is_over(selected) {
             for jump in jumps(self.version) {
                 let present = jump.present(nft, self.version, purpose)?;
                 commands.extend(
@@ -175,7 +175,7 @@ impl State {
             }
             chains.extend(self.chains().map(|(chain, _)| chain));
         } else {
-            commands.extend(self.rule_removal(condemned));
+            commands.extend(self.rule_removal(selected));
         }
         // All are emptied before the first is deleted, since a chain that a rule leads to can't be.
         commands.extend(chains.iter().map(|chain| format!("-F {chain}")));

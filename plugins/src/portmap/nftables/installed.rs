@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::super::rules::{self, CHAINS, DIGESTS, FIXED, SEALED, Sources};
+use super::super::rules::{self, CHAINS, DIGEST_CHAIN, DIGESTS, FIXED, Sources};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Nft, ruleset};
 use crate::netfilter::table::TABLE;
@@ -16,7 +16,7 @@ use crate::owner::fnv1a;
 
 /// Whether the rules are gone that exist once, or were never there.
 pub(in super::super) fn is_forgotten() -> Result<bool, HostError> {
-    let rules = Nft::open()?.rules(TABLE.object(SEALED))?;
+    let rules = Nft::open()?.rules(TABLE.object(DIGEST_CHAIN))?;
     Ok(rules.is_empty())
 }
 
@@ -31,8 +31,8 @@ pub(in super::super) fn guard() -> Result<(), HostError> {
 
 /// Whether the rules that exist once are there and as this version makes them.
 pub(super) fn has_fixed_rules(nft: &mut Nft) -> Result<bool, HostError> {
-    let sealed = nft.rules(TABLE.object(SEALED))?;
-    if sealed.last().and_then(|rule| rule.comment.as_ref()) != Some(&rules::seal()) {
+    let with_digest = nft.rules(TABLE.object(DIGEST_CHAIN))?;
+    if with_digest.last().and_then(|rule| rule.comment.as_ref()) != Some(&rules::script_digest()) {
         return Ok(false);
     }
     let Some(found) = fixed_digest(nft)? else {
@@ -91,7 +91,7 @@ pub(super) fn install(nft: &mut Nft, sources: &BTreeSet<Sources>) -> Result<(), 
     }
     match nft.commit(batch) {
         // Others make the same rules, or flushed them. Whoever looks next sees what is missing.
-        Err(error) if error.is_missing() || error.is_exists() => Ok(()),
+        Err(error) if error.not_found() || error.already_exists() => Ok(()),
         outcome => outcome,
     }
 }

@@ -203,10 +203,10 @@ fn commit(nft: &mut Nft, batch: &Batch, elements: &Elements) -> Result<Committed
     let Err(refused) = nft.transact(batch) else {
         return Ok(Committed::Done);
     };
-    if refused.error.is_exists() {
+    if refused.error.already_exists() {
         return Ok(Committed::Exists);
     }
-    if refused.error.is_missing() {
+    if refused.error.not_found() {
         return Ok(Committed::Missing);
     }
     let known = refused.element.as_ref().and_then(|refused| {

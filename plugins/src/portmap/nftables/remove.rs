@@ -9,9 +9,9 @@ use crate::host::HostError;
 use crate::host::nft::{Batch, Element, ElementData, Nft};
 use crate::netfilter::table::{self, TABLE};
 
-/// Takes out the elements whose comment `condemned` says so of.
+/// Removes the elements whose comment `selected` says so of.
 /// Gives what was forwarded by them. What is left over without use, [`dismantle`] deletes.
-pub(in super::super) fn remove(condemned: &dyn Fn(&str) -> bool) -> Result<Removed, HostError> {
+pub(in super::super) fn remove(selected: &dyn Fn(&str) -> bool) -> Result<Removed, HostError> {
     let mut nft = Nft::open()?;
     let mut removed = Removed::default();
     let sets = nft.sets(TABLE)?;
@@ -19,7 +19,7 @@ pub(in super::super) fn remove(condemned: &dyn Fn(&str) -> bool) -> Result<Remov
         return Ok(removed);
     }
     for map in Map::ALL {
-        for element in remove_from(&mut nft, map.name(), condemned)? {
+        for element in remove_from(&mut nft, map.name(), selected)? {
             if let Some(ElementData::Goto(chain)) = &element.data {
                 removed.chains.insert(chain.clone());
             }
@@ -31,7 +31,7 @@ pub(in super::super) fn remove(condemned: &dyn Fn(&str) -> bool) -> Result<Remov
     Ok(removed)
 }
 
-/// What [`remove`] took out.
+/// What [`remove`] removed.
 #[derive(Debug, Default)]
 pub(in super::super) struct Removed {
     pub(in super::super) forwards: Vec<Forward>,
@@ -52,24 +52,24 @@ impl Removed {
 fn remove_from(
     nft: &mut Nft,
     set: &str,
-    condemned: &dyn Fn(&str) -> bool,
+    selected: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<Element>, HostError> {
     let mut removed = Vec::new();
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut doomed = table::elements(nft, set)?;
-        doomed.retain(|element| condemned(element.comment.as_deref().unwrap_or_default()));
-        match take_out(nft, set, doomed, &mut removed) {
+        let mut to_remove = table::elements(nft, set)?;
+        to_remove.retain(|element| selected(element.comment.as_deref().unwrap_or_default()));
+        match remove_elements(nft, set, to_remove, &mut removed) {
             Ok(()) => return Ok(removed),
             // Another process took one of them out; look again which are left.
-            Err(error) if error.is_missing() && attempt < ATTEMPTS => {}
+            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-fn take_out(
+fn remove_elements(
     nft: &mut Nft,
     set: &str,
     mut elements: Vec<Element>,
@@ -99,7 +99,7 @@ pub(in super::super) fn dismantle(removed: &Removed) -> Result<(), HostError> {
         match nft.is_empty(TABLE.object(set)) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(error) if error.is_missing() => {}
+            Err(error) if error.not_found() => {}
             Err(error) => return Err(error),
         }
     }

@@ -33,7 +33,7 @@ use super::plan::Forward;
 use crate::host::nft::{Element, ElementData, KeyBuilder, KeyReader};
 use crate::owner::fnv1a;
 
-pub(super) use self::script::{script, seal};
+pub(super) use self::script::{script, script_digest};
 
 /// What the names of all objects begin with.
 pub(super) const PREFIX: &str = "portmap/";
@@ -60,8 +60,8 @@ pub(super) const CHAINS: [(&str, usize); 6] = [
     ("portmap/dnat-v6", 2),
 ];
 
-/// The chain of which a rule carries the seal.
-pub(super) const SEALED: &str = "portmap/postrouting";
+/// The chain of which a rule carries the script_digest.
+pub(super) const DIGEST_CHAIN: &str = "portmap/postrouting";
 
 /// A map of ports to containers, or of containers to the chains that masquerade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,20 +4,21 @@ use super::{DIGESTS, LOCALNET, Map};
 use crate::owner::fnv1a;
 
 /// The comment of a rule that tells whether the rules are the ones below.
-pub(in super::super) fn seal() -> String {
-    let digest = fnv1a(unsealed().as_bytes());
+pub(in super::super) fn script_digest() -> String {
+    let digest = fnv1a(script_without_digest().as_bytes());
     format!("connections from nearby to mapped ports, rules {digest:016x}")
 }
 
 /// One transaction that makes everything that exists once, whatever was there before. Elements stay.
 pub(in super::super) fn script() -> String {
-    unsealed().replace(SEAL, &seal())
+    script_without_digest().replace(DIGEST_PLACEHOLDER, &script_digest())
 }
 
-/// Stands for the seal in the text that the seal is made from.
-const SEAL: &str = "SEAL";
+/// Stands for the digest in the text that it is computed from. As part of that text it has to stay as it is: with another
+/// word every rule would have another digest.
+const DIGEST_PLACEHOLDER: &str = "SEAL";
 
-fn unsealed() -> String {
+fn script_without_digest() -> String {
     let mut script = String::from("add table inet trestle\n");
     for map in Map::ALL {
         script += &format!(

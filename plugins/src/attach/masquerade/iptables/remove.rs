@@ -15,7 +15,7 @@ use crate::host::nft::Nft;
 use crate::netfilter::iptables::{Version, declares, rules_in};
 use crate::owner::{Owner, Owners};
 
-/// Takes out what `owner` has in either nat table. Starts no process when it is clear that there is nothing.
+/// Removes what `owner` has in either nat table. Starts no process when it is clear that there is nothing.
 pub(in super::super) fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), HostError> {
     let chain = chain_of(owner);
     for version in Version::ALL {
@@ -36,7 +36,7 @@ pub(super) fn remove_locked(nft: &mut Nft, owner: &Owner, mark_too: bool) -> Res
         .try_for_each(|version| remove_chain(nft, version, &chain, mark))
 }
 
-/// Takes out a chain and the rules of POSTROUTING that lead to it, if there is one, and with the last one of a network
+/// Removes a chain and the rules of POSTROUTING that lead to it, if there is one, and with the last one of a network
 /// that network's `mark`.
 pub(in super::super) fn remove_chain(
     nft: &mut Nft,
@@ -98,7 +98,7 @@ fn deletion(postrouting: &[String], chain: &str, there: bool) -> Vec<String> {
     commands
 }
 
-/// Takes out the chains of `network` that are none of `valid`. The chain tells its owner; the comment tells the network.
+/// Removes the chains of `network` that are none of `valid`. The chain tells its owner; the comment tells the network.
 pub(in super::super) fn gc(
     nft: &mut Nft,
     network: &NetworkName,

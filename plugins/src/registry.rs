@@ -8,94 +8,97 @@ use cni_conf::request::{Attachment, Request};
 
 /// A plugin and the name that it is installed and called under.
 #[derive(Clone, Copy)]
-pub struct Applet {
+pub struct BuiltIn {
     /// The exact base name of `argv[0]`, which is also its `type` in configurations.
     pub name: &'static str,
     /// What serves the calls.
     pub plugin: &'static dyn Plugin,
 }
 
-impl fmt::Debug for Applet {
+impl fmt::Debug for BuiltIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
 }
 
 /// Every plugin, in the order of the help text.
-pub const ALL: &[Applet] = &[
-    Applet {
+pub const ALL: &[BuiltIn] = &[
+    BuiltIn {
         name: "bridge",
         plugin: &crate::bridge::Bridge,
     },
-    Applet {
+    BuiltIn {
         name: "loopback",
         plugin: &crate::loopback::Loopback,
     },
-    Applet {
+    BuiltIn {
         name: "ptp",
         plugin: &crate::ptp::Ptp,
     },
-    Applet {
+    BuiltIn {
         name: "macvlan",
         plugin: &crate::macvlan::Macvlan,
     },
-    Applet {
+    BuiltIn {
         name: "ipvlan",
         plugin: &crate::ipvlan::Ipvlan,
     },
-    Applet {
+    BuiltIn {
         name: "vlan",
         plugin: &crate::vlan::Vlan,
     },
-    Applet {
+    BuiltIn {
         name: "dummy",
         plugin: &crate::dummy::Dummy,
     },
-    Applet {
+    BuiltIn {
         name: "tap",
         plugin: &crate::tap::Tap,
     },
-    Applet {
+    BuiltIn {
         name: "host-device",
         plugin: &crate::host_device::HostDevice,
     },
-    Applet {
+    BuiltIn {
         name: "vrf",
         plugin: &crate::vrf::Vrf,
     },
-    Applet {
+    BuiltIn {
         name: "sbr",
         plugin: &crate::sbr::Sbr,
     },
-    Applet {
+    BuiltIn {
         name: "tuning",
         plugin: &crate::tuning::Tuning,
     },
-    Applet {
+    BuiltIn {
         name: "bandwidth",
         plugin: &crate::bandwidth::Bandwidth,
     },
-    Applet {
+    BuiltIn {
         name: "portmap",
         plugin: &crate::portmap::Portmap,
     },
-    Applet {
+    BuiltIn {
         name: "firewall",
         plugin: &crate::firewall::Firewall,
     },
-    Applet {
+    BuiltIn {
         name: "host-local",
         plugin: &crate::attach::ipam::HOST_LOCAL,
     },
-    Applet {
+    BuiltIn {
         name: "static",
         plugin: &ipam::Static,
     },
 ];
 
 /// The plugin of exactly this name.
-pub fn find(applets: &[Applet], name: &str) -> Option<Applet> {
-    applets.iter().copied().find(|applet| applet.name == name)
+pub fn find(registry: &[BuiltIn], name: &str) -> Option<BuiltIn> {
+    registry
+        .iter()
+        .copied()
+        .find(|built_in| built_in.name == name)
 }
 
 /// Reads the configuration of the plugin called `name` as its ADD does, and nothing else: no file, no kernel.
@@ -146,9 +149,11 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_match_exactly() {
-        for applet in ALL {
+        for built_in in ALL {
             assert_eq!(
-                ALL.iter().filter(|other| other.name == applet.name).count(),
+                ALL.iter()
+                    .filter(|other| other.name == built_in.name)
+                    .count(),
                 1
             );
         }

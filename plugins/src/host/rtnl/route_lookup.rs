@@ -14,7 +14,7 @@ use crate::host::conntrack::Tuple;
 
 /// What the routes say of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum RouteLookup {
     /// It leaves by this link, to this next hop or to its destination itself.
     Out {
         /// The link's index.
@@ -28,7 +28,7 @@ pub enum Way {
     Local,
     /// There is no way, and why: `ENETUNREACH` or `EHOSTUNREACH` for no route, `EINVAL` or `EXDEV` where a source
     /// address can't have come in by that link (reverse path filter).
-    Nowhere(Errno),
+    Unreachable(Errno),
 }
 
 impl Rtnl {
@@ -37,7 +37,12 @@ impl Rtnl {
     ///
     /// # Errors
     /// [`HostError::Netlink`].
-    pub fn way_of(&self, packet: &Tuple, iif: Option<u32>, mark: u32) -> Result<Way, HostError> {
+    pub fn look_up_route(
+        &self,
+        packet: &Tuple,
+        iif: Option<u32>,
+        mark: u32,
+    ) -> Result<RouteLookup, HostError> {
         let mut message = RouteMessage::default();
         let (family, length) = match packet.destination {
             IpAddr::V4(_) => (AddressFamily::Inet, 32),
@@ -60,7 +65,7 @@ impl Rtnl {
         }
         match self.get(RouteNetlinkMessage::GetRoute(message)) {
             Ok(RouteNetlinkMessage::NewRoute(route)) => Ok(read(&route)),
-            Ok(_) => Ok(Way::Nowhere(Errno::ENETUNREACH)),
+            Ok(_) => Ok(RouteLookup::Unreachable(Errno::ENETUNREACH)),
             Err(error) => match error.errno() {
                 Some(
                     errno @ (Errno::ENETUNREACH
@@ -69,21 +74,21 @@ impl Rtnl {
                     | Errno::EACCES
                     | Errno::EINVAL
                     | Errno::EXDEV),
-                ) => Ok(Way::Nowhere(errno)),
+                ) => Ok(RouteLookup::Unreachable(errno)),
                 _ => Err(error.during(format!("look up the route to {}", packet.destination))),
             },
         }
     }
 }
 
-fn read(route: &RouteMessage) -> Way {
+fn read(route: &RouteMessage) -> RouteLookup {
     match route.header.kind {
         RouteType::Local | RouteType::Broadcast | RouteType::Multicast | RouteType::Anycast => {
-            return Way::Local;
+            return RouteLookup::Local;
         }
-        RouteType::BlackHole => return Way::Nowhere(Errno::EINVAL),
-        RouteType::Unreachable => return Way::Nowhere(Errno::EHOSTUNREACH),
-        RouteType::Prohibit => return Way::Nowhere(Errno::EACCES),
+        RouteType::BlackHole => return RouteLookup::Unreachable(Errno::EINVAL),
+        RouteType::Unreachable => return RouteLookup::Unreachable(Errno::EHOSTUNREACH),
+        RouteType::Prohibit => return RouteLookup::Unreachable(Errno::EACCES),
         _ => {}
     }
     let (mut link, mut gateway, mut table) = (None, None, u32::from(route.header.table));
@@ -99,11 +104,11 @@ fn read(route: &RouteMessage) -> Way {
         }
     }
     match link {
-        Some(link) => Way::Out {
+        Some(link) => RouteLookup::Out {
             link,
             gateway,
             table,
         },
-        None => Way::Nowhere(Errno::ENETUNREACH),
+        None => RouteLookup::Unreachable(Errno::ENETUNREACH),
     }
 }

@@ -19,11 +19,11 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// What someone does to an attachment behind its back.
-type Harm = fn(&Attached);
+type Damage = fn(&Attached);
 
 fn check_notices_what_was_changed(lab: &Lab) {
     let routed = with(plain(), json!({"ipam": {"routes": [{"dst": "0.0.0.0/0"}]}}));
-    let harms: [(&str, Harm); 6] = [
+    let harms: [(&str, Damage); 6] = [
         ("the address went", |it| it.pod.ip("addr flush dev eth0")),
         ("the interface went", |it| it.pod.ip("link del eth0")),
         ("the route went", |it| it.pod.ip("route del default")),
@@ -125,7 +125,7 @@ fn gc_by_cnitool_collects_everything(lab: &Lab) {
 fn status_is_fine_when_there_is_room(lab: &Lab) {
     let host = Host::new();
     for network in [plain(), layer2()] {
-        // The reference looks for an IPAM plugin even where there is none.
+        // The Go plugin looks for an IPAM plugin even where there is none.
         if lab.subject == Subject::Go && network == layer2() {
             continue;
         }

@@ -5,7 +5,7 @@ use conformance::{Host, Place, Program};
 use crate::random::Random;
 
 /// Lines for `ip` inside the container. `IF` is its interface, `INDEX` and `PEER` the indices that its neighbour's has inside
-/// and on the host, `MAC` and `ALIAS` what the neighbour's host end has. A line that fails is a misdeed that failed.
+/// and on the host, `MAC` and `ALIAS` what the neighbour's host end has. A line that fails is a tampering that failed.
 const INSIDE: &[&[&str]] = &[
     &["link set IF down"],
     &["link set IF down", "link set IF name kept"],
@@ -115,7 +115,7 @@ const SHARED: &str =
     "find /var/lib/cni /run/cni -name lock -o -name index -o -name 'last_reserved_ip.*'";
 
 /// What a file becomes. `F` is its path.
-const FATES: &[&str] = &[
+const OUTCOMES: &[&str] = &[
     ": >\"$F\"",
     "truncate -s $(( $(stat -c %s \"$F\") / 2 )) \"$F\"",
     "rm -rf \"$F\"; mkdir \"$F\"",
@@ -144,7 +144,7 @@ pub(super) fn files(host: &Host) -> Vec<String> {
 }
 
 /// Do something to one of these files, or to one that everybody shares; what it was.
-pub(super) fn spoil_a_file(
+pub(super) fn corrupt_a_file(
     random: &mut Random,
     host: &Host,
     own: &[String],
@@ -158,7 +158,7 @@ pub(super) fn spoil_a_file(
         own
     };
     let file = among.get(random.below(among.len().max(1)))?.clone();
-    let fate = random.pick(FATES);
+    let fate = random.pick(OUTCOMES);
     host.run(Program::new("sh").args(["-c", fate]).env("F", &file));
     Some((file.clone(), format!("file: {fate} with {file}")))
 }
