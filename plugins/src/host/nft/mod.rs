@@ -13,6 +13,7 @@ pub mod batch;
 mod content;
 pub mod element;
 mod expression;
+pub mod monitor;
 mod query;
 pub mod ruleset;
 pub mod trace;

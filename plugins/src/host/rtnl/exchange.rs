@@ -108,6 +108,23 @@ impl Rtnl {
         self.transport.subscribe(group)?;
         Ok(subscription)
     }
+
+    /// Subscribes this socket to a multicast group for good. It is of no use for requests then.
+    pub(super) fn listen(&self, group: u32) -> std::io::Result<()> {
+        self.transport.subscribe(group)
+    }
+
+    /// Waits for a notification that `is_wanted`, or one that may have been. False when there is none in time.
+    pub(super) fn next_notification(
+        &self,
+        deadline: Instant,
+        is_wanted: impl Fn(&RouteNetlinkMessage) -> bool,
+    ) -> Result<bool, NetlinkError> {
+        self.transport
+            .wait_for_notification(deadline, |header, payload| {
+                parse(header, payload).is_none_or(|message| is_wanted(&message))
+            })
+    }
 }
 
 /// A subscription to a multicast group.
@@ -123,10 +140,7 @@ impl Subscription<'_> {
         deadline: Instant,
         is_wanted: impl Fn(&RouteNetlinkMessage) -> bool,
     ) -> Result<bool, NetlinkError> {
-        let transport = &self.rtnl.transport;
-        transport.wait_for_notification(deadline, |header, payload| {
-            parse(header, payload).is_none_or(|message| is_wanted(&message))
-        })
+        self.rtnl.next_notification(deadline, is_wanted)
     }
 }
 

@@ -29,6 +29,7 @@ mod route_lookup;
 mod rule;
 mod veth;
 mod vlan;
+mod watch;
 mod whole;
 
 pub use address::{Address, AddressFlags, AddressOptions, AddressScope};
@@ -47,4 +48,5 @@ pub use route_lookup::RouteLookup;
 pub use rule::RoutingRule;
 pub use veth::{NewVeth, VethEnd, VethPair};
 pub use vlan::NewVlan;
+pub use watch::RouteWatch;
 pub use whole::Neighbour;

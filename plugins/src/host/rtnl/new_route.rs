@@ -38,6 +38,9 @@ pub struct NewRoute {
     pub src: Option<IpAddr>,
     /// Take the gateway to be on the link, though no address says so.
     pub onlink: bool,
+    /// Whose it is marked as. Without one: `Boot`, as iproute2 and the Go netlink library mark theirs; of whomever, where a
+    /// route is deleted.
+    pub protocol: Option<RouteProtocol>,
 }
 
 impl NewRoute {
@@ -54,6 +57,7 @@ impl NewRoute {
             table: None,
             src: None,
             onlink: false,
+            protocol: None,
         }
     }
 }
@@ -74,8 +78,8 @@ impl NewRoute {
             (IpNet::V4(_), None) => RouteScope::Link,
             _ => RouteScope::Universe,
         });
-        // As iproute2 and the Go netlink library mark theirs.
-        let route = self.builder().protocol(RouteProtocol::Boot);
+        let protocol = self.protocol.unwrap_or(RouteProtocol::Boot);
+        let route = self.builder().protocol(protocol);
         let route = route.kind(RouteType::Unicast).scope(scope);
         RouteNetlinkMessage::NewRoute(route.build())
     }
@@ -83,8 +87,9 @@ impl NewRoute {
     /// The message that deletes the first route like this one in all that is set.
     pub(super) fn deletion(&self) -> RouteNetlinkMessage {
         let scope = self.scope.unwrap_or(RouteScope::NoWhere);
-        let any = self.builder().protocol(RouteProtocol::Unspec);
-        let route = any.kind(RouteType::Unspec).scope(scope);
+        let protocol = self.protocol.unwrap_or(RouteProtocol::Unspec);
+        let route = self.builder().protocol(protocol);
+        let route = route.kind(RouteType::Unspec).scope(scope);
         RouteNetlinkMessage::DelRoute(route.build())
     }
 
