@@ -67,8 +67,8 @@ impl fmt::Display for Holder {
 /// The kernel's.
 pub fn lock(file: &File, kind: Kind, limit: Duration) -> io::Result<Outcome> {
     let attempt = match kind {
-        Kind::Exclusive => uninterrupted(|| FileExt::try_lock_exclusive(file)),
-        Kind::Shared => uninterrupted(|| FileExt::try_lock_shared(file)),
+        Kind::Exclusive => retry_interrupted(|| FileExt::try_lock_exclusive(file)),
+        Kind::Shared => retry_interrupted(|| FileExt::try_lock_shared(file)),
     };
     match attempt {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -77,7 +77,7 @@ pub fn lock(file: &File, kind: Kind, limit: Duration) -> io::Result<Outcome> {
     let same = file.try_clone()?;
     let (sender, outcome) = mpsc::channel();
     thread::Builder::new().spawn(move || {
-        let locked = uninterrupted(|| match kind {
+        let locked = retry_interrupted(|| match kind {
             Kind::Exclusive => FileExt::lock_exclusive(&same),
             Kind::Shared => FileExt::lock_shared(&same),
         });
@@ -90,7 +90,7 @@ pub fn lock(file: &File, kind: Kind, limit: Duration) -> io::Result<Outcome> {
     }
 }
 
-fn uninterrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
+fn retry_interrupted(lock: impl Fn() -> io::Result<()>) -> io::Result<()> {
     loop {
         match lock() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -12,5 +12,5 @@ mod static_ipam;
 pub mod store;
 
 pub use error::Error;
-pub use host_local::{HostLocal, Survey};
+pub use host_local::{HostLocal, StoreState};
 pub use static_ipam::Static;

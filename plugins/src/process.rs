@@ -29,7 +29,7 @@ pub struct Process {
 impl Process {
     /// Those of the running process.
     pub fn from_os() -> Self {
-        stdio::outlive_file_size_limit();
+        stdio::ignore_file_size_limit();
         Self {
             args: std::env::args_os().collect(),
             env: Environment::from_os(),

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 use self::conf::{Place, Settings, WhenFull};
 use crate::ranges::{Range, RangeSet};
-use crate::store::{Lease, LeaseOwner, Liveness, Look, Origin, ProcLiveness, Store, Want};
+use crate::store::{Lease, LeaseOwner, Liveness, Origin, ProcLiveness, Snapshot, Store, Want};
 
 /// How long STATUS waits for the lock: runtimes ask for the node's condition, and somebody who works is no bad sign.
 const STATUS_LOCK_LIMIT: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub struct HostLocal {
 
 /// What `host-local` keeps for a network.
 #[derive(Debug)]
-pub struct Survey {
+pub struct StoreState {
     /// Everything that is held.
     pub leases: Vec<Lease>,
     /// Those of the holders of whom nothing is left: see [`crate::store::Session::dead`].
@@ -87,29 +87,29 @@ impl HostLocal {
     }
 
     /// Everything that is held in a network, and by whom though nothing of them is left. Reads every address file.
-    pub fn survey(&self, request: &Request) -> Result<Survey, Error> {
+    pub fn state(&self, request: &Request) -> Result<StoreState, Error> {
         let place = Place::read(request)?;
         let store = self.store(request, &place);
-        let mut survey = Survey {
+        let mut state = StoreState {
             leases: Vec::new(),
             dead: Vec::new(),
             reclaim: place.reclaim,
         };
         if let Some(session) = store.lock_existing()? {
-            survey.leases = session.leases()?;
-            survey.dead = session.dead()?;
-            survey.reclaim = session.reclaims();
+            state.leases = session.leases()?;
+            state.dead = session.dead()?;
+            state.reclaim = session.reclaims();
         }
-        Ok(survey)
+        Ok(state)
     }
 
     /// What the files of a network say, read without a lock and without changing anything.
     ///
     /// # Errors
     /// Where a directory that is there can't be read.
-    pub fn look(&self, request: &Request) -> Result<Look, Error> {
+    pub fn snapshot(&self, request: &Request) -> Result<Snapshot, Error> {
         let store = self.store(request, &Place::read(request)?);
-        Ok(store.look()?)
+        Ok(store.snapshot()?)
     }
 
     /// The range sets of the configuration: an attachment gets one address out of each.

@@ -186,7 +186,7 @@ impl Dir {
 
     /// True if the name is that of a regular file whose content was never written, or was not yet on the disk when the power
     /// was lost: see [`is_blank`].
-    pub(super) fn is_debris(&self, name: &str) -> bool {
+    pub(super) fn is_leftover(&self, name: &str) -> bool {
         let is_file = |stat: stat::FileStat| {
             SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
         };

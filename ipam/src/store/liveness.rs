@@ -10,7 +10,7 @@ use super::record::{LeaseOwner, Namespace, Origin};
 
 /// A container of which only the records know: what a [`Liveness`] is asked about.
 #[derive(Debug, Clone, Copy)]
-pub struct Suspect<'a> {
+pub struct Candidate<'a> {
     /// Name of the network.
     pub network: &'a NetworkName,
     /// Who holds the addresses.
@@ -31,13 +31,13 @@ pub trait Liveness: Sync {
 
     /// For each suspect, in order, whether something of its attachment still stands on this host, such as its
     /// host veth. All are asked about at once, so that one look at the kernel serves them all.
-    fn standing(&self, suspects: &[Suspect<'_>]) -> Vec<bool>;
+    fn alive(&self, candidates: &[Candidate<'_>]) -> Vec<bool>;
 }
 
 /// Liveness as files show it: a namespace lives while /proc/PID/ns/net of some process, or a mount, is it.
 ///
 /// Namespaces are compared by inode number, which the kernel uses again, the lowest that is free first: a number that is in
-/// use may belong to another namespace by now. Who can read cookies tells the two apart ([`ProcLiveness::standing_by`]);
+/// use may belong to another namespace by now. Who can read cookies tells the two apart ([`ProcLiveness::alive_by`]);
 /// otherwise an address is kept that could have been taken back, never the other way round. A namespace that only an
 /// open file keeps alive is not seen.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,13 +45,13 @@ pub struct ProcLiveness;
 
 impl ProcLiveness {
     /// For each suspect, whether its namespace lives. `cookie` reads SO_NETNS_COOKIE of the namespace at a path.
-    pub fn standing_by(
-        suspects: &[Suspect<'_>],
+    pub fn alive_by(
+        candidates: &[Candidate<'_>],
         cookie: impl Fn(&Path) -> Option<u64>,
     ) -> Vec<bool> {
         // Nothing survives a start of the machine, and inode numbers begin anew.
-        if suspects.iter().all(|suspect| suspect.earlier_boot) {
-            return vec![false; suspects.len()];
+        if candidates.iter().all(|candidate| candidate.earlier_boot) {
+            return vec![false; candidates.len()];
         }
         let living = living_namespaces();
         let lives = |netns: &Namespace| {
@@ -66,9 +66,11 @@ impl ProcLiveness {
                 .is_some_and(|then| cookie(path).is_some_and(|now| now != then));
             !another
         };
-        suspects
+        candidates
             .iter()
-            .map(|suspect| !suspect.earlier_boot && suspect.origin.netns.as_ref().is_none_or(lives))
+            .map(|candidate| {
+                !candidate.earlier_boot && candidate.origin.netns.as_ref().is_none_or(lives)
+            })
             .collect()
     }
 }
@@ -78,8 +80,8 @@ impl Liveness for ProcLiveness {
         None
     }
 
-    fn standing(&self, suspects: &[Suspect<'_>]) -> Vec<bool> {
-        Self::standing_by(suspects, |_| None)
+    fn alive(&self, candidates: &[Candidate<'_>]) -> Vec<bool> {
+        Self::alive_by(candidates, |_| None)
     }
 }
 
@@ -119,11 +121,11 @@ mod tests {
 
     use super::*;
 
-    fn standing(inode: Option<(u64, u64)>, earlier_boot: bool) -> bool {
-        standing_with_cookies(inode, earlier_boot, None, None)
+    fn alive(inode: Option<(u64, u64)>, earlier_boot: bool) -> bool {
+        alive_with_cookies(inode, earlier_boot, None, None)
     }
 
-    fn standing_with_cookies(
+    fn alive_with_cookies(
         inode: Option<(u64, u64)>,
         earlier_boot: bool,
         then: Option<u64>,
@@ -143,36 +145,36 @@ mod tests {
             boot: "b".into(),
             netns,
         };
-        let suspect = Suspect {
+        let candidate = Candidate {
             network: &network,
             owner: &owner,
             origin: &origin,
             earlier_boot,
         };
-        ProcLiveness::standing_by(&[suspect], |_| now)[0]
+        ProcLiveness::alive_by(&[candidate], |_| now)[0]
     }
 
     #[test]
     fn a_namespace_that_a_process_is_in_stands() {
         let own = fs::metadata("/proc/self/ns/net").unwrap();
-        assert!(standing(Some((own.dev(), own.ino())), false));
-        assert!(!standing(Some((own.dev(), 1)), false));
+        assert!(alive(Some((own.dev(), own.ino())), false));
+        assert!(!alive(Some((own.dev(), 1)), false));
     }
 
     #[test]
     fn a_number_that_is_used_again_is_told_by_the_cookie() {
         let own = fs::metadata("/proc/self/ns/net").unwrap();
         let inode = Some((own.dev(), own.ino()));
-        assert!(!standing_with_cookies(inode, false, Some(1), Some(2)));
+        assert!(!alive_with_cookies(inode, false, Some(1), Some(2)));
         for (then, now) in [(Some(1), Some(1)), (Some(1), None), (None, Some(2))] {
-            assert!(standing_with_cookies(inode, false, then, now));
+            assert!(alive_with_cookies(inode, false, then, now));
         }
     }
 
     #[test]
     fn doubt_counts_as_standing_but_nothing_outlives_a_boot() {
-        assert!(standing(None, false));
+        assert!(alive(None, false));
         let own = fs::metadata("/proc/self/ns/net").unwrap();
-        assert!(!standing(Some((own.dev(), own.ino())), true));
+        assert!(!alive(Some((own.dev(), own.ino())), true));
     }
 }

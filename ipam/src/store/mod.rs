@@ -40,10 +40,10 @@ mod allocate;
 mod dir;
 mod liveness;
 mod lock;
-mod look;
 mod reclaim;
 mod record;
 mod session;
+mod snapshot;
 
 use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
@@ -57,11 +57,11 @@ use crate::error::Error;
 use crate::flock;
 
 pub use self::allocate::Want;
-pub use self::liveness::{Liveness, ProcLiveness, Suspect, living_namespaces};
-pub use self::look::Look;
+pub use self::liveness::{Candidate, Liveness, ProcLiveness, living_namespaces};
 pub use self::reclaim::{Lease, Usage};
 pub use self::record::{LeaseOwner, Namespace, Origin};
 pub use self::session::Session;
+pub use self::snapshot::Snapshot;
 
 /// The Go plugin's default for `dataDir`.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";

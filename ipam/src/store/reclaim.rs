@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cni_conf::request::AttachmentId;
 
 use super::allocate::Want;
-use super::liveness::Suspect;
+use super::liveness::Candidate;
 use super::record::{self, LeaseOwner, Origin, Record};
 use super::session::Session;
 use crate::error::Error;
@@ -58,20 +58,20 @@ impl Session<'_> {
     pub(super) fn reclaim_dead(&mut self, wants: &[Want<'_>]) -> Result<bool, Error> {
         let mut freed = 0;
         for want in wants {
-            let suspects = match want.requested {
+            let candidates = match want.requested {
                 Some(address) => BTreeSet::from([address]),
                 None => self.used(want.set)?,
             };
-            for address in suspects {
+            for address in candidates {
                 let name = record::address_name(address);
-                if self.addresses.is_debris(&name) {
+                if self.addresses.is_leftover(&name) {
                     self.changed = true;
                     freed += usize::from(self.addresses.remove(&name)?);
                 }
             }
         }
         if let (true, Some(boot)) = (self.reclaim, record::current_boot()) {
-            let dead = self.suspects(&boot)?;
+            let dead = self.candidates(&boot)?;
             freed += self.free(dead, &boot);
         }
         self.stamp();
@@ -79,7 +79,7 @@ impl Session<'_> {
     }
 
     /// Records of an earlier boot or of a namespace that is not at its path any more.
-    fn suspects(&self, boot: &str) -> Result<Vec<Record>, Error> {
+    fn candidates(&self, boot: &str) -> Result<Vec<Record>, Error> {
         let liveness = self.store.liveness;
         let mut records = self.records()?;
         records.retain(|record| {
@@ -93,11 +93,11 @@ impl Session<'_> {
     }
 
     /// Those of the records of which nothing stands on this host.
-    fn without_standing(&self, records: Vec<Record>, boot: &str) -> Vec<Record> {
-        let suspects: Vec<Suspect<'_>> = records
+    fn whose_namespace_is_gone(&self, records: Vec<Record>, boot: &str) -> Vec<Record> {
+        let candidates: Vec<Candidate<'_>> = records
             .iter()
             .filter_map(|record| {
-                Some(Suspect {
+                Some(Candidate {
                     network: &self.store.network,
                     owner: &record.owner,
                     origin: record.origin.as_ref()?,
@@ -105,21 +105,21 @@ impl Session<'_> {
                 })
             })
             .collect();
-        if suspects.len() != records.len() || records.is_empty() {
+        if candidates.len() != records.len() || records.is_empty() {
             return Vec::new();
         }
-        let standing = self.store.liveness.standing(&suspects);
+        let alive = self.store.liveness.alive(&candidates);
         records
             .into_iter()
-            .zip(standing)
-            .filter_map(|(record, standing)| (!standing).then_some(record))
+            .zip(alive)
+            .filter_map(|(record, alive)| (!alive).then_some(record))
             .collect()
     }
 
     /// Frees the records of which nothing stands. Returns how many addresses that were.
     fn free(&mut self, records: Vec<Record>, boot: &str) -> usize {
         let mut freed = 0;
-        for record in self.without_standing(records, boot) {
+        for record in self.whose_namespace_is_gone(records, boot) {
             // What can't be freed stays as it is, record included; the next time may be luckier.
             if let Ok(Some(confirmed)) = self.confirm(record)
                 && self.drop_record(&confirmed).is_ok()
@@ -136,7 +136,7 @@ impl Session<'_> {
         if used.len() as u128 == set.capacity()
             && let (true, Some(boot)) = (self.reclaim, record::current_boot())
         {
-            for record in self.without_standing(self.suspects(&boot)?, &boot) {
+            for record in self.whose_namespace_is_gone(self.candidates(&boot)?, &boot) {
                 let confirmed = self.confirm(record)?.map(|record| record.addresses);
                 confirmed.iter().flatten().for_each(|address| {
                     used.remove(address);
@@ -177,7 +177,7 @@ impl Session<'_> {
             return Ok(Vec::new());
         };
         let mut dead = Vec::new();
-        for record in self.without_standing(self.suspects(&boot)?, &boot) {
+        for record in self.whose_namespace_is_gone(self.candidates(&boot)?, &boot) {
             dead.extend(self.confirm(record)?.map(|record| record.owner));
         }
         Ok(dead)

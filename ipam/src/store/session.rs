@@ -275,7 +275,7 @@ impl<'a> Session<'a> {
             };
             match self.owner_of(address)? {
                 Some(owner) => scan.held.entry(owner).or_default().push(address),
-                None if self.addresses.is_debris(&name) => {
+                None if self.addresses.is_leftover(&name) => {
                     self.addresses.remove(&name)?;
                 }
                 None => scan.unowned.push(address),

@@ -276,9 +276,9 @@ pub fn leases(request: &Request) -> Result<Vec<(AttachmentId, Vec<IpNet>)>, Erro
 }
 
 /// What our own `host-local` keeps for the network of a request, if that is its IPAM plugin.
-pub fn survey(request: &Request) -> Result<Option<ipam::Survey>, Error> {
+pub fn store_state(request: &Request) -> Result<Option<ipam::StoreState>, Error> {
     is_host_local(request)?
-        .then(|| HOST_LOCAL.survey(request))
+        .then(|| HOST_LOCAL.state(request))
         .transpose()
 }
 

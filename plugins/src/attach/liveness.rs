@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cni_conf::request::AttachmentId;
-use ipam::store::{Liveness, ProcLiveness, Suspect};
+use ipam::store::{Candidate, Liveness, ProcLiveness};
 
 use super::veth;
 use crate::host::{NetNs, Rtnl};
@@ -17,29 +17,29 @@ impl Liveness for KernelLiveness {
         NetNs::cookie_at(netns).ok()
     }
 
-    fn standing(&self, suspects: &[Suspect<'_>]) -> Vec<bool> {
+    fn alive(&self, candidates: &[Candidate<'_>]) -> Vec<bool> {
         let host = Rtnl::new().ok();
-        let in_proc = ProcLiveness::standing_by(suspects, |netns| self.netns_cookie(netns));
-        let by_veth = |suspect: &Suspect<'_>| match (&host, owner(suspect)) {
+        let in_proc = ProcLiveness::alive_by(candidates, |netns| self.netns_cookie(netns));
+        let by_veth = |candidate: &Candidate<'_>| match (&host, owner(candidate)) {
             // Doubt counts as "it stands": an address is kept rather than given twice.
             (Some(host), Some(owner)) => {
                 veth::find(host, &owner).map_or(true, |link| link.is_some())
             }
             _ => true,
         };
-        suspects
+        candidates
             .iter()
             .zip(in_proc)
-            .map(|(suspect, in_proc)| in_proc || by_veth(suspect))
+            .map(|(candidate, in_proc)| in_proc || by_veth(candidate))
             .collect()
     }
 }
 
 /// The owner of a suspect's host veth; files of old releases don't tell the interface.
-fn owner(suspect: &Suspect<'_>) -> Option<Owner> {
+fn owner(candidate: &Candidate<'_>) -> Option<Owner> {
     let id = AttachmentId {
-        container: suspect.owner.container.as_str().try_into().ok()?,
-        ifname: suspect.owner.ifname.as_deref()?.try_into().ok()?,
+        container: candidate.owner.container.as_str().try_into().ok()?,
+        ifname: candidate.owner.ifname.as_deref()?.try_into().ok()?,
     };
-    Some(Owner::new(suspect.network, &id))
+    Some(Owner::new(candidate.network, &id))
 }

@@ -26,7 +26,7 @@ use cni_conf::names::{ContainerId, IfName, NetworkName, PluginName};
 use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};
 use cni_conf::result::CniResult;
 use cni_conf::version::SpecVersion;
-use ipam::store::{Liveness, Origin, Suspect};
+use ipam::store::{Candidate, Liveness, Origin};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -85,13 +85,13 @@ impl Recorded {
             return false;
         }
         let owner = self.owner();
-        let suspect = Suspect {
+        let candidate = Candidate {
             network: &owner.network,
             owner: &ipam::store::LeaseOwner::from(&self.attachment.id()),
             origin: &self.origin,
             earlier_boot,
         };
-        KernelLiveness.standing(&[suspect]) == [false]
+        KernelLiveness.alive(&[candidate]) == [false]
     }
 }
 

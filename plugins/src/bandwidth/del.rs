@@ -22,7 +22,7 @@ pub(super) fn del(request: &Request, attachment: &Attachment) -> Result<(), Erro
     let host = Rtnl::new()?;
     let ifb = ifb::find(&host, &owner)?;
     let unlimited = match host_end(&host, attachment, &owner) {
-        Ok(Some(end)) => lift(&host, &end, ifb.as_slice()),
+        Ok(Some(end)) => remove_limits(&host, &end, ifb.as_slice()),
         Ok(None) => Ok(()),
         Err(error) => Err(error),
     };
@@ -50,7 +50,7 @@ fn host_end(host: &Rtnl, attachment: &Attachment, owner: &Owner) -> Result<Optio
 
 /// Takes the limits off a link, unless they are not what ADD makes. What it receives goes on its way again where it
 /// was redirected to one of these.
-fn lift(host: &Rtnl, end: &Link, ifbs: &[Link]) -> Result<(), Error> {
+fn remove_limits(host: &Rtnl, end: &Link, ifbs: &[Link]) -> Result<(), Error> {
     let shaped =
         host.token_bucket(end.index)?.is_some() || host.bands_token_bucket(end.index)?.is_some();
     if shaped {
@@ -69,7 +69,7 @@ pub(super) fn gc(request: &Request, valid: &[AttachmentId]) -> Result<(), Error>
     let dead = |kind| links_of_others(&host, kind, &request.network, valid);
     let (ends, ifbs) = (dead(PAIR)?, dead(ifb::KIND)?);
     // In this order: what is redirected to a device that is gone is lost.
-    let lifted = ends.iter().map(|end| lift(&host, end, &ifbs));
+    let lifted = ends.iter().map(|end| remove_limits(&host, end, &ifbs));
     let removed = ifbs.iter().map(|ifb| {
         let removed = host.delete_link(ifb.index);
         removed.map(drop).map_err(Error::from)

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::CliError;
 use crate::explain::checks;
+use crate::explain::directories::{Directories, own_bin_dir};
 use crate::explain::lint::{self, Flaw, Linted};
-use crate::explain::places::{Places, own_bin_dir};
 use crate::explain::report::{Paint, Severity, plain};
 use crate::explain::survey::Survey;
 
@@ -19,7 +19,7 @@ const BIN_DIR: &str = "/opt/cni/bin";
 
 /// Where to look for what belongs to a node's networks.
 #[derive(Args)]
-pub(super) struct PlacesArgs {
+pub(super) struct DirectoryArgs {
     /// Directory of the network lists
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     conf_dir: PathBuf,
@@ -34,10 +34,10 @@ pub(super) struct PlacesArgs {
     network: Option<String>,
 }
 
-impl PlacesArgs {
-    pub(super) fn places(&self) -> Places {
+impl DirectoryArgs {
+    pub(super) fn directories(&self) -> Directories {
         let own = || own_bin_dir().ok().filter(|dir| dir.join("bridge").exists());
-        Places {
+        Directories {
             conf_dir: self.conf_dir.clone(),
             bin_dir: self
                 .bin_dir
@@ -53,7 +53,7 @@ impl PlacesArgs {
 #[derive(Args)]
 pub(super) struct DoctorArgs {
     #[command(flatten)]
-    places: PlacesArgs,
+    directories: DirectoryArgs,
     /// Everything as JSON
     #[arg(long)]
     json: bool,
@@ -72,7 +72,7 @@ pub(super) fn paint() -> Paint {
 }
 
 pub(super) fn doctor(args: &DoctorArgs, out: &mut impl Write) -> Result<ExitCode, CliError> {
-    let survey = Survey::take(&args.places.places());
+    let survey = Survey::take(&args.directories.directories());
     let report = checks::run(&survey);
     match args.json {
         true => {

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::CliError;
-use super::doctor::PlacesArgs;
+use super::doctor::DirectoryArgs;
 use crate::explain::kernel::Kernel;
 use crate::explain::report::plain;
 use crate::explain::state::{self, Kept, State};
@@ -19,7 +19,7 @@ use crate::owner::Owner;
 #[derive(Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    places: PlacesArgs,
+    directories: DirectoryArgs,
     /// Everything as JSON
     #[arg(long)]
     json: bool,
@@ -31,7 +31,7 @@ pub(super) struct ShowArgs {
     #[arg(value_name = "CONTAINER")]
     container: String,
     #[command(flatten)]
-    places: PlacesArgs,
+    directories: DirectoryArgs,
 }
 
 /// What a line tells.
@@ -97,7 +97,7 @@ fn namespace(attached: &Attached) -> Option<String> {
 }
 
 pub(super) fn list(args: &ListArgs, out: &mut impl Write) -> Result<ExitCode, CliError> {
-    let survey = Survey::take(&args.places.places());
+    let survey = Survey::take(&args.directories.directories());
     let rows = rows(&survey);
     if args.json {
         let rows: Vec<Value> = rows.iter().map(as_json).collect();
@@ -173,7 +173,7 @@ fn as_json(row: &Row<'_>) -> Value {
 }
 
 pub(super) fn show(args: &ShowArgs, out: &mut impl Write) -> Result<ExitCode, CliError> {
-    let survey = Survey::take(&args.places.places());
+    let survey = Survey::take(&args.directories.directories());
     let is_meant = |row: &&Row<'_>| {
         let pod = row.pod.as_deref().unwrap_or_default();
         row.owner.container.as_str().starts_with(&args.container)
@@ -241,7 +241,7 @@ fn about(survey: &Survey, kept: &Kept, row: &Row<'_>) -> Vec<String> {
     let file = attached.cached.as_ref().map(|it| {
         let name = format!("{}-{}-{}", it.network, it.id.container, it.id.ifname);
         survey
-            .places
+            .directories
             .cache_dir
             .join("results")
             .join(name)

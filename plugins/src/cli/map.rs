@@ -6,34 +6,34 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::doctor::{PlacesArgs, paint};
+use super::doctor::{DirectoryArgs, paint};
 use super::{CliError, file};
-use crate::explain::picture::{self, Container, Net, Picture};
 use crate::explain::report::{Color, Finding, Paint, Severity, plain};
 use crate::explain::survey::Survey;
 use crate::explain::svg;
+use crate::explain::topology::{self, Container, Net, Topology};
 
 #[derive(Args)]
 pub(super) struct MapArgs {
     #[command(flatten)]
-    places: PlacesArgs,
+    directories: DirectoryArgs,
     /// Write a picture into this file, for a browser
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
 pub(super) fn map(args: &MapArgs, out: &mut impl Write) -> Result<(), CliError> {
-    let picture = picture::of(&Survey::take(&args.places.places()));
+    let topology = topology::of(&Survey::take(&args.directories.directories()));
     if let Some(path) = &args.svg {
-        fs::write(path, svg::draw(&picture)).map_err(file("write", path))?;
+        fs::write(path, svg::draw(&topology)).map_err(file("write", path))?;
         writeln!(out, "wrote {}", path.display())?;
         return Ok(());
     }
     let mut tree = Tree {
         paint: paint(),
-        lines: vec![format!("node {}", plain(&picture.node))],
+        lines: vec![format!("node {}", plain(&topology.node))],
     };
-    tree.picture(&picture);
+    tree.topology(&topology);
     for line in tree.lines {
         writeln!(out, "{line}")?;
     }
@@ -61,24 +61,30 @@ impl Branch {
 }
 
 impl Tree {
-    fn picture(&mut self, picture: &Picture) {
-        let uplinks = picture.uplinks.iter().map(|uplink| {
+    fn topology(&mut self, topology: &Topology) {
+        let uplinks = topology.uplinks.iter().map(|uplink| {
             Branch::leaf(plain(&format!(
                 "uplink {}  {}",
                 uplink.name,
                 uplink.facts.join("  ")
             )))
         });
-        let networks = picture.networks.iter().map(|network| self.network(network));
-        let beyond = (!picture.beyond.is_empty()).then(|| Branch {
+        let networks = topology
+            .networks
+            .iter()
+            .map(|network| self.network(network));
+        let beyond = (!topology.beyond.is_empty()).then(|| Branch {
             text: "containers of other nodes".into(),
-            below: picture
+            below: topology
                 .beyond
                 .iter()
                 .map(|route| Branch::leaf(plain(route)))
                 .collect(),
         });
-        let findings = picture.findings.iter().map(|finding| self.finding(finding));
+        let findings = topology
+            .findings
+            .iter()
+            .map(|finding| self.finding(finding));
         let all: Vec<Branch> = uplinks
             .chain(networks)
             .chain(beyond)

@@ -6,7 +6,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::CliError;
-use super::doctor::PlacesArgs;
+use super::doctor::DirectoryArgs;
 use crate::explain::checks;
 use crate::explain::report::Severity;
 use crate::explain::state::Kept;
@@ -15,7 +15,7 @@ use crate::explain::survey::Survey;
 #[derive(Args)]
 pub(super) struct MetricsArgs {
     #[command(flatten)]
-    places: PlacesArgs,
+    directories: DirectoryArgs,
 }
 
 /// A metric with all its values.
@@ -56,7 +56,7 @@ fn escaped(value: &str) -> String {
 }
 
 pub(super) fn metrics(args: &MetricsArgs, out: &mut impl Write) -> Result<(), CliError> {
-    let survey = Survey::take(&args.places.places());
+    let survey = Survey::take(&args.directories.directories());
     let mut text = String::new();
     attachments(&survey, &mut text);
     pools(&survey, &mut text);

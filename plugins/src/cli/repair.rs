@@ -15,8 +15,8 @@ use cni_conf::request::{Attachment, Call, Request};
 
 use super::CliError;
 use crate::explain::calls;
+use crate::explain::directories::{Directories, own_bin_dir};
 use crate::explain::list::{ListError, ListFile, Network};
-use crate::explain::places::{Places, own_bin_dir};
 use crate::explain::report::plain;
 use crate::explain::state;
 use crate::explain::survey::{Attached, Survey};
@@ -71,7 +71,7 @@ pub(super) fn repair(args: &RepairArgs, out: &mut impl Write) -> Result<ExitCode
             (files, args.conf_dir.clone())
         }
     };
-    let survey = Survey::take(&Places {
+    let survey = Survey::take(&Directories {
         conf_dir,
         bin_dir,
         cache_dir: args.cache_dir.clone(),

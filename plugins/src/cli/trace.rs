@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CliError;
-use super::doctor::{PlacesArgs, paint};
+use super::doctor::{DirectoryArgs, paint};
 use crate::explain::survey::Survey;
 use crate::explain::trace::{self, Destination, Protocol, Request};
 
@@ -42,7 +42,7 @@ pub(super) struct TraceArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
     #[command(flatten)]
-    places: PlacesArgs,
+    directories: DirectoryArgs,
     /// Everything as JSON
     #[arg(long)]
     json: bool,
@@ -68,7 +68,7 @@ impl TraceArgs {
 }
 
 pub(super) fn trace(args: &TraceArgs, out: &mut impl Write) -> Result<ExitCode, CliError> {
-    let survey = Survey::take(&args.places.places());
+    let survey = Survey::take(&args.directories.directories());
     let trace = match trace::run(&survey, &args.request()) {
         Ok(trace) => trace,
         Err(error) => {

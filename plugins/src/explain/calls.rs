@@ -4,8 +4,8 @@ use cni_conf::request::{Attachment, CniArgs, Request};
 use serde_json::{Map, Value};
 
 use super::list::Member;
+use super::network_conf::has_capability;
 use super::survey::Attached;
-use super::wants::has_capability;
 use crate::owner::Owner;
 
 /// The call that CHECK would be; none where the cache does not know the attachment's result or namespace.

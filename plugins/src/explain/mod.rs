@@ -4,15 +4,15 @@
 pub(crate) mod cache;
 pub(crate) mod calls;
 pub(crate) mod checks;
+pub(crate) mod directories;
 pub(crate) mod kernel;
 pub(crate) mod lint;
 pub(crate) mod list;
 mod locate;
-pub(crate) mod picture;
-pub(crate) mod places;
+mod network_conf;
 pub(crate) mod report;
 pub(crate) mod state;
 pub(crate) mod survey;
 pub(crate) mod svg;
+pub(crate) mod topology;
 pub(crate) mod trace;
-mod wants;

@@ -53,7 +53,7 @@ impl Kept {
         for network in &survey.networks {
             for part in PARTS {
                 let concerned = match part {
-                    "masquerade" => network.wants.ip_masq,
+                    "masquerade" => network.conf.ip_masq,
                     part => network.has_plugin(part),
                 };
                 if let Some(owners) = concerned.then(|| list(part, &network.name)).flatten() {

@@ -11,10 +11,10 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::cache::{self, Cached};
+use super::directories::Directories;
 use super::kernel::{Firewall, Kernel};
 use super::list::{self, ListFile, Member, Network};
-use super::places::Places;
-use super::wants::{Main, Wants};
+use super::network_conf::{Main, NetworkConf};
 use crate::attach::ipam::HOST_LOCAL;
 use crate::attach::liveness::KernelLiveness;
 use crate::host::rtnl::Link;
@@ -23,20 +23,20 @@ use crate::log::{self, Failures};
 use crate::owner::Owner;
 
 /// What a look came to: what was seen, or why nothing could be.
-pub(crate) type Look<T> = Result<T, String>;
+pub(crate) type Observed<T> = Result<T, String>;
 
 /// What is known of a node.
 pub(crate) struct Survey {
-    pub(crate) places: Places,
+    pub(crate) directories: Directories,
     /// Every file of the directory of lists.
-    pub(crate) lists: Look<Vec<ListFile>>,
+    pub(crate) lists: Observed<Vec<ListFile>>,
     /// The networks, in the order of their lists; of two lists with one name the first.
     pub(crate) networks: Vec<View>,
     /// Files of the runtime's cache that are no entries.
-    pub(crate) unreadable: Look<Vec<(PathBuf, String)>>,
+    pub(crate) unreadable: Observed<Vec<(PathBuf, String)>>,
     pub(crate) attachments: BTreeMap<Owner, Attached>,
-    pub(crate) kernel: Look<Kernel>,
-    pub(crate) firewall: Look<Firewall>,
+    pub(crate) kernel: Observed<Kernel>,
+    pub(crate) firewall: Observed<Firewall>,
     /// What the logs that lists name tell of failures.
     pub(crate) failures: Failures,
 }
@@ -45,14 +45,14 @@ pub(crate) struct Survey {
 pub(crate) struct View {
     pub(crate) path: PathBuf,
     pub(crate) name: NetworkName,
-    pub(crate) wants: Wants,
+    pub(crate) conf: NetworkConf,
     pub(crate) main: Main,
     /// What its plugins are called, in the order of the list.
     pub(crate) plugins: Vec<String>,
     pub(crate) subnets: Vec<IpNet>,
     pub(crate) pools: Vec<Pool>,
     /// Why host-local's state could not be read.
-    pub(crate) state: Look<StateOf>,
+    pub(crate) state: Observed<StateOf>,
 }
 
 /// What host-local keeps for a network.
@@ -122,15 +122,15 @@ impl Attached {
 
 impl Survey {
     /// Looks at everything.
-    pub(crate) fn take(places: &Places) -> Self {
-        let lists = list::read_dir(&places.conf_dir, &places.bin_dir);
-        let cache = cache::read_all(&places.cache_dir, &|_| true);
+    pub(crate) fn take(directories: &Directories) -> Self {
+        let lists = list::read_dir(&directories.conf_dir, &directories.bin_dir);
+        let cache = cache::read_all(&directories.cache_dir, &|_| true);
         let (entries, unreadable) = match cache {
             Ok(cache) => (cache.entries, Ok(cache.unreadable)),
             Err(problem) => (Vec::new(), Err(problem)),
         };
         let mut survey = Self {
-            places: places.clone(),
+            directories: directories.clone(),
             networks: Vec::new(),
             lists: Ok(Vec::new()),
             unreadable,
@@ -148,7 +148,7 @@ impl Survey {
         survey.lists = lists;
         survey
             .attachments
-            .retain(|owner, _| places.wants(owner.network.as_str()));
+            .retain(|owner, _| directories.selects(owner.network.as_str()));
         survey.find_ends();
         survey.find_namespaces();
         survey
@@ -158,7 +158,8 @@ impl Survey {
         let mut seen = BTreeSet::new();
         for file in lists {
             let Ok(network) = &file.network else { continue };
-            if seen.insert(network.name.as_str()) && self.places.wants(network.name.as_str()) {
+            if seen.insert(network.name.as_str()) && self.directories.selects(network.name.as_str())
+            {
                 let view = self.view(&file.path, network);
                 self.networks.push(view);
             }
@@ -183,12 +184,12 @@ impl Survey {
     }
 
     fn view(&mut self, path: &Path, network: &Network) -> View {
-        let wants = Wants::of(network);
+        let conf = NetworkConf::of(network);
         let mut view = View {
             path: path.to_owned(),
             name: network.name.clone(),
-            main: wants.main(network),
-            wants,
+            main: conf.main(network),
+            conf,
             plugins: network
                 .members
                 .iter()
@@ -208,16 +209,16 @@ impl Survey {
     }
 
     /// Reads host-local's state of a network.
-    fn state(&mut self, member: &Member, pools: &mut Vec<Pool>) -> Look<StateOf> {
+    fn state(&mut self, member: &Member, pools: &mut Vec<Pool>) -> Observed<StateOf> {
         let request = &member.request;
-        let look = HOST_LOCAL
-            .look(request)
+        let snapshot = HOST_LOCAL
+            .snapshot(request)
             .map_err(|error| error.to_string())?;
-        let held: Vec<IpAddr> = look
+        let held: Vec<IpAddr> = snapshot
             .leases
             .iter()
             .flat_map(|lease| &lease.addresses)
-            .chain(&look.unreadable)
+            .chain(&snapshot.unreadable)
             .copied()
             .collect();
         for set in HOST_LOCAL.range_sets(request).unwrap_or_default() {
@@ -229,10 +230,10 @@ impl Survey {
         }
         let mut state = StateOf {
             directory: HOST_LOCAL.directory(request).ok(),
-            unreadable: look.unreadable,
+            unreadable: snapshot.unreadable,
             nameless: Vec::new(),
         };
-        for lease in look.leases {
+        for lease in snapshot.leases {
             let id = lease.owner.as_ref().and_then(|owner| {
                 Some(AttachmentId {
                     container: owner.container.as_str().try_into().ok()?,
@@ -278,7 +279,7 @@ impl Survey {
         }
         for link in veths() {
             let owner = link.alias.as_deref().and_then(Owner::of_alias);
-            if let Some(owner) = owner.filter(|it| self.places.wants(it.network.as_str())) {
+            if let Some(owner) = owner.filter(|it| self.directories.selects(it.network.as_str())) {
                 self.attachments.entry(owner).or_default().end = Some(link.index);
             }
         }
@@ -311,15 +312,15 @@ impl Survey {
         self.of(network).filter(|(_, attached)| attached.lives())
     }
 
-    pub(crate) fn kernel(&self) -> Look<&Kernel> {
+    pub(crate) fn kernel(&self) -> Observed<&Kernel> {
         self.kernel.as_ref().map_err(Clone::clone)
     }
 
-    pub(crate) fn firewall(&self) -> Look<&Firewall> {
+    pub(crate) fn firewall(&self) -> Observed<&Firewall> {
         self.firewall.as_ref().map_err(Clone::clone)
     }
 
-    pub(crate) fn lists(&self) -> Look<&[ListFile]> {
+    pub(crate) fn lists(&self) -> Observed<&[ListFile]> {
         self.lists.as_deref().map_err(Clone::clone)
     }
 
@@ -343,7 +344,7 @@ impl View {
     /// Whether the host is to forward what containers send.
     pub(crate) fn is_routed(&self) -> bool {
         match self.main {
-            Main::Bridge(_) => self.wants.is_gateway(),
+            Main::Bridge(_) => self.conf.is_gateway(),
             Main::Ptp => true,
             Main::Other => false,
         }

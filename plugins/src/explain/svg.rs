@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::picture::{Container, Net, Picture};
 use super::report::{Finding, Severity};
+use super::topology::{Container, Net, Topology};
 
 /// Sizes in pixels.
 const WIDTH: usize = 960;
@@ -37,22 +37,22 @@ struct Canvas {
 }
 
 /// Draws it.
-pub(crate) fn draw(picture: &Picture) -> String {
+pub(crate) fn draw(topology: &Topology) -> String {
     let mut canvas = Canvas {
         body: String::new(),
         y: MARGIN,
     };
-    canvas.line(MARGIN, "h", &format!("node {}", picture.node));
+    canvas.line(MARGIN, "h", &format!("node {}", topology.node));
     canvas.y += GAP / 2;
-    canvas.findings(&picture.findings, MARGIN);
-    for uplink in &picture.uplinks {
+    canvas.findings(&topology.findings, MARGIN);
+    for uplink in &topology.uplinks {
         let text = format!("{}  {}", uplink.name, uplink.facts.join("  ·  "));
         canvas.frame("", &[("h", text)]);
     }
-    if !picture.beyond.is_empty() {
+    if !topology.beyond.is_empty() {
         let mut lines = vec![("h", "containers of other nodes".to_owned())];
         lines.extend(
-            picture
+            topology
                 .beyond
                 .iter()
                 .take(SHOWN)
@@ -60,14 +60,14 @@ pub(crate) fn draw(picture: &Picture) -> String {
         );
         canvas.frame("", &lines);
     }
-    for network in &picture.networks {
+    for network in &topology.networks {
         canvas.network(network);
     }
     let height = canvas.y + MARGIN;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
          role=\"img\" aria-label=\"networks of node {}\">\n<style>{STYLE}</style>\n{}</svg>\n",
-        escaped(&picture.node),
+        escaped(&topology.node),
         canvas.body
     )
 }
@@ -201,7 +201,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::picture::Uplink;
+    use crate::explain::topology::Uplink;
 
     fn container(name: &str) -> Container {
         Container {
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_picture_is_sound_whatever_the_names_are() {
-        let picture = Picture {
+        let topology = Topology {
             node: "<a1>&\u{1}".into(),
             uplinks: vec![Uplink {
                 name: "eth0".into(),
@@ -235,7 +235,7 @@ mod tests {
             beyond: vec!["10.1.1.0/24 via 198.51.100.3".into()],
             findings: Vec::new(),
         };
-        let svg = draw(&picture);
+        let svg = draw(&topology);
         assert!(svg.contains("&lt;a1&gt;&amp;\u{fffd}") && !svg.contains("<a1>"));
         assert!(svg.contains("class=\"fail\"") && svg.contains("and 953 more"));
         assert_eq!(svg.matches("<rect").count(), 2 + 1 + SHOWN);

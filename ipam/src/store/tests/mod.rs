@@ -20,7 +20,7 @@ use crate::ranges::{Range, RangeSet};
 #[derive(Default)]
 struct Host {
     cookies: Mutex<HashMap<PathBuf, u64>>,
-    standing: Mutex<Vec<String>>,
+    alive: Mutex<Vec<String>>,
 }
 
 impl Liveness for Host {
@@ -28,11 +28,11 @@ impl Liveness for Host {
         self.cookies.lock().unwrap().get(netns).copied()
     }
 
-    fn standing(&self, suspects: &[Suspect<'_>]) -> Vec<bool> {
-        let standing = self.standing.lock().unwrap();
-        suspects
+    fn alive(&self, candidates: &[Candidate<'_>]) -> Vec<bool> {
+        let alive = self.alive.lock().unwrap();
+        candidates
             .iter()
-            .map(|suspect| standing.contains(&suspect.owner.container))
+            .map(|candidate| alive.contains(&candidate.owner.container))
             .collect()
     }
 }

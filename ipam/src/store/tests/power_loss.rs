@@ -97,7 +97,7 @@ fn nothing_that_stands_is_taken_back() {
     for record in FATES {
         let setup = before();
         befall(&setup.own("old:eth0"), record);
-        setup.host.standing.lock().unwrap().push("old".into());
+        setup.host.alive.lock().unwrap().push("old".into());
         let given = fill(&setup, "stands");
         assert!(!given.contains(&"10.1.0.2".to_owned()), "{record:?}");
         assert_eq!(setup.held("old"), ["10.1.0.2", "fd00::2"], "{record:?}");

@@ -12,7 +12,7 @@ fn addresses_of_an_earlier_boot_are_free_at_the_first_add() {
             .unwrap();
     }
     setup.foreign("10.1.0.99", "go\r\neth0");
-    setup.host.standing.lock().unwrap().push("stands".into());
+    setup.host.alive.lock().unwrap().push("stands".into());
     let keep = setup.store().with_reclaim(false);
     setup.add_from(&keep, "a", &[&set], None).unwrap();
     assert_eq!(setup.files().len(), 5);
@@ -46,7 +46,7 @@ fn addresses_of_namespaces_that_are_gone_are_free_when_the_pool_is_exhausted() {
     fs::remove_file(&paths[1]).unwrap();
     cookie(&paths[2], 2);
     fs::remove_file(&paths[3]).unwrap();
-    setup.host.standing.lock().unwrap().push("stands".into());
+    setup.host.alive.lock().unwrap().push("stands".into());
 
     assert_eq!(setup.add("a", &[&set]).unwrap(), ["10.1.0.6"]);
     assert_eq!(

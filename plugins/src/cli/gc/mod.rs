@@ -28,8 +28,8 @@ use super::{CliError, GcArgs, file};
 use crate::attach::masquerade;
 use crate::attach::{ipam, veth};
 use crate::explain::cache::{self, Cached};
+use crate::explain::directories;
 use crate::explain::list::{self, ListError, Network};
-use crate::explain::places;
 use crate::host::{HostError, NetNs, Rtnl};
 use crate::owner::{Owner, Owners};
 use crate::{firewall, portmap};
@@ -54,7 +54,7 @@ enum Verdict {
 }
 
 /// What is known of a network.
-struct Survey {
+struct Inventory {
     attachments: BTreeMap<AttachmentId, Evidence>,
     /// Whether addresses may be taken back.
     reclaim: bool,
@@ -120,19 +120,19 @@ fn collect(
             "plugin {plugin} is not of trestle: what it keeps stays"
         )?;
     }
-    let mut survey = survey(network, &args.cache_dir)?;
+    let mut inventory = inventory(network, &args.cache_dir)?;
     if guessed {
         // Another IPAM plugin may have given the addresses. Then that there is none of host-local tells nothing.
-        survey.all_have_addresses &= Path::new(DEFAULT_DATA_DIR)
+        inventory.all_have_addresses &= Path::new(DEFAULT_DATA_DIR)
             .join(network.name.as_str())
             .is_dir();
     }
     let host = Rtnl::new().map_err(Error::from)?;
     let mut errors = Vec::new();
     let (mut gone, mut alive) = (0, 0);
-    for (id, evidence) in &survey.attachments {
+    for (id, evidence) in &inventory.attachments {
         let whose = format!("container {}, interface {}", id.container, id.ifname);
-        match judge(&host, network, id, evidence, &survey)? {
+        match judge(&host, network, id, evidence, &inventory)? {
             Verdict::Alive => alive += 1,
             Verdict::Unknown => {
                 alive += 1;
@@ -156,18 +156,18 @@ fn collect(
             }
         }
     }
-    conclude(args, network, &survey, (gone, alive), out)?;
+    conclude(args, network, &inventory, (gone, alive), out)?;
     Error::join(errors).map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn conclude(
     args: &GcArgs,
     network: &Network,
-    survey: &Survey,
+    inventory: &Inventory,
     (gone, alive): (usize, usize),
     out: &mut impl Write,
 ) -> Result<(), CliError> {
-    for what in &survey.nameless {
+    for what in &inventory.nameless {
         writeln!(out, "{what}: kept, because it names no container")?;
     }
     let did = if args.dry_run {
@@ -234,7 +234,7 @@ fn bin_dir(args: &GcArgs) -> Result<PathBuf, CliError> {
     if let Some(dir) = &args.bin_dir {
         return Ok(dir.clone());
     }
-    places::own_bin_dir().map_err(file("read", Path::new("/proc/self/exe")))
+    directories::own_bin_dir().map_err(file("read", Path::new("/proc/self/exe")))
 }
 
 impl Evidence {
@@ -257,8 +257,8 @@ fn plugins(network: &Network) -> String {
 
 /// Collects what is known. Rules and addresses come first, interfaces and namespaces later ([`judge`]): ADD makes
 /// them in another order, so that what is half done now looks alive.
-fn survey(network: &Network, cache_dir: &Path) -> Result<Survey, CliError> {
-    let mut survey = Survey {
+fn inventory(network: &Network, cache_dir: &Path) -> Result<Inventory, CliError> {
+    let mut inventory = Inventory {
         attachments: BTreeMap::new(),
         reclaim: true,
         all_have_addresses: false,
@@ -266,23 +266,23 @@ fn survey(network: &Network, cache_dir: &Path) -> Result<Survey, CliError> {
     };
     let rules = rules(network)?;
     for member in &network.members {
-        if let Some(held) = ipam::survey(&member.request)? {
-            survey.all_have_addresses = true;
-            survey.add_addresses(held);
+        if let Some(held) = ipam::store_state(&member.request)? {
+            inventory.all_have_addresses = true;
+            inventory.add_addresses(held);
         }
     }
     for cached in cache::read(cache_dir, &network.name) {
-        let evidence = survey.attachments.entry(cached.id.clone()).or_default();
+        let evidence = inventory.attachments.entry(cached.id.clone()).or_default();
         evidence.cached = Some(cached);
     }
     for (owner, what) in rules {
-        survey.add_rule(network, &owner, what);
+        inventory.add_rule(network, &owner, what);
     }
-    Ok(survey)
+    Ok(inventory)
 }
 
-impl Survey {
-    fn add_addresses(&mut self, held: ::ipam::Survey) {
+impl Inventory {
+    fn add_addresses(&mut self, held: ::ipam::StoreState) {
         self.reclaim &= held.reclaim;
         let dead: BTreeSet<_> = held.dead.into_iter().collect();
         for lease in held.leases {
@@ -344,7 +344,7 @@ fn judge(
     network: &Network,
     id: &AttachmentId,
     evidence: &Evidence,
-    survey: &Survey,
+    inventory: &Inventory,
 ) -> Result<Verdict, Error> {
     if stands(host, &Owner::new(&network.name, id), evidence)? {
         return Ok(Verdict::Alive);
@@ -354,11 +354,11 @@ fn judge(
             "its network namespace is gone, or the machine was started since".into(),
         ));
     }
-    if !survey.reclaim && !evidence.addresses.is_empty() {
+    if !inventory.reclaim && !evidence.addresses.is_empty() {
         return Ok(Verdict::Alive);
     }
     let Some(cached) = &evidence.cached else {
-        let only_rules = survey.all_have_addresses && evidence.addresses.is_empty();
+        let only_rules = inventory.all_have_addresses && evidence.addresses.is_empty();
         return Ok(match only_rules {
             true => Verdict::Gone("nothing but rules is left of it".into()),
             false => Verdict::Unknown,

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use crate::explain::kernel;
 use crate::explain::report::{Finding, count};
-use crate::explain::survey::{Look, Survey, View};
+use crate::explain::survey::{Observed, Survey, View};
 use crate::host::Rtnl;
 use crate::host::rtnl::{Link, PortState};
 
@@ -14,7 +14,7 @@ const PORTS_MAX: usize = 1024;
 /// From how many on that is worth a word.
 const PORTS_MANY: usize = PORTS_MAX * 9 / 10;
 
-fn bridges(survey: &Survey) -> Look<Vec<(&View, &Link)>> {
+fn bridges(survey: &Survey) -> Observed<Vec<(&View, &Link)>> {
     let kernel = survey.kernel()?;
     let found = survey.networks.iter().filter_map(|network| {
         let link = kernel.named(network.bridge()?)?;
@@ -23,16 +23,12 @@ fn bridges(survey: &Survey) -> Look<Vec<(&View, &Link)>> {
     Ok(found.collect())
 }
 
-pub(super) fn foreign_address(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn foreign_address(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let mut findings = Vec::new();
     for (network, bridge) in bridges(survey)? {
-        let wants = &network.wants;
-        if !wants.is_gateway()
-            || wants.force_address
-            || wants.vlan > 0
-            || network.subnets.is_empty()
-        {
+        let conf = &network.conf;
+        if !conf.is_gateway() || conf.force_address || conf.vlan > 0 || network.subnets.is_empty() {
             continue;
         }
         // Networks may share a bridge.
@@ -66,7 +62,7 @@ pub(super) fn foreign_address(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn port_down(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn port_down(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let mut findings = Vec::new();
     for network in &survey.networks {
@@ -134,7 +130,7 @@ fn problem(network: &View, end: &Link, bridge: Option<&Link>) -> Option<String> 
     if let Some(bridge) = bridge.filter(|bridge| end.master != Some(bridge.index)) {
         return Some(format!("is no port of {}", bridge.name));
     }
-    if network.wants.disable_container_interface {
+    if network.conf.disable_container_interface {
         return None;
     }
     if !end.running {
@@ -145,11 +141,11 @@ fn problem(network: &View, end: &Link, bridge: Option<&Link>) -> Option<String> 
         .map(|port| format!("is {} as a port", kernel::state(port.state)))
 }
 
-pub(super) fn vlan_missing(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn vlan_missing(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let concerned: Vec<(&View, &Link)> = bridges(survey)?
         .into_iter()
-        .filter(|(network, _)| !network.wants.vlans().is_empty())
+        .filter(|(network, _)| !network.conf.vlans().is_empty())
         .collect();
     let mut findings = Vec::new();
     if concerned.is_empty() {
@@ -166,7 +162,7 @@ pub(super) fn vlan_missing(survey: &Survey) -> Look<Vec<Finding>> {
             let has = rtnl
                 .bridge_vlans(end.index)
                 .map_err(|error| error.to_string())?;
-            let missing = network.wants.vlans().into_iter().find(|(low, high)| {
+            let missing = network.conf.vlans().into_iter().find(|(low, high)| {
                 !(*low..=*high).all(|vid| has.iter().any(|vlan| vlan.vids.contains(&vid)))
             });
             if let Some((low, _)) = missing {
@@ -197,7 +193,7 @@ pub(super) fn vlan_missing(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn nearly_full(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn nearly_full(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let mut findings = Vec::new();
     for (network, bridge) in bridges(survey)? {

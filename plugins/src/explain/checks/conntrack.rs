@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::explain::kernel::sysctl;
 use crate::explain::report::{Finding, number};
-use crate::explain::survey::{Look, Survey};
+use crate::explain::survey::{Observed, Survey};
 use crate::host::conntrack::{Conntrack, Flow};
 use crate::host::{Sysctl, module};
 
@@ -15,7 +15,7 @@ const UDP: u8 = 17;
 /// From which share on a table is nearly full, in percent.
 const NEARLY: u64 = 90;
 
-pub(super) fn stale(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn stale(survey: &Survey) -> Observed<Vec<Finding>> {
     let tracked = value("netfilter", "nf_conntrack_count")?;
     if tracked.is_none_or(|count| count == 0) {
         return Ok(Vec::new());
@@ -106,7 +106,7 @@ fn delete(flow: &Flow) -> String {
     )
 }
 
-fn value(table: &str, key: &str) -> Look<Option<u64>> {
+fn value(table: &str, key: &str) -> Observed<Option<u64>> {
     Ok(sysctl(&Sysctl::net([table, key]))?.and_then(|value| value.parse().ok()))
 }
 
@@ -114,7 +114,7 @@ fn is_nearly(many: u64, limit: u64) -> bool {
     limit > 0 && many.saturating_mul(100) >= limit.saturating_mul(NEARLY)
 }
 
-pub(super) fn nearly_full(_: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn nearly_full(_: &Survey) -> Observed<Vec<Finding>> {
     let many = value("netfilter", "nf_conntrack_count")?;
     let limit = value("netfilter", "nf_conntrack_max")?;
     let Some((many, limit)) = many
@@ -132,7 +132,7 @@ pub(super) fn nearly_full(_: &Survey) -> Look<Vec<Finding>> {
     ])
 }
 
-pub(super) fn neighbours(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn neighbours(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut findings = Vec::new();
     for (family, statistics) in [("ipv4", "arp_cache"), ("ipv6", "ndisc_cache")] {
         let key = Sysctl::net([family, "neigh", "default", "gc_thresh3"]);

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use super::masquerade::is_between_nodes;
 use crate::explain::kernel::{Firewall, Kernel, chain_name, sysctl};
+use crate::explain::network_conf::Main;
 use crate::explain::report::{Finding, number};
-use crate::explain::survey::{Look, Survey, View};
-use crate::explain::wants::Main;
+use crate::explain::survey::{Observed, Survey, View};
 use crate::host::Sysctl;
 use crate::host::nft::{Chain, Family};
 use crate::host::rtnl::Route;
@@ -25,7 +25,7 @@ fn sample(survey: &Survey, network: &View, v6: bool) -> Option<(IpAddr, bool)> {
     Some((subnet.hosts().nth(1)?, false))
 }
 
-pub(super) fn forwarding_off(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn forwarding_off(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut findings = Vec::new();
     for v6 in [false, true] {
         let setting = match v6 {
@@ -60,7 +60,7 @@ pub(super) fn forwarding_off(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn dropped(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn dropped(survey: &Survey) -> Observed<Vec<Finding>> {
     let (kernel, firewall) = (survey.kernel()?, survey.firewall()?);
     let mut findings: Vec<Finding> = Vec::new();
     for network in survey.networks.iter().filter(|it| it.is_routed()) {
@@ -97,7 +97,7 @@ pub(super) fn dropped(survey: &Survey) -> Look<Vec<Finding>> {
 }
 
 /// What containers of other nodes begin to send to those of this one.
-fn from_other_nodes(network: &View, kernel: &Kernel, path: &Path<'_>) -> Look<Option<Finding>> {
+fn from_other_nodes(network: &View, kernel: &Kernel, path: &Path<'_>) -> Observed<Option<Finding>> {
     let between = |route: &&Route| {
         let mut own = network.subnets.iter();
         own.any(|own| is_between_nodes(route, *own))
@@ -221,7 +221,7 @@ fn who(
     }
 }
 
-pub(super) fn mixed(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn mixed(survey: &Survey) -> Observed<Vec<Finding>> {
     let firewall = survey.firewall()?;
     if firewall.legacy.is_empty() {
         return Ok(Vec::new());

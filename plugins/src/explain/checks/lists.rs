@@ -8,10 +8,10 @@ use cni_conf::version::SpecVersion;
 use crate::explain::lint;
 use crate::explain::list::ListFile;
 use crate::explain::report::{Finding, Severity};
-use crate::explain::survey::{Look, Survey};
+use crate::explain::survey::{Observed, Survey};
 use crate::host::program::Program;
 
-pub(super) fn invalid(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn invalid(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut findings = flaws(survey, "list-invalid")?;
     for file in files(survey)? {
         let Err(problem) = &file.network else {
@@ -34,24 +34,24 @@ pub(super) fn invalid(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn unknown_key(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn unknown_key(survey: &Survey) -> Observed<Vec<Finding>> {
     flaws(survey, "key-unknown")
 }
 
-pub(super) fn capability(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn capability(survey: &Survey) -> Observed<Vec<Finding>> {
     flaws(survey, "capability-missing")
 }
 
 /// Files to look at: all, or those of the network that was asked for.
-fn files(survey: &Survey) -> Look<impl Iterator<Item = &ListFile>> {
+fn files(survey: &Survey) -> Observed<impl Iterator<Item = &ListFile>> {
     let wanted = |file: &&ListFile| match &file.network {
-        Ok(network) => survey.places.wants(network.name.as_str()),
-        Err(_) => survey.places.network.is_none(),
+        Ok(network) => survey.directories.selects(network.name.as_str()),
+        Err(_) => survey.directories.network.is_none(),
     };
     Ok(survey.lists()?.iter().filter(wanted))
 }
 
-fn flaws(survey: &Survey, id: &'static str) -> Look<Vec<Finding>> {
+fn flaws(survey: &Survey, id: &'static str) -> Observed<Vec<Finding>> {
     let mut findings = Vec::new();
     for file in files(survey)?.filter(|file| !file.text.is_empty()) {
         for flaw in lint::flaws(&file.text)
@@ -101,7 +101,7 @@ const OLD_RUNTIMES: [(Program, &str); 2] = [
     ),
 ];
 
-pub(super) fn version(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn version(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut findings = flaws(survey, "version-unsupported")?;
     let newest: Vec<&ListFile> = files(survey)?
         .filter(|file| {
@@ -150,7 +150,7 @@ fn version_in(text: &str) -> Option<String> {
     Some(word[..end.unwrap_or(word.len())].to_owned())
 }
 
-pub(super) fn shadowed(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn shadowed(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut by_name: BTreeMap<&str, Vec<&PathBuf>> = BTreeMap::new();
     for file in files(survey)? {
         if let Ok(network) = &file.network {

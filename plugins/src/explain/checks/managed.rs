@@ -4,11 +4,11 @@ use std::fs;
 
 use crate::explain::kernel::{Kernel, sysctl};
 use crate::explain::report::Finding;
-use crate::explain::survey::{Look, Survey, View};
+use crate::explain::survey::{Observed, Survey, View};
 use crate::host::Sysctl;
 use crate::host::rtnl::Link;
 
-pub(super) fn by_others(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn by_others(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let ours = our_links(survey, kernel);
     let mut findings = Vec::new();
@@ -45,7 +45,7 @@ fn our_links<'a>(survey: &Survey, kernel: &'a Kernel) -> Vec<&'a Link> {
     let bridges = survey
         .networks
         .iter()
-        .filter(|it| it.wants.is_gateway())
+        .filter(|it| it.conf.is_gateway())
         .filter(in_use);
     let bridges = bridges.filter_map(|it| kernel.named(it.bridge()?));
     let ends = survey
@@ -75,7 +75,7 @@ fn by_networkd(link: &Link) -> Option<String> {
 }
 
 /// Whether a container may tell the host its routes (CVE-2020-10749).
-fn advertisements(ours: &[&Link]) -> Look<Option<Finding>> {
+fn advertisements(ours: &[&Link]) -> Observed<Option<Finding>> {
     let forwarding = sysctl(&Sysctl::ipv6_forwarding())?.unwrap_or_default();
     let accepts = |link: &&&Link| match link.accept_ra {
         Some(2) => true,

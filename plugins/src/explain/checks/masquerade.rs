@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use crate::attach::masquerade;
 use crate::explain::kernel::{Firewall, Kernel};
+use crate::explain::network_conf::is_private;
 use crate::explain::report::Finding;
-use crate::explain::survey::{Look, Survey, View};
-use crate::explain::wants::is_private;
+use crate::explain::survey::{Observed, Survey, View};
 use crate::host::nft::Chain;
 use crate::host::rtnl::Route;
 use crate::owner::Owners;
@@ -16,11 +16,11 @@ use crate::owner::Owners;
 /// The number of the hook behind routing (`NF_INET_POST_ROUTING`).
 const POSTROUTING: u32 = 4;
 
-pub(super) fn missing(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn missing(survey: &Survey) -> Observed<Vec<Finding>> {
     let (kernel, firewall) = (survey.kernel()?, survey.firewall()?);
     let mut findings = Vec::new();
     for network in survey.networks.iter().filter(|it| it.is_routed()) {
-        if network.wants.ip_masq {
+        if network.conf.ip_masq {
             findings.extend(lost(survey, network)?);
         } else {
             findings.extend(not_asked_for(survey, network, kernel, firewall));
@@ -30,7 +30,7 @@ pub(super) fn missing(survey: &Survey) -> Look<Vec<Finding>> {
 }
 
 /// Containers whose masquerading is gone.
-fn lost(survey: &Survey, network: &View) -> Look<Option<Finding>> {
+fn lost(survey: &Survey, network: &View) -> Observed<Option<Finding>> {
     let kept = masquerade::list(&network.name).map_err(|error| error.to_string())?;
     let owners: BTreeSet<&str> = kept.iter().map(|kept| kept.owner.as_str()).collect();
     let without: Vec<String> = survey
@@ -84,7 +84,7 @@ fn not_asked_for(
     survey.living(&network.name).next()?;
     let v4 = network.subnets.iter().find(|net| net.addr().is_ipv4())?;
     let uplink = kernel.uplink(false)?;
-    let leads_out = network.wants.leads_out(false) || network.bridge().is_none();
+    let leads_out = network.conf.leads_out(false) || network.bridge().is_none();
     if !leads_out || !is_private(v4.addr()) || others_translate(firewall) {
         return None;
     }
@@ -155,11 +155,11 @@ pub(crate) fn is_between_nodes(route: &Route, own: IpNet) -> bool {
         && beside.is_some_and(|beside| beside.contains(&route.dst))
 }
 
-pub(super) fn between_nodes(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn between_nodes(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let mut findings = Vec::new();
-    for network in survey.networks.iter().filter(|it| it.wants.ip_masq) {
-        let spared = network.wants.non_masquerade();
+    for network in survey.networks.iter().filter(|it| it.conf.ip_masq) {
+        let spared = network.conf.non_masquerade();
         let forgotten: Vec<&Route> = kernel
             .routes
             .iter()

@@ -16,12 +16,12 @@ mod services;
 pub(crate) use self::masquerade::{is_between_nodes, is_ours};
 use super::kernel;
 use super::report::{Finding, Report, Skipped, count, fullness};
-use super::survey::{Look, Survey};
+use super::survey::{Observed, Survey};
 
 /// A check.
 struct Check {
     id: &'static str,
-    run: fn(&Survey) -> Look<Vec<Finding>>,
+    run: fn(&Survey) -> Observed<Vec<Finding>>,
 }
 
 macro_rules! checks {

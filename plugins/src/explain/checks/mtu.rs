@@ -2,10 +2,10 @@
 
 use crate::explain::kernel::Kernel;
 use crate::explain::report::Finding;
-use crate::explain::survey::{Look, Survey, View};
+use crate::explain::survey::{Observed, Survey, View};
 use crate::host::rtnl::Link;
 
-pub(super) fn mismatch(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn mismatch(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let mut findings = Vec::new();
     for network in &survey.networks {

@@ -1,7 +1,7 @@
 //! Addresses: how many there are left, and who holds them.
 
 use crate::explain::report::{Finding, count, number};
-use crate::explain::survey::{Look, Pool, Survey, View};
+use crate::explain::survey::{Observed, Pool, Survey, View};
 
 /// From which share on a pool is nearly full, in percent.
 const NEARLY: u128 = 90;
@@ -43,7 +43,7 @@ fn told(finding: Finding, network: &View, pool: &Pool, survey: &Survey) -> Findi
     }
 }
 
-pub(super) fn full(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn full(survey: &Survey) -> Observed<Vec<Finding>> {
     let full = of(survey, |pool| pool.used >= pool.total);
     Ok(full
         .map(|(network, pool)| {
@@ -53,7 +53,7 @@ pub(super) fn full(survey: &Survey) -> Look<Vec<Finding>> {
         .collect())
 }
 
-pub(super) fn nearly_full(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn nearly_full(survey: &Survey) -> Observed<Vec<Finding>> {
     let nearly = of(survey, |pool| {
         // A small pool is always nearly full.
         pool.used < pool.total && pool.total >= 10 && pool.used * 100 >= pool.total * NEARLY
@@ -72,7 +72,7 @@ pub(super) fn nearly_full(survey: &Survey) -> Look<Vec<Finding>> {
         .collect())
 }
 
-pub(super) fn leaked(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn leaked(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut findings = Vec::new();
     for network in &survey.networks {
         let gone: Vec<String> = survey
@@ -110,7 +110,7 @@ pub(super) fn leaked(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn unreadable(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn unreadable(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut findings = Vec::new();
     for network in &survey.networks {
         let summary = format!("the state of network {} can't be read", network.name);
@@ -147,7 +147,7 @@ pub(super) fn unreadable(survey: &Survey) -> Look<Vec<Finding>> {
             .to_string_lossy()
             .into_owned();
         survey
-            .places
+            .directories
             .network
             .as_ref()
             .is_none_or(|network| name.starts_with(&format!("{network}-")))

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::explain::list::Member;
 use crate::explain::report::Finding;
-use crate::explain::survey::{Look, Survey};
+use crate::explain::survey::{Observed, Survey};
 use crate::host::iptables;
 use crate::host::nft::ruleset::NFT;
 use crate::host::program::Program;
@@ -26,8 +26,8 @@ fn names(member: &Member) -> Vec<String> {
     names
 }
 
-pub(super) fn plugin_missing(survey: &Survey) -> Look<Vec<Finding>> {
-    let dir = &survey.places.bin_dir;
+pub(super) fn plugin_missing(survey: &Survey) -> Observed<Vec<Finding>> {
+    let dir = &survey.directories.bin_dir;
     fs::read_dir(dir).map_err(|error| format!("read {}: {error}", dir.display()))?;
     let mut findings = Vec::new();
     for network in &survey.networks {
@@ -72,8 +72,8 @@ enum Kind {
     Foreign,
 }
 
-pub(super) fn plugin_foreign(survey: &Survey) -> Look<Vec<Finding>> {
-    let dir = &survey.places.bin_dir;
+pub(super) fn plugin_foreign(survey: &Survey) -> Observed<Vec<Finding>> {
+    let dir = &survey.directories.bin_dir;
     let mut judged = BTreeMap::new();
     let (mut other, mut foreign) = (Vec::new(), Vec::new());
     for network in &survey.networks {
@@ -158,7 +158,7 @@ fn judge(path: &Path) -> Kind {
     }
 }
 
-pub(super) fn program_missing(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn program_missing(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut needed: BTreeMap<&'static str, (Program, Vec<String>)> = BTreeMap::new();
     for network in &survey.networks {
         for member in survey.list(&network.name).map_or(&[][..], |it| &it.members) {

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::explain::kernel::{Kernel, sysctl};
+use crate::explain::network_conf::Main;
 use crate::explain::report::Finding;
-use crate::explain::survey::{Attached, Look, Survey, View};
-use crate::explain::wants::Main;
+use crate::explain::survey::{Attached, Observed, Survey, View};
 use crate::host::rtnl::{Link, Route};
 use crate::host::{Rtnl, Sysctl};
 use crate::owner::Owner;
@@ -16,7 +16,7 @@ use crate::owner::Owner;
 /// The interface that an attachment's packets come in by.
 fn entrance<'a>(network: &View, attached: &Attached, kernel: &'a Kernel) -> Option<&'a Link> {
     let end = kernel.link(attached.end?)?;
-    let vlan = network.wants.vlan;
+    let vlan = network.conf.vlan;
     match &network.main {
         Main::Bridge(name) if vlan > 0 => kernel.named(&format!("{name}.{vlan}")),
         Main::Bridge(name) => kernel.named(name),
@@ -27,9 +27,13 @@ fn entrance<'a>(network: &View, attached: &Attached, kernel: &'a Kernel) -> Opti
 
 /// Addresses of living containers to which the host has another way than the one they came by, or none: with the
 /// interface they came by and the way.
-type Astray<'a> = Vec<(&'a Owner, IpAddr, &'a Link, Option<u32>)>;
+type Misrouted<'a> = Vec<(&'a Owner, IpAddr, &'a Link, Option<u32>)>;
 
-fn astray<'a>(survey: &'a Survey, network: &'a View, kernel: &'a Kernel) -> Look<Astray<'a>> {
+fn misrouted<'a>(
+    survey: &'a Survey,
+    network: &'a View,
+    kernel: &'a Kernel,
+) -> Observed<Misrouted<'a>> {
     let rtnl = Rtnl::new().map_err(|error| error.to_string())?;
     let mut found = Vec::new();
     let mut asked = BTreeSet::new();
@@ -57,11 +61,11 @@ fn astray<'a>(survey: &'a Survey, network: &'a View, kernel: &'a Kernel) -> Look
     Ok(found)
 }
 
-pub(super) fn missing(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn missing(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let mut findings = Vec::new();
     for network in survey.networks.iter().filter(|it| it.is_routed()) {
-        let mut lost = astray(survey, network, kernel)?;
+        let mut lost = misrouted(survey, network, kernel)?;
         lost.retain(|(_, _, link, towards)| towards.is_none() || !is_strict(link));
         if lost.is_empty() {
             continue;
@@ -118,11 +122,11 @@ fn is_strict(link: &Link) -> bool {
     value("all").max(value(&link.name)) == 1
 }
 
-pub(super) fn reverse_path_filter(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn reverse_path_filter(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let mut findings = Vec::new();
     for network in survey.networks.iter().filter(|it| it.is_routed()) {
-        for (owner, address, link, towards) in astray(survey, network, kernel)? {
+        for (owner, address, link, towards) in misrouted(survey, network, kernel)? {
             let Some(other) = towards.filter(|_| address.is_ipv4() && is_strict(link)) else {
                 continue;
             };
@@ -141,7 +145,7 @@ pub(super) fn reverse_path_filter(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn next_hop(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn next_hop(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let failed: BTreeSet<(u32, IpAddr)> = kernel
         .neighbours
@@ -189,7 +193,7 @@ pub(super) fn next_hop(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn overlap(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn overlap(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut findings = between_lists(survey);
     let kernel = survey.kernel()?;
     let services = survey.firewall()?.services.as_ref();
@@ -295,7 +299,7 @@ fn own_links(survey: &Survey, kernel: &Kernel) -> BTreeSet<u32> {
             name.and_then(|name| kernel.named(name))
                 .map(|link| link.index),
         );
-        let gateway = name.map(|name| format!("{name}.{}", network.wants.vlan));
+        let gateway = name.map(|name| format!("{name}.{}", network.conf.vlan));
         own.extend(
             gateway
                 .and_then(|name| kernel.named(&name))
@@ -308,7 +312,7 @@ fn own_links(survey: &Survey, kernel: &Kernel) -> BTreeSet<u32> {
     own
 }
 
-pub(super) fn twice(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn twice(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
     for network in &survey.networks {

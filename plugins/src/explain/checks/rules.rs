@@ -9,7 +9,7 @@ use cni_conf::request::Call;
 use super::masquerade::is_ours;
 use crate::explain::calls;
 use crate::explain::report::{Finding, count};
-use crate::explain::survey::{Attached, Look, Survey, View};
+use crate::explain::survey::{Attached, Observed, Survey, View};
 use crate::host::nft::{Family, Nft, TableRef};
 use crate::host::{HostError, Sysctl, module};
 use crate::netfilter::iptables::Version;
@@ -24,7 +24,7 @@ const WITH_RULES: [&str; 2] = ["portmap", "firewall"];
 const LOOKED_AT: usize = 4;
 
 /// Whose rules there are, of a plugin and a network.
-fn owners(plugin: &str, network: &NetworkName) -> Look<BTreeSet<String>> {
+fn owners(plugin: &str, network: &NetworkName) -> Observed<BTreeSet<String>> {
     let text = |error: cni_conf::error::Error| error.to_string();
     Ok(match plugin {
         "portmap" => portmap::list(network)
@@ -48,7 +48,7 @@ fn has(owners: &BTreeSet<String>, owner: &Owner) -> bool {
 
 /// What is there of a network's rules, by container, is listed at once. What is missing there, and one that is not, are
 /// looked at as CHECK does.
-pub(super) fn missing(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn missing(survey: &Survey) -> Observed<Vec<Finding>> {
     let mut findings = Vec::new();
     if !module::is_present("nf_tables") {
         return Err("nf_tables is not loaded, and is not loaded for a look".into());
@@ -118,7 +118,7 @@ fn told(network: &View, plugin: &str, wrong: Vec<String>, without: usize) -> Fin
         .command(format!("trestle repair --conf {}", network.path.display()))
 }
 
-pub(super) fn foreign(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn foreign(survey: &Survey) -> Observed<Vec<Finding>> {
     let firewall = survey.firewall()?;
     let mut findings = Vec::new();
     findings.extend(of_gone_networks(survey)?);
@@ -153,8 +153,8 @@ pub(super) fn foreign(survey: &Survey) -> Look<Vec<Finding>> {
 }
 
 /// Elements of networks that have no list any more.
-fn of_gone_networks(survey: &Survey) -> Look<Option<Finding>> {
-    if !module::is_present("nf_tables") || survey.places.network.is_some() {
+fn of_gone_networks(survey: &Survey) -> Observed<Option<Finding>> {
+    if !module::is_present("nf_tables") || survey.directories.network.is_some() {
         return Ok(None);
     }
     let lists = survey.lists()?;
@@ -195,14 +195,14 @@ fn of_gone_networks(survey: &Survey) -> Look<Option<Finding>> {
         }))
         .because(format!(
             "{} has no list of that name any more, so nobody calls DEL or GC for it",
-            survey.places.conf_dir.display()
+            survey.directories.conf_dir.display()
         ))
         .remedy("bring the list back and let the containers end, or collect what is left of them")
         .command("trestle gc --all --dry-run"),
     ))
 }
 
-pub(super) fn localhost_open(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn localhost_open(survey: &Survey) -> Observed<Vec<Finding>> {
     let kernel = survey.kernel()?;
     let firewall = survey.firewall()?;
     let mut open = Vec::new();
@@ -234,7 +234,7 @@ pub(super) fn localhost_open(survey: &Survey) -> Look<Vec<Finding>> {
 }
 
 /// Whether rules of ours stand between neighbours and localhost.
-fn is_guarded() -> Look<bool> {
+fn is_guarded() -> Observed<bool> {
     const COMMENT: &str = "localhost is not for neighbours";
     let text = |error: HostError| error.to_string();
     if !module::is_present("nf_tables") {

@@ -3,12 +3,12 @@
 use crate::attach::bridge_netfilter;
 use crate::explain::kernel::{Services, release, sysctl};
 use crate::explain::report::Finding;
-use crate::explain::survey::{Look, Survey, View};
+use crate::explain::survey::{Observed, Survey, View};
 use crate::host::Sysctl;
 use crate::host::rtnl::Link;
 
 /// Networks with a bridge that is there, and containers on it.
-fn bridged(survey: &Survey) -> Look<Vec<(&View, &Link)>> {
+fn bridged(survey: &Survey) -> Observed<Vec<(&View, &Link)>> {
     let kernel = survey.kernel()?;
     let with_bridge = survey.networks.iter().filter_map(|network| {
         let link = kernel.named(network.bridge()?)?;
@@ -18,7 +18,7 @@ fn bridged(survey: &Survey) -> Look<Vec<(&View, &Link)>> {
     Ok(with_bridge.collect())
 }
 
-fn services(survey: &Survey) -> Look<Option<&Services>> {
+fn services(survey: &Survey) -> Observed<Option<&Services>> {
     Ok(survey.firewall()?.services.as_ref())
 }
 
@@ -27,16 +27,16 @@ fn has_module() -> bool {
     Sysctl::bridge("bridge-nf-call-iptables").exists()
 }
 
-pub(super) fn module_missing(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn module_missing(survey: &Survey) -> Observed<Vec<Finding>> {
     let services = services(survey)?;
     if has_module() {
         return Ok(Vec::new());
     }
     let mut findings = Vec::new();
     for (network, _) in bridged(survey)? {
-        let asked = network.wants.bridge_netfilter.as_str();
-        let named = network.wants.wants_bridge_netfilter() && !asked.is_empty();
-        if !network.wants.is_gateway() || (services.is_none() && !named) || asked == "off" {
+        let asked = network.conf.bridge_netfilter.as_str();
+        let named = network.conf.wants_bridge_netfilter() && !asked.is_empty();
+        if !network.conf.is_gateway() || (services.is_none() && !named) || asked == "off" {
             continue;
         }
         let mut finding = Finding::fail(
@@ -61,17 +61,17 @@ pub(super) fn module_missing(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn bridge_netfilter_off(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn bridge_netfilter_off(survey: &Survey) -> Observed<Vec<Finding>> {
     let services = services(survey)?;
     let mut findings = Vec::new();
     for (network, bridge) in bridged(survey)? {
         let off = families(network)
             .into_iter()
             .any(|v6| !bridge_netfilter::is_on_for(bridge, v6));
-        if !network.wants.is_gateway() || !has_module() || !off {
+        if !network.conf.is_gateway() || !has_module() || !off {
             continue;
         }
-        let wanted = network.wants.wants_bridge_netfilter();
+        let wanted = network.conf.wants_bridge_netfilter();
         let finding = match services {
             Some(services) => Finding::fail(
                 "bridge-netfilter-off",
@@ -143,11 +143,11 @@ fn own_switches(bridge: &Link) -> String {
     )
 }
 
-pub(super) fn hairpin_off(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn hairpin_off(survey: &Survey) -> Observed<Vec<Finding>> {
     let (kernel, services) = (survey.kernel()?, services(survey)?);
     let mut findings = Vec::new();
     for (network, bridge) in bridged(survey)? {
-        let wants = &network.wants;
+        let conf = &network.conf;
         let off: Vec<&str> = survey
             .living(&network.name)
             .filter_map(|(_, it)| kernel.link(it.end?))
@@ -161,7 +161,7 @@ pub(super) fn hairpin_off(survey: &Survey) -> Look<Vec<Finding>> {
             off.iter()
                 .map(|name| format!("port {name} of {}: hairpin off", bridge.name))
         };
-        if wants.hairpin_mode {
+        if conf.hairpin_mode {
             findings.push(
                 Finding::fail(
                     "hairpin-off",
@@ -176,8 +176,7 @@ pub(super) fn hairpin_off(survey: &Survey) -> Look<Vec<Finding>> {
                 .remedy("switch it on again")
                 .command(format!("bridge link set dev {} hairpin on", off[0])),
             );
-        } else if let Some(services) =
-            services.filter(|_| wants.is_gateway() && !wants.promisc_mode)
+        } else if let Some(services) = services.filter(|_| conf.is_gateway() && !conf.promisc_mode)
         {
             findings.push(
                 Finding::warn("hairpin-off", format!("containers of {} don't reach themselves through a Service", network.name))
@@ -192,14 +191,14 @@ pub(super) fn hairpin_off(survey: &Survey) -> Look<Vec<Finding>> {
     Ok(findings)
 }
 
-pub(super) fn promiscuous(survey: &Survey) -> Look<Vec<Finding>> {
+pub(super) fn promiscuous(survey: &Survey) -> Observed<Vec<Finding>> {
     let (release, version) = release();
     if version < (6, 8) {
         return Ok(Vec::new());
     }
     let concerned = bridged(survey)?
         .into_iter()
-        .filter(|(network, _)| network.wants.promisc_mode && !network.wants.hairpin_mode);
+        .filter(|(network, _)| network.conf.promisc_mode && !network.conf.hairpin_mode);
     Ok(concerned
         .map(|(network, bridge)| {
             Finding::warn("promiscuous-no-hairpin", format!("containers of {} don't reach themselves through a Service", network.name))

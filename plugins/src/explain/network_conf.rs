@@ -15,7 +15,7 @@ use super::list::{Member, Network};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(crate) struct Wants {
+pub(crate) struct NetworkConf {
     bridge: String,
     is_gateway: bool,
     pub(crate) is_default_gateway: bool,
@@ -69,7 +69,7 @@ pub(crate) enum Main {
     Other,
 }
 
-impl Wants {
+impl NetworkConf {
     /// What the first plugin of a network wants, which makes the interface.
     pub(crate) fn of(network: &Network) -> Self {
         let first = network.members.first();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The directories of a node.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
+pub(crate) struct Directories {
     /// Where the runtime reads network lists.
     pub(crate) conf_dir: PathBuf,
     /// Where plugins are.
@@ -17,9 +17,9 @@ pub(crate) struct Places {
     pub(crate) network: Option<String>,
 }
 
-impl Places {
+impl Directories {
     /// Whether a network is to be looked at.
-    pub(crate) fn wants(&self, network: &str) -> bool {
+    pub(crate) fn selects(&self, network: &str) -> bool {
         self.network.as_deref().is_none_or(|only| only == network)
     }
 }

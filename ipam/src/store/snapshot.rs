@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// The state of a network as its files tell it.
 #[derive(Debug, Default)]
-pub struct Look {
+pub struct Snapshot {
     /// Everything that is held.
     pub leases: Vec<Lease>,
     /// Addresses whose files tell no owner: garbage, or no files at all.
@@ -25,14 +25,14 @@ impl Store<'_> {
     ///
     /// # Errors
     /// Where a directory that is there can't be read.
-    pub fn look(&self) -> Result<Look, Error> {
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
         let Some(data) = Dir::open(&self.data_dir)? else {
-            return Ok(Look::default());
+            return Ok(Snapshot::default());
         };
         let Some(addresses) = data.find(self.network.as_str())? else {
-            return Ok(Look::default());
+            return Ok(Snapshot::default());
         };
-        let mut look = Look::default();
+        let mut snapshot = Snapshot::default();
         let mut held: BTreeMap<LeaseOwner, Vec<IpAddr>> = BTreeMap::new();
         for name in addresses.names()? {
             let Some(address) = record::parse_address_name(&name) else {
@@ -44,14 +44,14 @@ impl Store<'_> {
                 Ok(Content::Bytes(content)) if content.is_empty() => {}
                 Ok(content) => match content.bytes().as_deref().and_then(LeaseOwner::parse) {
                     Some(owner) => held.entry(owner).or_default().push(address),
-                    None => look.unreadable.push(address),
+                    None => snapshot.unreadable.push(address),
                 },
-                Err(_) => look.unreadable.push(address),
+                Err(_) => snapshot.unreadable.push(address),
             }
         }
-        look.leases = self.with_origins(&data, held);
-        look.unreadable.sort();
-        Ok(look)
+        snapshot.leases = self.with_origins(&data, held);
+        snapshot.unreadable.sort();
+        Ok(snapshot)
     }
 
     fn with_origins(&self, data: &Dir, held: BTreeMap<LeaseOwner, Vec<IpAddr>>) -> Vec<Lease> {

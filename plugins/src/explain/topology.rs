@@ -10,7 +10,7 @@ use crate::host::rtnl::Link;
 use crate::owner::Owner;
 
 /// A node as a picture shows it.
-pub(crate) struct Picture {
+pub(crate) struct Topology {
     pub(crate) node: String,
     pub(crate) uplinks: Vec<Uplink>,
     pub(crate) networks: Vec<Net>,
@@ -48,7 +48,7 @@ pub(crate) struct Container {
 }
 
 /// Looks at a survey as something to draw.
-pub(crate) fn of(survey: &Survey) -> Picture {
+pub(crate) fn of(survey: &Survey) -> Topology {
     let report = checks::run(survey);
     let kept = Kept::look(survey);
     let node = nix::sys::utsname::uname().map(|it| it.nodename().to_string_lossy().into_owned());
@@ -66,7 +66,7 @@ pub(crate) fn of(survey: &Survey) -> Picture {
             .collect(),
         findings: findings(Some(network.name.as_str())),
     });
-    Picture {
+    Topology {
         node: node.unwrap_or_default(),
         uplinks: uplinks(survey),
         networks: networks.collect(),
@@ -102,7 +102,7 @@ fn facts(survey: &Survey, network: &View) -> Vec<String> {
             .map(|pool| format!("pool {}", fullness(pool.used, pool.total))),
     );
     facts.push(
-        if network.wants.ip_masq {
+        if network.conf.ip_masq {
             "masqueraded"
         } else {
             "not masqueraded"
