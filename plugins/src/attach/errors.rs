@@ -15,6 +15,7 @@ impl From<HostError> for Error {
             HostError::Invalid { .. } => Code::InvalidConfig,
             HostError::DuplicateAddress { .. } | HostError::Foreign { .. } => Code::Conflict,
             HostError::Timeout { .. }
+            | HostError::Crossed { .. }
             | HostError::DumpInterrupted { .. }
             | HostError::Locked { .. }
             | HostError::ProgramHung { .. } => Code::TryAgainLater,

@@ -6,7 +6,7 @@
 //! something else than it read, makes it anew.
 
 use crate::host::HostError;
-use crate::host::nft::{Batch, Nft, ObjectRef, Rule};
+use crate::host::nft::{Batch, Nft, Note, ObjectRef, Rule};
 use crate::owner::fnv1a;
 
 /// What the comment of the last rule begins with.
@@ -67,6 +67,7 @@ pub(super) fn write(nft: &mut Nft, chain: ObjectRef<'_>) -> Result<(), HostError
     }
     batch.append_note(
         chain,
+        Note::Counter,
         &comment_of(rules.iter().filter(|rule| !is_digest(rule))),
     );
     nft.commit(batch)

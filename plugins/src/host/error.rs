@@ -80,6 +80,13 @@ pub enum HostError {
         problem: &'static str,
     },
 
+    /// Somebody else changed or flushed the firewall's rules during each of several attempts to change them.
+    #[error("{operation}: the firewall's rules were changed or flushed each time")]
+    Crossed {
+        /// Operation and object.
+        operation: String,
+    },
+
     /// Objects changed during each of several attempts to list them.
     #[error("{operation}: interrupted by changes {attempts} times in a row")]
     DumpInterrupted {
@@ -264,6 +271,9 @@ impl HostError {
             Self::ProgramHung { .. } => {
                 Some("Try again; run the program by hand to see what it waits for.")
             }
+            Self::Crossed { .. } => Some(
+                "Try again later; something on this host loads or flushes the firewall all the time.",
+            ),
             Self::Foreign { .. } => Some("Find out who made it, and remove it."),
             // The only use that route netlink has for this number.
             Self::Netlink {

@@ -1,4 +1,4 @@
-//! What the Go plugin's plugins leave behind of a container that is ours to detach: how they name it, and taking it out.
+//! What the Go plugins leave behind of a container that is ours to detach: how they name it, and taking it out.
 
 use crate::host::HostError;
 use crate::host::nft::{Batch, Nft, ObjectRef, Rule};

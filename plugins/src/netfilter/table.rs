@@ -6,7 +6,7 @@
 use nix::errno::Errno;
 
 use crate::host::HostError;
-use crate::host::nft::{Batch, Element, Family, Nft, TableRef};
+use crate::host::nft::{Batch, Family, Nft, TableRef};
 
 /// The table.
 pub const TABLE: TableRef<'static> = TableRef {
@@ -41,13 +41,30 @@ pub fn unless_in_use(outcome: Result<(), HostError>) -> Result<bool, HostError> 
     }
 }
 
-/// The elements of a set or map; none where there is no such set.
+/// Deletes chains and sets that nobody uses, as far as they are there, in one transaction, and the table when it has
+/// nothing else. Chains that lead to others come first.
+///
+/// The caller has looked: a refused transaction makes the kernel wait for a grace period. It decides nothing, for the
+/// kernel itself refuses to delete a set that has got an element meanwhile.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn elements(nft: &mut Nft, set: &str) -> Result<Vec<Element>, HostError> {
-    match nft.elements(TABLE.object(set)) {
-        Err(error) if error.not_found() => Ok(Vec::new()),
-        outcome => outcome,
+pub fn delete_unused<'a>(
+    nft: &mut Nft,
+    chains: impl IntoIterator<Item = &'a str>,
+    sets: impl IntoIterator<Item = &'a str>,
+) -> Result<(), HostError> {
+    let mut batch = Batch::new();
+    for chain in chains.into_iter().map(|name| TABLE.object(name)) {
+        if nft.chain(chain)?.is_some() {
+            batch.delete_chain(chain);
+        }
+    }
+    for set in sets {
+        batch.delete_empty_set(TABLE.object(set));
+    }
+    match unless_in_use(nft.commit(batch))? {
+        true => delete_if_empty(nft),
+        false => Ok(()),
     }
 }

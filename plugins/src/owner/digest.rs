@@ -19,23 +19,44 @@ pub fn digest(text: &str) -> String {
     format!("{:016x}", fnv1a(text.as_bytes()))
 }
 
+/// Hashes one part after the other, each with its length: what one part loses, the next one can't make up for.
+#[derive(Debug)]
+pub struct Hasher(u64);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(fnv1a(&[]))
+    }
+}
+
+impl Hasher {
+    /// Goes on with these bytes.
+    pub fn part(&mut self, bytes: &[u8]) -> &mut Self {
+        let length = (bytes.len() as u64).to_be_bytes();
+        self.0 = hash_on(hash_on(self.0, &length), bytes);
+        self
+    }
+
+    /// The hash of all.
+    pub fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What stands between the words of a comment and the digest of the rules.
 const RULES: &str = ", rules ";
 
-/// The comment of a rule that tells what its ruleset is for and ends in a digest of the ruleset's text:
-/// `containers of network podnet, rules 0123456789abcdef`.
-///
-/// Rules that an older build wrote have another digest, and those that somebody wrote by hand have none. `about` is cut
-/// where the whole would not fit `nft`.
-pub fn rules_comment(about: &str, text: &str) -> String {
+/// The comment of a rule that tells what the rules are for and ends in their digest:
+/// `containers of network podnet, rules 0123456789abcdef`. `about` is cut where the whole would not fit `nft`.
+pub fn noted(about: &str, digest: u64) -> String {
     let mut end = about.len().min(COMMENT_MAX - RULES.len() - 16);
     while !about.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}{RULES}{}", &about[..end], digest(text))
+    format!("{}{RULES}{digest:016x}", &about[..end])
 }
 
-/// The digest at the end of a comment that [`rules_comment`] made.
+/// The digest at the end of a comment that [`noted`] made.
 pub fn rules_digest(comment: &str) -> Option<&str> {
     let (_, digest) = comment.rsplit_once(RULES)?;
     let digits = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -55,13 +76,15 @@ mod tests {
 
     #[test]
     fn a_comment_ends_in_the_digest_however_long_the_rest_is() {
-        let comment = rules_comment("containers of network podnet", "text");
-        let expected = format!("containers of network podnet, rules {}", digest("text"));
-        assert_eq!(comment, expected);
+        let comment = noted("containers of network podnet", 0xab);
+        assert_eq!(
+            comment,
+            "containers of network podnet, rules 00000000000000ab"
+        );
         for about in ["", "x", &"y".repeat(300), &"ä".repeat(100)] {
-            let comment = rules_comment(about, "text");
+            let comment = noted(about, 0xab);
             assert!(comment.len() <= COMMENT_MAX, "{comment}");
-            assert_eq!(rules_digest(&comment), Some(digest("text").as_str()));
+            assert_eq!(rules_digest(&comment), Some("00000000000000ab"));
         }
     }
 

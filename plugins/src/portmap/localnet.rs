@@ -17,7 +17,8 @@ use crate::attach::container::if_there;
 use crate::host::lock;
 use crate::host::nft::{Batch, Element, Family, Nft, ObjectRef, TableRef};
 use crate::host::{HostError, Rtnl, Sysctl};
-use crate::netfilter::table::{self, TABLE};
+use crate::netfilter::elements::{self, Set};
+use crate::netfilter::table::TABLE;
 
 /// The comment of the rules of iptables that drop what pretends to be localhost.
 pub(super) const GUARD_COMMENT: &str = "trestle: localhost is not for neighbours";
@@ -142,9 +143,11 @@ fn is_listed(
     interface: &str,
     counts: &dyn Fn(&str) -> bool,
 ) -> Result<bool, HostError> {
-    Ok(table::elements(nft, LOCALNET)?.iter().any(|element| {
-        rules::localnet_interface(element) == Some(interface) && counts(comment(element))
-    }))
+    Ok(elements::list(nft, &Set::own(LOCALNET))?
+        .iter()
+        .any(|element| {
+            rules::localnet_interface(element) == Some(interface) && counts(comment(element))
+        }))
 }
 
 fn comment(element: &Element) -> &str {
@@ -160,7 +163,7 @@ pub(super) fn remove(
     guard: &dyn Fn() -> Result<(), HostError>,
 ) -> Result<(), HostError> {
     let mut nft = Nft::open()?;
-    let (to_remove, rest): (Vec<_>, Vec<_>) = table::elements(&mut nft, LOCALNET)?
+    let (to_remove, rest): (Vec<_>, Vec<_>) = elements::list(&mut nft, &Set::own(LOCALNET))?
         .into_iter()
         .partition(|element| selected(comment(element)));
     if !rest.is_empty() {

@@ -19,12 +19,11 @@ use cni_conf::names::NetworkName;
 use self::rules::Group;
 use super::masquerade::Member;
 use crate::host::HostError;
-use crate::host::nft::{Batch, Element, Nft, ruleset};
+use crate::host::lock;
+use crate::host::nft::Nft;
+use crate::netfilter::elements::{self, ATTEMPTS, OnTaken, Placed, Put, Set};
 use crate::netfilter::table::{self, TABLE};
 use crate::owner::{Owner, Owners};
-
-/// How often a change that another process crossed is tried again.
-const ATTEMPTS: u32 = 10;
 
 /// A container to keep apart.
 #[derive(Debug, Clone, Copy)]
@@ -48,17 +47,10 @@ impl Isolated<'_> {
         Group::of(self.network(), self.interface)
     }
 
-    fn elements(&self) -> Vec<(String, Element)> {
+    fn elements(&self) -> Vec<Placed> {
         self.group()
             .elements(self.addresses, self.mac, &self.owner.comment())
     }
-}
-
-/// What became of elements.
-enum Put {
-    Done,
-    /// The sets are missing, or something came in between.
-    Again,
 }
 
 /// Keeps the container apart from those behind the same interface. `living` is called only when the rules were missing,
@@ -68,30 +60,41 @@ enum Put {
 /// [`HostError::ProgramMissing`] when `nft` is needed and not installed; otherwise what the kernel or the program says.
 pub fn ensure(wanted: &Isolated<'_>, living: &dyn Fn() -> Vec<Member>) -> Result<(), HostError> {
     let mut nft = Nft::open()?;
-    let group = wanted.group();
     let mut elements = wanted.elements();
     for _ in 0..ATTEMPTS {
-        if !is_current(&mut nft, &group, wanted)? {
-            let was_missing = nft.chain(TABLE.object(&group.chain))?.is_none();
-            let script = rules::script(&group, wanted.network(), wanted.interface);
-            let purpose = format!("keep the containers of network {} apart", wanted.network());
-            ruleset::NFT.run(&purpose, ["-j", "-f", "-"], &script)?;
-            if was_missing {
-                elements = with_others(wanted, living());
-            }
+        if ensure_rules(&mut nft, wanted)? {
+            elements = with_others(wanted, living());
         }
-        if let Put::Done = put(&mut nft, &elements)? {
+        if let Put::Done = elements::put(&mut nft, &[], &elements, OnTaken::Replace)? {
             return Ok(());
         }
     }
-    Err(HostError::Protocol {
-        operation: format!("keep {} apart in nft table {TABLE}", wanted.owner.path()),
-        problem: "other processes keep changing it",
+    Err(HostError::Crossed {
+        operation: format!("keep {} apart", wanted.owner.path()),
     })
 }
 
+/// Makes the rules where they are missing or differ. Says whether they were missing.
+fn ensure_rules(nft: &mut Nft, wanted: &Isolated<'_>) -> Result<bool, HostError> {
+    let (group, network) = (wanted.group(), wanted.network());
+    let rules = rules::rules(&group, wanted.interface);
+    let expected = rules::expected(&group, network, &rules);
+    if expected.is_current(nft)? {
+        return Ok(false);
+    }
+    let _lock = lock::take();
+    if expected.is_current(nft)? {
+        return Ok(false);
+    }
+    let was_missing = nft.chain(expected.chain)?.is_none();
+    rules::script(&group, rules)
+        .apply(&format!("keep the containers of network {network} apart"))?;
+    expected.write(nft)?;
+    Ok(was_missing)
+}
+
 /// The container's elements and those of the others, none of which has one of its addresses.
-fn with_others(wanted: &Isolated<'_>, others: Vec<Member>) -> Vec<(String, Element)> {
+fn with_others(wanted: &Isolated<'_>, others: Vec<Member>) -> Vec<Placed> {
     let group = wanted.group();
     let mut elements = wanted.elements();
     let mut seen: BTreeSet<IpAddr> = wanted.addresses.iter().copied().collect();
@@ -106,44 +109,6 @@ fn with_others(wanted: &Isolated<'_>, others: Vec<Member>) -> Vec<(String, Eleme
     elements
 }
 
-fn is_current(nft: &mut Nft, group: &Group, wanted: &Isolated<'_>) -> Result<bool, HostError> {
-    let rules = nft.rules(TABLE.object(&group.chain))?;
-    let comment = rules::comment(group, wanted.network(), wanted.interface);
-    Ok(rules.len() == rules::RULES
-        && rules.last().and_then(|rule| rule.comment.as_ref()) == Some(&comment))
-}
-
-/// Puts elements into their sets in one transaction, in place of those of whoever had the address before.
-fn put(nft: &mut Nft, elements: &[(String, Element)]) -> Result<Put, HostError> {
-    let mut batch = Batch::new();
-    for (set, element) in elements {
-        batch.add_elements(TABLE.object(set), std::slice::from_ref(element));
-    }
-    match nft.commit(batch) {
-        Ok(()) => return Ok(Put::Done),
-        Err(error) if error.not_found() => return Ok(Put::Again),
-        Err(error) if error.already_exists() => {}
-        Err(error) => return Err(error),
-    }
-    let mut batch = Batch::new();
-    for (set, element) in elements {
-        let set = TABLE.object(set);
-        let present = nft.element(set, element)?;
-        if present.as_ref() == Some(element) {
-            continue;
-        }
-        if let Some(present) = present {
-            batch.delete_elements(set, &[present]);
-        }
-        batch.add_elements(set, std::slice::from_ref(element));
-    }
-    match nft.commit(batch) {
-        Ok(()) => Ok(Put::Done),
-        Err(error) if error.not_found() || error.already_exists() => Ok(Put::Again),
-        Err(error) => Err(error),
-    }
-}
-
 /// Removes what belongs to these attachments, and the rules along with a network's last container. What is not there is
 /// no error.
 ///
@@ -151,67 +116,21 @@ fn put(nft: &mut Nft, elements: &[(String, Element)]) -> Result<Put, HostError> 
 /// What the kernel says.
 pub fn remove(owners: &Owners) -> Result<(), HostError> {
     let mut nft = Nft::open()?;
-    for group in groups(&mut nft, owners.network())? {
-        for set in group.sets() {
-            remove_elements(&mut nft, &set, owners)?;
-        }
-        dismantle_if_empty(&mut nft, &group)?;
-    }
-    Ok(())
-}
-
-fn groups(nft: &mut Nft, network: &NetworkName) -> Result<BTreeSet<Group>, HostError> {
     let sets = nft.sets(TABLE)?;
-    Ok(sets
+    let groups: BTreeSet<Group> = sets
         .iter()
-        .filter_map(|set| Group::of_set(network, set))
-        .collect())
-}
-
-fn remove_elements(nft: &mut Nft, set: &str, owners: &Owners) -> Result<(), HostError> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let mut elements = table::elements(nft, set)?;
-        elements.retain(|element| {
-            owners.has_among_its_own(element.comment.as_deref().unwrap_or_default())
-        });
-        if elements.is_empty() {
-            return Ok(());
+        .filter_map(|set| Group::of_set(owners.network(), set))
+        .collect();
+    for group in groups {
+        let own = group.sets().into_iter().filter(|set| sets.contains(set));
+        let own: Vec<Set> = own.map(Set::own).collect();
+        for set in &own {
+            elements::remove(&mut nft, set, &|comment| owners.has_among_its_own(comment))?;
         }
-        let mut batch = Batch::new();
-        batch.delete_elements(TABLE.object(set), &elements);
-        match nft.commit(batch) {
-            // Another process took one of them out; look again which are left.
-            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
-            outcome => return outcome,
+        if elements::are_empty(&mut nft, own.iter().map(Set::object))? {
+            let names = own.iter().map(Set::name);
+            table::delete_unused(&mut nft, [group.chain.as_str()], names)?;
         }
-    }
-}
-
-/// Deletes a group without elements, and the table when it has nothing else. The kernel refuses to delete a set that has
-/// got an element meanwhile.
-fn dismantle_if_empty(nft: &mut Nft, group: &Group) -> Result<(), HostError> {
-    let sets = group.sets();
-    let mut present = Vec::new();
-    for set in &sets {
-        match nft.is_empty(TABLE.object(set)) {
-            Ok(true) => present.push(set),
-            Ok(false) => return Ok(()),
-            Err(error) if error.not_found() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let mut batch = Batch::new();
-    let chain = TABLE.object(&group.chain);
-    if nft.chain(chain)?.is_some() {
-        batch.delete_chain(chain);
-    }
-    for set in present {
-        batch.delete_empty_set(TABLE.object(set));
-    }
-    if table::unless_in_use(nft.commit(batch))? {
-        table::delete_if_empty(nft)?;
     }
     Ok(())
 }
@@ -222,23 +141,19 @@ fn dismantle_if_empty(nft: &mut Nft, group: &Group) -> Result<(), HostError> {
 /// What the kernel says.
 pub fn check(wanted: &Isolated<'_>) -> Result<Vec<String>, HostError> {
     let mut nft = Nft::open()?;
-    let group = wanted.group();
-    if !is_current(&mut nft, &group, wanted)? {
+    let (group, network) = (wanted.group(), wanted.network());
+    let rules = rules::rules(&group, wanted.interface);
+    let expected = rules::expected(&group, network, &rules);
+    if !expected.is_current_in_the_end(&mut nft)? {
         return Ok(vec![format!(
-            "the rules that keep the containers of network {} apart (nft chain {}) are missing or differ",
-            wanted.network(),
-            TABLE.object(&group.chain)
+            "the rules that keep the containers of network {network} apart (nft chain {}) are missing or differ",
+            expected.chain
         )]);
     }
-    let mut differences = Vec::new();
-    let of_addresses = |(set, _): &(String, Element)| rules::is_of_addresses(set);
-    for (set, element) in wanted.elements().into_iter().filter(of_addresses) {
-        if nft.element(TABLE.object(&set), &element)?.as_ref() != Some(&element) {
-            differences.push(format!(
-                "the container is not in the nft set {}",
-                TABLE.object(&set)
-            ));
-        }
-    }
-    Ok(differences)
+    let mut elements = wanted.elements();
+    elements.retain(|(set, _)| rules::is_of_addresses(set.name()));
+    let missing = elements::missing(&mut nft, &elements)?.into_iter();
+    Ok(missing
+        .map(|((set, _), _)| format!("the container is not in the nft set {}", set.object()))
+        .collect())
 }

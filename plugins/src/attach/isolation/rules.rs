@@ -23,12 +23,16 @@ use std::net::IpAddr;
 
 use cni_conf::addr::MacAddr;
 use cni_conf::names::NetworkName;
-use serde_json::{Value, json};
+use nftables::expr::MetaKey;
+use nftables::schema::SetType;
+use nftables::types::{NfChainType, NfHook};
 
 use crate::host::nft::{Element, KeyBuilder};
+use crate::netfilter::digest::Expected;
+use crate::netfilter::elements::{Placed, Set};
+use crate::netfilter::script::{self, Base, Expr, Rule, Script};
 use crate::netfilter::table::TABLE;
-use crate::owner::digest::{digest, rules_comment};
-use crate::owner::network;
+use crate::owner::{digest::digest, network};
 
 /// What the names begin with, since other parts of trestle use the table too.
 const PREFIX: &str = "isolated";
@@ -65,11 +69,11 @@ impl Kind {
         format!("{version}{}", if self.frames { FRAMES } else { "" })
     }
 
-    fn key_type(self) -> Value {
-        let address = if self.v6 { "ipv6_addr" } else { "ipv4_addr" };
+    fn key_type(self) -> Vec<SetType> {
+        let address = script::address_type(self.v6);
         match self.frames {
-            false => json!(address),
-            true => json!([address, "ether_addr"]),
+            false => vec![address],
+            true => vec![address, SetType::EtherAddr],
         }
     }
 }
@@ -115,14 +119,10 @@ impl Group {
         addresses: &[IpAddr],
         mac: MacAddr,
         comment: &str,
-    ) -> Vec<(String, Element)> {
+    ) -> Vec<Placed> {
         let of = |address: &IpAddr| {
-            let kind = |frames| {
-                self.set(Kind {
-                    v6: address.is_ipv6(),
-                    frames,
-                })
-            };
+            let v6 = address.is_ipv6();
+            let set = |frames| Set::own(self.set(Kind { v6, frames }));
             let key = KeyBuilder::default().address(*address).mac(mac.bytes());
             let frame = Element {
                 key: key.finish(),
@@ -130,8 +130,8 @@ impl Group {
                 comment: Some(comment.to_owned()),
             };
             [
-                (kind(false), Element::address(*address, comment)),
-                (kind(true), frame),
+                (set(false), Element::address(*address, comment)),
+                (set(true), frame),
             ]
         };
         addresses.iter().flat_map(of).collect()
@@ -147,83 +147,71 @@ fn prefix(network: &NetworkName) -> String {
     format!("{PREFIX}/{}/", network::label(network))
 }
 
-/// How many rules the chain has.
-pub(super) const RULES: usize = 7;
-
-/// The comment of the last rule, with a digest of all.
-pub(super) fn comment(group: &Group, network: &NetworkName, interface: &str) -> String {
-    let text = Value::from(expressions(group, interface)).to_string();
-    let about = format!(
-        "isolated containers of network {}",
-        network::text(network, 60)
-    );
-    rules_comment(&about, &text)
+/// What the chain is to be. `rules` are those of [`rules`].
+pub(super) fn expected<'a>(
+    group: &'a Group,
+    network: &NetworkName,
+    rules: &[Rule],
+) -> Expected<'a> {
+    let network = network::text(network, 60);
+    Expected {
+        chain: TABLE.object(&group.chain),
+        text: script::text(rules).into(),
+        count: rules.len(),
+        about: Some(format!("isolated containers of network {network}").into()),
+    }
 }
 
-fn expressions(group: &Group, interface: &str) -> Vec<Value> {
+/// The rules of the chain.
+pub(super) fn rules(group: &Group, interface: &str) -> Vec<Rule> {
     // A star at the end would stand for more.
     let name = match interface.strip_suffix('*') {
         Some(rest) => format!("{rest}\\*"),
         None => interface.to_owned(),
     };
-    let elsewhere = |key: &str| {
-        let meta = json!({"meta": {"key": key}});
-        json!([{"match": {"op": "!=", "left": meta, "right": name}}, {"return": null}])
+    let elsewhere = |key| {
+        let other = script::is_not(script::meta(key), script::word(name.as_str()));
+        let comment = format!("what is not routed back into {interface}");
+        Rule::new([other, script::back()], comment)
     };
-    let translated = json!([
-        {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}},
-        {"return": null}
-    ]);
-    let field = |protocol: &str| json!({"payload": {"protocol": protocol, "field": "daddr"}});
-    let mut all = vec![elsewhere("iifname"), elsewhere("oifname"), translated];
+    let mut all = vec![
+        elsewhere(MetaKey::Iifname),
+        elsewhere(MetaKey::Oifname),
+        Rule::new(
+            [script::translated(), script::back()],
+            "Services and host ports",
+        ),
+    ];
     for v6 in [false, true] {
-        let address = field(if v6 { "ip6" } else { "ip" });
-        let frame = json!({"concat": [address, field("ether")]});
-        for (left, frames, verdict) in [(frame, true, "return"), (address, false, "drop")] {
-            let set = format!("@{}", group.set(Kind { v6, frames }));
-            all.push(json!([
-                {"match": {"op": "==", "left": left, "right": set}},
-                {verdict: null}
-            ]));
+        let member =
+            |left: Expr, frames| script::is(left, script::set(&group.set(Kind { v6, frames })));
+        let to = script::ip(v6, "daddr");
+        let frame = script::concat([to.clone(), script::header("ether", "daddr")]);
+        for expr in [
+            [member(frame, true), script::back()],
+            [member(to, false), script::drop()],
+        ] {
+            all.push(Rule::new(expr, "to isolated containers"));
         }
     }
     all
 }
 
-/// One transaction of `nft` that makes chain, rules and sets, whatever is there; elements stay.
-pub(super) fn script(group: &Group, network: &NetworkName, interface: &str) -> String {
-    let (family, table) = ("inet", TABLE.name);
-    let mut commands = vec![json!({"add": {"table": {"family": family, "name": table}}})];
+/// One transaction that makes chain, rules and sets, whatever is there; elements stay.
+pub(super) fn script(group: &Group, rules: Vec<Rule>) -> Script {
+    let mut script = Script::new();
+    script.table(TABLE);
     for kind in KINDS {
-        let set = json!({
-            "family": family, "table": table, "name": group.set(kind), "type": kind.key_type(),
-        });
-        commands.push(json!({"add": {"set": set}}));
+        script.set(TABLE.object(&group.set(kind)), &kind.key_type());
     }
-    let chain = json!({"family": family, "table": table, "name": group.chain});
-    let mut base = chain.clone();
-    base["type"] = json!("filter");
-    base["hook"] = json!("forward");
-    base["prio"] = json!(PRIORITY);
-    base["policy"] = json!("accept");
-    commands.extend([
-        json!({"add": {"chain": base}}),
-        json!({"flush": {"chain": chain}}),
-    ]);
-    let expressions = expressions(group, interface);
-    let last = expressions.len() - 1;
-    for (place, expr) in expressions.into_iter().enumerate() {
-        let mut rule =
-            json!({"family": family, "table": table, "chain": group.chain, "expr": expr});
-        rule["comment"] = match place {
-            0 | 1 => json!(format!("what is not routed back into {interface}")),
-            2 => json!("Services and host ports"),
-            place if place == last => json!(comment(group, network, interface)),
-            _ => json!("to isolated containers"),
-        };
-        commands.push(json!({"add": {"rule": rule}}));
-    }
-    json!({"nftables": commands}).to_string()
+    let base = Base {
+        kind: NfChainType::Filter,
+        hook: NfHook::Forward,
+        priority: PRIORITY,
+    };
+    let chain = TABLE.object(&group.chain);
+    script.chain(chain, Some(base)).rules(chain, rules);
+    script
 }
 
 #[cfg(test)]
@@ -249,13 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_follows_the_interface() {
+    fn the_rules_follow_the_interface() {
         let network = NetworkName::try_from("podnet").unwrap();
         let group = Group::of(&network, "cni0");
-        let of = |interface| comment(&group, &network, interface);
-        assert_ne!(of("cni0"), of("cni1"));
-        assert_eq!(of("cni0"), of("cni0"));
-        assert_eq!(expressions(&group, "cni0").len(), RULES);
-        assert!(script(&group, &network, "cni*").contains(r"cni\\*"));
+        let text = |interface| script::text(&rules(&group, interface));
+        assert_ne!(text("cni0"), text("cni1"));
+        assert_eq!(text("cni0"), text("cni0"));
+        assert!(text("cni*").contains(r"cni\\*"));
     }
 }

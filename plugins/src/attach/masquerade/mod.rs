@@ -156,7 +156,7 @@ pub fn release(
 pub struct Removal {
     owner: Owner,
     nft: Nft,
-    taken: nftables::Taken,
+    removed: nftables::Removed,
 }
 
 /// Removes everything that `owner` has, whichever backend made it, and the network's rules along with
@@ -171,11 +171,11 @@ pub struct Removal {
 /// What the kernel or the program says.
 pub fn begin_removal(owner: &Owner) -> Result<Removal, HostError> {
     let mut nft = Nft::open()?;
-    let taken = nftables::remove(&mut nft, &Owners::one(owner))?;
+    let removed = nftables::remove(&mut nft, &Owners::one(owner))?;
     Ok(Removal {
         owner: owner.clone(),
         nft,
-        taken,
+        removed,
     })
 }
 
@@ -193,7 +193,7 @@ impl Removal {
     }
 
     fn remove_late_additions(&mut self) -> Result<(), HostError> {
-        if self.taken.is_empty() || nftables::is_back(&mut self.nft, &self.taken)? {
+        if self.removed.is_empty() || nftables::is_back(&mut self.nft, &self.removed)? {
             nftables::remove(&mut self.nft, &Owners::one(&self.owner))?;
         }
         Ok(())
@@ -232,9 +232,9 @@ pub fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
 /// What the kernel or the program says.
 pub fn gc(network: &NetworkName, valid: &[AttachmentId]) -> Result<Vec<Kept>, HostError> {
     let mut nft = Nft::open()?;
-    let taken = nftables::remove(&mut nft, &Owners::all_but(network, valid))?;
-    let mut removed: Vec<Kept> = taken
-        .iter()
+    let removed = nftables::remove(&mut nft, &Owners::all_but(network, valid))?;
+    let removed = removed.iter();
+    let mut removed: Vec<Kept> = removed
         .map(|(pool, element)| nftables::kept(pool, element))
         .collect();
     removed.extend(iptables::gc(&mut nft, network, valid)?);

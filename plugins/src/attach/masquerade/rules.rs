@@ -33,24 +33,19 @@
 //! `fully-random` because the kernel otherwise tries to keep the source port: of two containers that ask
 //! one resolver from one port at the same time, one loses its packet when both entries are confirmed.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni_conf::names::NetworkName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nftables::batch::Batch;
-use nftables::expr::{Elem, Expression, NamedExpression, Payload, PayloadField, Prefix, SetItem};
-use nftables::schema::{
-    Chain, Element, FlushObject, NfCmd, NfListObject, Rule, Set, SetType, SetTypeValue, Table,
-};
-use nftables::stmt::{Match, NAT, NATFlag, Operator, Return, Statement};
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use nftables::stmt::NATFlag;
+use nftables::types::{NfChainType, NfHook};
 
-use crate::host::nft::RuleContent;
-use crate::owner::digest::rules_comment;
+use crate::host::nft::ObjectRef;
+use crate::netfilter::digest::Expected;
+use crate::netfilter::elements::Set;
+use crate::netfilter::script::{self, Base, Rule, Script};
+use crate::netfilter::table::TABLE;
 use crate::owner::{fnv1a, network};
-
-pub(super) use crate::netfilter::table::TABLE;
 
 /// What the names of masquerade begin with, since other parts of trestle use the table too.
 const PREFIX: &str = "masq";
@@ -129,29 +124,30 @@ impl Pool {
         })
     }
 
-    /// The comment of the last rule: a digest of the rules before it, as they are wanted and as the kernel has them.
-    pub(super) fn digest(
-        &self,
-        network: &NetworkName,
-        non_masquerade: &[IpNet],
-        present: &[RuleContent],
-    ) -> String {
-        let mut text = format!("{RULES_VERSION} {}", self.name);
-        for prefix in self.exempt(non_masquerade) {
-            text.push_str(&format!(" {prefix}"));
-        }
-        for rule in present {
-            let comment = rule.comment.as_deref().unwrap_or_default();
-            text.push_str(&format!("\n{:02x?} {comment}", rule.expressions));
-        }
-        let network = network::text(network, NETWORK_IN_COMMENT);
-        rules_comment(&format!("network {network}"), &text)
+    /// Its set.
+    pub(super) fn set(&self) -> Set {
+        Set::own(self.name.clone())
     }
 
-    /// How many rules the chain has before the last one, which has the digest.
-    pub(super) fn rule_count(&self, non_masquerade: &[IpNet]) -> usize {
+    /// Its set or its chain.
+    pub(super) fn object(&self) -> ObjectRef<'_> {
+        TABLE.object(&self.name)
+    }
+
+    /// What its chain is to be. The text says in a few words what [`rules`] spells out, since every ADD asks for it.
+    pub(super) fn expected(&self, network: &NetworkName, non_masquerade: &[IpNet]) -> Expected<'_> {
         let exempt = self.exempt(non_masquerade);
-        2 + usize::from(self.subnet.is_some()) + usize::from(!exempt.is_empty())
+        let mut text = format!("{RULES_VERSION} {}", self.name);
+        for prefix in &exempt {
+            text.push_str(&format!(" {prefix}"));
+        }
+        let network = network::text(network, NETWORK_IN_COMMENT);
+        Expected {
+            chain: self.object(),
+            text: text.into(),
+            count: 2 + usize::from(self.subnet.is_some()) + usize::from(!exempt.is_empty()),
+            about: Some(format!("network {network}").into()),
+        }
     }
 
     /// The prefixes of this pool's family, neither overlapping nor adjacent, as nft wants them.
@@ -190,175 +186,45 @@ const RULES_VERSION: u8 = 2;
 /// How much of a comment a network's name may be.
 const NETWORK_IN_COMMENT: usize = 60;
 
-/// The comments of the last rules by pool.
-pub(super) type Digests = BTreeMap<Pool, String>;
-
-/// A container's address and the comment that says whose it is, for the ruleset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) pool: Pool,
-    pub(super) address: IpAddr,
-    pub(super) comment: String,
-}
-
-/// One transaction that makes the pools, whatever was there before, and adds `entries` to them.
-/// Elements that exist already stay. Chains without a digest have no last rule.
-pub(super) fn plan(
+/// Adds a pool to a transaction, whatever was there before. Elements that exist already stay.
+pub(super) fn write(
+    script: &mut Script,
     network: &NetworkName,
-    pools: &[Pool],
-    entries: &[Entry],
+    pool: &Pool,
     non_masquerade: &[IpNet],
-    digests: &Digests,
-) -> Batch<'static> {
-    let mut batch = Batch::new();
-    let table = Table {
-        family: NfFamily::INet,
-        name: TABLE.name.into(),
-        handle: None,
+) {
+    let base = Base {
+        kind: NfChainType::NAT,
+        hook: NfHook::Postrouting,
+        priority: SRCNAT,
     };
-    batch.add(NfListObject::Table(table));
-    for pool in pools {
-        batch.add(NfListObject::Set(Box::new(set(pool))));
-        batch.add(NfListObject::Chain(chain(pool)));
-        batch.add_cmd(NfCmd::Flush(FlushObject::Chain(chain(pool))));
-        for rule in rules(network, pool, non_masquerade) {
-            batch.add(NfListObject::Rule(rule));
-        }
-        if let Some(digest) = digests.get(pool) {
-            let nothing = vec![Statement::Continue(None)];
-            batch.add(NfListObject::Rule(rule(pool, nothing, digest.clone())));
-        }
-        let elements: Vec<_> = entries
-            .iter()
-            .filter(|entry| entry.pool == *pool)
-            .map(element)
-            .collect();
-        if !elements.is_empty() {
-            batch.add(NfListObject::Element(Element {
-                family: NfFamily::INet,
-                table: TABLE.name.into(),
-                name: pool.name.clone().into(),
-                elem: elements.into(),
-            }));
-        }
-    }
-    batch
+    script
+        .set(pool.object(), &[script::address_type(pool.v6)])
+        .chain(pool.object(), Some(base))
+        .rules(pool.object(), rules(network, pool, non_masquerade));
 }
 
-fn set(pool: &Pool) -> Set<'static> {
-    let set_type = if pool.v6 {
-        SetType::Ipv6Addr
-    } else {
-        SetType::Ipv4Addr
+fn rules(network: &NetworkName, pool: &Pool, non_masquerade: &[IpNet]) -> Vec<Rule> {
+    let keep = |destinations, comment: &str| {
+        let to = script::is(script::ip(pool.v6, "daddr"), destinations);
+        Rule::new([to, script::back()], comment)
     };
-    Set {
-        family: NfFamily::INet,
-        table: TABLE.name.into(),
-        name: pool.name.clone().into(),
-        set_type: SetTypeValue::Single(set_type),
-        ..Set::default()
-    }
-}
-
-fn chain(pool: &Pool) -> Chain<'static> {
-    Chain {
-        family: NfFamily::INet,
-        table: TABLE.name.into(),
-        name: pool.name.clone().into(),
-        _type: Some(NfChainType::NAT),
-        hook: Some(NfHook::Postrouting),
-        prio: Some(SRCNAT),
-        policy: Some(NfChainPolicy::Accept),
-        ..Chain::default()
-    }
-}
-
-fn rules(network: &NetworkName, pool: &Pool, non_masquerade: &[IpNet]) -> Vec<Rule<'static>> {
-    let mut rules = Vec::new();
-    if let Some(subnet) = pool.subnet {
-        rules.push(keep(pool, prefix(subnet), "own subnet"));
-    }
+    let prefixes = |list: &[IpNet]| script::any_of(list.iter().copied().map(script::prefix));
+    let own = pool.subnet.map(script::prefix);
+    let mut rules: Vec<Rule> = own.map(|own| keep(own, "own subnet")).into_iter().collect();
     let (never, why) = pool.never();
-    rules.push(keep(pool, prefixes(&never), why));
+    rules.push(keep(prefixes(&never), why));
     let exempt = pool.exempt(non_masquerade);
     if !exempt.is_empty() {
-        rules.push(keep(pool, prefixes(&exempt), "nonMasqueradeCIDRs"));
+        rules.push(keep(prefixes(&exempt), "nonMasqueradeCIDRs"));
     }
-    let members = Expression::String(format!("@{}", pool.name).into());
-    let translate = Statement::Masquerade(Some(NAT {
-        addr: None,
-        family: None,
-        port: None,
-        flags: Some([NATFlag::FullyRandom].into()),
-    }));
     let network = network::text(network, NETWORK_IN_COMMENT);
-    rules.push(rule(
-        pool,
-        vec![compare(pool, "saddr", members), translate],
+    let member = script::is(script::ip(pool.v6, "saddr"), script::set(&pool.name));
+    rules.push(Rule::new(
+        [member, script::masquerade(Some(NATFlag::FullyRandom))],
         format!("containers of network {network}"),
     ));
     rules
-}
-
-/// A rule that ends the chain for packets to `destinations`.
-fn keep(pool: &Pool, destinations: Expression<'static>, comment: &str) -> Rule<'static> {
-    let statements = vec![
-        compare(pool, "daddr", destinations),
-        Statement::Return(Some(Return {})),
-    ];
-    rule(pool, statements, comment.to_owned())
-}
-
-fn rule(pool: &Pool, statements: Vec<Statement<'static>>, comment: String) -> Rule<'static> {
-    Rule {
-        family: NfFamily::INet,
-        table: TABLE.name.into(),
-        chain: pool.name.clone().into(),
-        expr: statements.into(),
-        comment: Some(comment.into()),
-        ..Rule::default()
-    }
-}
-
-fn compare(pool: &Pool, field: &'static str, with: Expression<'static>) -> Statement<'static> {
-    let protocol = if pool.v6 { "ip6" } else { "ip" };
-    let field = PayloadField {
-        protocol: protocol.into(),
-        field: field.into(),
-    };
-    Statement::Match(Match {
-        left: Expression::Named(NamedExpression::Payload(Payload::PayloadField(field))),
-        right: with,
-        op: Operator::EQ,
-    })
-}
-
-fn prefixes(list: &[IpNet]) -> Expression<'static> {
-    let items = list
-        .iter()
-        .map(|net| SetItem::Element(prefix(*net)))
-        .collect();
-    Expression::Named(NamedExpression::Set(items))
-}
-
-fn prefix(net: IpNet) -> Expression<'static> {
-    let address = Expression::String(net.addr().to_string().into());
-    if net.prefix_len() == net.max_prefix_len() {
-        return address;
-    }
-    let len = u32::from(net.prefix_len());
-    Expression::Named(NamedExpression::Prefix(Prefix {
-        addr: Box::new(address),
-        len,
-    }))
-}
-
-fn element(entry: &Entry) -> Expression<'static> {
-    Expression::Named(NamedExpression::Elem(Elem {
-        val: Box::new(Expression::String(entry.address.to_string().into())),
-        comment: Some(entry.comment.clone().into()),
-        ..Elem::default()
-    }))
 }
 
 fn family_label(v6: bool) -> &'static str {
@@ -443,42 +309,19 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_follows_the_prefixes_of_the_own_family_however_they_are_written() {
-        let pool = Pool::of(&named("podnet"), net("10.1.0.5/24"));
-        let digest = |prefixes: &[&str]| {
+    fn what_is_expected_follows_the_prefixes_of_the_own_family_however_they_are_written() {
+        let network = named("podnet");
+        let pool = Pool::of(&network, net("10.1.0.5/24"));
+        let text = |prefixes: &[&str]| {
             let prefixes: Vec<_> = prefixes.iter().map(|text| net(text)).collect();
-            pool.digest(&named("podnet"), &prefixes, &[])
+            let rules = rules(&network, &pool, &prefixes).len();
+            let expected = pool.expected(&network, &prefixes);
+            assert_eq!(expected.count, rules);
+            expected.text.into_owned()
         };
-        assert_ne!(digest(&[]), digest(&["10.0.0.0/8"]));
-        assert_eq!(digest(&[]), digest(&["fd00::/8"]));
-        assert_eq!(
-            digest(&["10.0.0.0/8"]),
-            digest(&["10.0.0.1/8", "10.2.0.0/16"])
-        );
-        assert_eq!(
-            digest(&["10.0.0.0/9", "10.128.0.0/9"]),
-            digest(&["10.0.0.0/8"])
-        );
-    }
-
-    #[test]
-    fn the_digest_follows_what_the_kernel_has() {
-        let pool = Pool::of(&named("podnet"), net("10.1.0.5/24"));
-        let rule = |comment: &str, expressions: &[u8]| RuleContent {
-            comment: Some(comment.to_owned()),
-            expressions: expressions.to_owned(),
-        };
-        let digest = |present: &[RuleContent]| pool.digest(&named("podnet"), &[], present);
-        let (one, other) = (rule("a", &[1, 2]), rule("a", &[1, 3]));
-        let digests: std::collections::BTreeSet<_> = [
-            digest(&[]),
-            digest(std::slice::from_ref(&one)),
-            digest(std::slice::from_ref(&other)),
-            digest(&[one.clone(), other.clone()]),
-            digest(&[other, one]),
-            digest(&[rule("b", &[1, 2])]),
-        ]
-        .into();
-        assert_eq!(digests.len(), 6);
+        assert_ne!(text(&[]), text(&["10.0.0.0/8"]));
+        assert_eq!(text(&[]), text(&["fd00::/8"]));
+        assert_eq!(text(&["10.0.0.0/8"]), text(&["10.0.0.1/8", "10.2.0.0/16"]));
+        assert_eq!(text(&["10.0.0.0/9", "10.128.0.0/9"]), text(&["10.0.0.0/8"]));
     }
 }

@@ -12,8 +12,9 @@ use crate::explain::report::{Finding, count};
 use crate::explain::survey::{Attached, Observed, Survey, View};
 use crate::host::nft::{Family, Nft, TableRef};
 use crate::host::{HostError, Sysctl, module};
+use crate::netfilter::elements::{self, Set};
 use crate::netfilter::iptables::Version;
-use crate::netfilter::table::{self, TABLE};
+use crate::netfilter::table::TABLE;
 use crate::owner::{Owner, Owners};
 use crate::{firewall, portmap};
 
@@ -168,7 +169,7 @@ fn of_gone_networks(survey: &Survey) -> Observed<Option<Finding>> {
     let sets = nft.sets(TABLE).map_err(text)?;
     // The elements of that one belong to rules, not to attachments.
     for set in sets.into_iter().filter(|set| set != portmap::DIGESTS) {
-        for element in table::elements(&mut nft, &set).map_err(text)? {
+        for element in elements::list(&mut nft, &Set::own(set)).map_err(text)? {
             let comment = element.comment.unwrap_or_default();
             let network = comment.split('/').next().unwrap_or_default();
             // Some elements are the plugins' own.

@@ -5,9 +5,10 @@
 
 use netlink_packet_core::{Emitable, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_NONREC};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, ExpressionAttribute, ListAttribute, NfTablesMessage,
-    RuleAttribute, RuleMessage, SetAttribute, SetElementList, SetElementMessage, SetMessage,
-    TableAttribute, TableMessage,
+    ChainAttribute, ChainMessage, DataAttribute, ExpressionAttribute, Expressions, Immediate,
+    ListAttribute, NfTablesMessage, Register, RuleAttribute, RuleMessage, SetAttribute,
+    SetElementList, SetElementMessage, SetMessage, TableAttribute, TableMessage, Verdict,
+    VerdictAttribute,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
@@ -31,6 +32,32 @@ const EMPTY: u16 = NLM_F_NONREC;
 #[derive(Default)]
 pub struct Batch {
     changes: Vec<Change>,
+}
+
+/// What a rule does that decides nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// `continue`.
+    Continue,
+    /// It counts packets: iptables lists no rule without a counter.
+    Counter,
+}
+
+impl Note {
+    fn expression(self) -> ListAttribute<ExpressionAttribute> {
+        match self {
+            Self::Continue => Expressions::Immediate(vec![
+                Immediate::DestinationRegister(Register::Verdict),
+                Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(
+                    Verdict::Continue,
+                )])),
+            ])
+            .into(),
+            Self::Counter => {
+                ListAttribute::Element(vec![ExpressionAttribute::Name("counter".to_owned())])
+            }
+        }
+    }
 }
 
 /// One message of a transaction.
@@ -122,15 +149,13 @@ impl Batch {
         self.chain(chain, EMPTY)
     }
 
-    /// Adds a rule that decides nothing behind those of a chain, for the sake of its comment. It counts the packets that
-    /// get there, since iptables lists no rule without a counter.
-    pub fn append_note(&mut self, chain: ObjectRef<'_>, comment: &str) -> &mut Self {
-        let counter = ListAttribute::Element(vec![ExpressionAttribute::Name("counter".to_owned())]);
+    /// Adds a rule that decides nothing behind those of a chain, for the sake of its comment.
+    pub fn append_note(&mut self, chain: ObjectRef<'_>, kind: Note, comment: &str) -> &mut Self {
         let body = RuleMessage {
             attributes: vec![
                 RuleAttribute::Table(chain.table.name.to_owned()),
                 RuleAttribute::Chain(chain.name.to_owned()),
-                RuleAttribute::Expressions(vec![counter]),
+                RuleAttribute::Expressions(vec![kind.expression()]),
                 RuleAttribute::UserData(encode_userdata(comment)),
             ],
         };

@@ -23,7 +23,7 @@ use std::fmt;
 
 use netlink_packet_netfilter::NetfilterProtoFamily;
 
-pub use batch::Batch;
+pub use batch::{Batch, Note};
 pub use element::{COMMENT_MAX, Element, ElementData, KeyBuilder, KeyReader};
 /// The family of a table: `Inet` for both versions of IP.
 pub use netlink_packet_netfilter::NetfilterProtoFamily as Family;
@@ -141,23 +141,13 @@ pub struct Rule {
     pub handle: u64,
     /// Its comment.
     pub comment: Option<String>,
-    /// What it says, byte for byte as the kernel tells it, save for what counters have counted. Two rules of the same
-    /// content do the same, as long as sets that they name have the same elements.
+    /// What it says, as the kernel has it, without what counters have counted. The same as long as the rule is; a rule with
+    /// other conditions or another verdict has another content, whatever its comment says. Sets without a name of their own
+    /// are not told apart.
     pub content: Vec<u8>,
     /// What it does with every packet that comes to it; none when it is about some packets only, or when
     /// it decides nothing.
     pub verdict: Option<Verdict>,
-}
-
-/// What a rule consists of, as bytes that can be compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleContent {
-    /// Its comment.
-    pub comment: Option<String>,
-    /// Its expressions as the kernel has them, without counters. The same as long as the rule is; a rule with other
-    /// conditions or another verdict has others, whatever its comment says. Sets without a name of their own are not told
-    /// apart.
-    pub expressions: Vec<u8>,
 }
 
 /// What becomes of a packet.

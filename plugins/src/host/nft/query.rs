@@ -12,8 +12,7 @@ use nix::errno::Errno;
 
 use super::element::{Element, decode_comment};
 use super::{
-    BaseChain, Batch, Chain, Family, ObjectRef, Rule, RuleContent, Table, TableRef, batch, content,
-    expression,
+    BaseChain, Batch, Chain, Family, ObjectRef, Rule, Table, TableRef, batch, content, expression,
 };
 use crate::host::HostError;
 use crate::host::netlink::NetlinkError;
@@ -353,26 +352,6 @@ impl Nft {
             .socket
             .dump(&rules_of(chain), &operation, |found, object| {
                 found.extend(read_rule(object));
-            });
-        listing.or_else(nothing_if_missing)
-    }
-
-    /// What each rule of a chain consists of, in their order. Empty when there is no such chain.
-    ///
-    /// # Errors
-    /// [`HostError::Netlink`].
-    pub fn contents(&mut self, chain: ObjectRef<'_>) -> Result<Vec<RuleContent>, HostError> {
-        let operation = format!("read the rules of nft chain {chain}");
-        let listing = self
-            .socket
-            .dump(&rules_of(chain), &operation, |found, object| {
-                if object.kind == NEW_RULE {
-                    let comment = object.attributes.find(NFTA_RULE_USERDATA);
-                    found.push(RuleContent {
-                        comment: comment.and_then(decode_comment),
-                        expressions: content::of(object.attributes.nested(NFTA_RULE_EXPRESSIONS)),
-                    });
-                }
             });
         listing.or_else(nothing_if_missing)
     }

@@ -1,6 +1,6 @@
-//! Whole rulesets: a transaction in the vocabulary of the `nftables` crate, carried out by `nft`.
+//! Whole rulesets: a transaction in the vocabulary of libnftables-json(5), carried out by `nft`.
 
-use nftables::batch::Batch;
+use serde::Serialize;
 
 use crate::host::HostError;
 use crate::host::program::Program;
@@ -11,13 +11,19 @@ pub const NFT: Program = Program {
     remedy: "Install the package nftables (Debian, Ubuntu, Fedora, RHEL, SUSE, Alpine, Arch: all call it so).",
 };
 
-/// Applies `batch` in one transaction in the calling thread's network namespace; `purpose` says what for.
+/// A ruleset as `nft` reads it.
+#[derive(Serialize)]
+struct Ruleset<'a, T> {
+    nftables: &'a [T],
+}
+
+/// Carries `commands` out in one transaction in the calling thread's network namespace; `purpose` says what for.
 ///
 /// # Errors
 /// [`HostError::ProgramMissing`] without `nft`; [`HostError::ProgramFailed`] with its complaint when the
 /// ruleset is refused, in which case nothing has changed.
-pub fn apply(purpose: &str, batch: Batch<'_>) -> Result<(), HostError> {
-    let ruleset = serde_json::to_string(&batch.to_nftables());
+pub fn apply<T: Serialize>(purpose: &str, commands: &[T]) -> Result<(), HostError> {
+    let ruleset = serde_json::to_string(&Ruleset { nftables: commands });
     let ruleset = ruleset.map_err(|error| HostError::System {
         operation: format!("{purpose}: write the ruleset"),
         source: error.into(),

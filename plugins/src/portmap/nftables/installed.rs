@@ -132,7 +132,7 @@ fn digest_of(nft: &mut Nft, from: &Sources) -> Result<Option<u64>, HostError> {
 /// A chain and its rules as text; none where it has not so many.
 fn content_of(nft: &mut Nft, name: &str, count: usize) -> Result<Option<String>, HostError> {
     let chain = TABLE.object(name);
-    let contents = nft.contents(chain)?;
+    let contents = nft.rules(chain)?;
     if contents.len() != count {
         return Ok(None);
     }
@@ -145,7 +145,7 @@ fn content_of(nft: &mut Nft, name: &str, count: usize) -> Result<Option<String>,
         text += &format!("{} {hook} {priority} {drops}\n", base.kind);
     }
     for rule in contents {
-        for byte in rule.expressions {
+        for byte in rule.content {
             // Writing to a string can't fail.
             let _ = write!(text, "{byte:02x}");
         }

@@ -16,7 +16,8 @@ use super::rules::{self, Map, Sources};
 use super::{Kept, Wanted, crossed, localnet};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, Nft};
-use crate::netfilter::table::{self, TABLE};
+use crate::netfilter::elements::{self, Set};
+use crate::netfilter::table::TABLE;
 use crate::owner::Owners;
 
 pub(super) use self::installed::{guard, is_forgotten};
@@ -295,7 +296,7 @@ fn overlapping(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Option<Rival>, Host
 /// The mappings of a map by the port that they are of.
 fn by_port(nft: &mut Nft, map: Map) -> Result<BTreeMap<(Protocol, u16), Vec<Element>>, HostError> {
     let mut by_port: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for element in table::elements(nft, map.name())? {
+    for element in elements::list(nft, &Set::own(map.name()))? {
         if let Some(other) = rules::parse_forwarding(map, &element) {
             let port = (other.protocol, other.host_port);
             by_port.entry(port).or_default().push(element);
@@ -324,7 +325,7 @@ pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
     let owners = Owners::all(network);
     let mut kept = Vec::new();
     for map in Map::ALL.into_iter().filter(|map| map.forwards()) {
-        for element in table::elements(&mut nft, map.name())? {
+        for element in elements::list(&mut nft, &Set::own(map.name()))? {
             let owner = element.comment.clone().unwrap_or_default();
             if let (true, Some(forward)) =
                 (owners.has(&owner), rules::parse_forwarding(map, &element))

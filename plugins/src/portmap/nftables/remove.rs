@@ -7,6 +7,7 @@ use super::super::rules::{self, CHAINS, DIGESTS, FROM_PREFIX, Map, PREFIX};
 use super::{ATTEMPTS, installed};
 use crate::host::HostError;
 use crate::host::nft::{Batch, Element, ElementData, Nft};
+use crate::netfilter::elements::{self, Set};
 use crate::netfilter::table::{self, TABLE};
 
 /// Removes the elements whose comment `selected` says so of.
@@ -58,7 +59,7 @@ fn remove_from(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut to_remove = table::elements(nft, set)?;
+        let mut to_remove = elements::list(nft, &Set::own(set.to_owned()))?;
         to_remove.retain(|element| selected(element.comment.as_deref().unwrap_or_default()));
         match remove_elements(nft, set, to_remove, &mut removed) {
             Ok(()) => return Ok(removed),

@@ -175,6 +175,6 @@ fn may_be_others(
                 IpAddr::V6(address) => contains(content, &address.octets()),
             })
     };
-    let rules = nft.contents(version.nat().object(POSTROUTING))?;
-    Ok(rules.iter().any(|rule| concerns(&rule.expressions)))
+    let rules = nft.rules(version.nat().object(POSTROUTING))?;
+    Ok(rules.iter().any(|rule| concerns(&rule.content)))
 }
