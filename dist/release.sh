@@ -102,7 +102,7 @@ say "writing man pages and completions"
 rm -rf "$top/target/dist-doc"
 cargo run --quiet --locked --package plugins --example manual -- "$top/target/dist-doc" >&2
 cp -r "$top/target/dist-doc" "$stage/doc"
-(cd dist && cp -r README.md NetworkManager networkd modules-load.d sysctl.d systemd apparmor "$stage/doc/")
+(cd dist && cp -r README.md NetworkManager networkd modules-load.d sysctl.d systemd apparmor bird containerd "$stage/doc/")
 archive "$out/trestle-v$version-doc.tgz" "$stage/doc"
 (cd "$out" && sha256sum -- trestle-* >sha256sums && sha512sum -- trestle-* >sha512sums)
 say "made in $out:"
