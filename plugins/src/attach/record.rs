@@ -164,9 +164,9 @@ impl Records {
             let name = name_of(path);
             Owner::file_is_of(network, self.plugin, &name) || name.contains('#')
         };
+        // The first one that is found answers, however many there are.
         self.paths().map_or(true, |paths| {
-            let mut paths = paths.into_iter().filter(may_be);
-            paths.any(|path| {
+            paths.filter(may_be).any(|path| {
                 read(&path).is_some_and(|wire| wire.network == *network && Some(wire.host) == here)
             })
         })
@@ -195,8 +195,8 @@ impl Records {
             Owner::file_is_of(network, self.plugin, &name_of(path))
                 || read(path).is_some_and(|wire| wire.network == *network)
         };
-        let paths = self.paths()?.into_iter();
-        let errors = paths
+        let errors = self
+            .paths()?
             .filter(|path| !keep.contains(path) && belongs(path))
             .filter_map(|path| remove(&path).err());
         Error::join(errors).map_or(Ok(()), Err)
@@ -232,12 +232,10 @@ impl Records {
 
     /// The attachments in the files whose names `counts` says so of.
     fn load(&self, counts: impl Fn(&str) -> bool) -> Vec<Recorded> {
-        let paths = self.paths().unwrap_or_else(|error| {
-            warn(error);
-            Vec::new()
-        });
+        let paths = self.paths().map_err(warn).ok();
         let mut found: Vec<_> = paths
             .into_iter()
+            .flatten()
             .filter(|path| counts(&name_of(path)))
             .filter_map(|path| {
                 let written = fs::metadata(&path).ok()?;
@@ -251,7 +249,7 @@ impl Records {
 
     /// Whether there are any, which takes one look at the directory.
     pub fn exist(&self) -> bool {
-        self.paths().is_ok_and(|paths| !paths.is_empty())
+        self.paths().is_ok_and(|mut paths| paths.next().is_some())
     }
 
     /// Whether an attachment lives still.
@@ -260,18 +258,17 @@ impl Records {
         paths.any(|path| path.exists()) && recorded.is_living()
     }
 
-    fn paths(&self) -> Result<Vec<PathBuf>, Error> {
-        match fs::read_dir(&self.dir) {
-            Ok(entries) => {
-                let beginning = format!("{}:", self.plugin);
-                let paths = entries.flatten().map(|entry| entry.path());
-                Ok(paths
-                    .filter(|path| name_of(path).starts_with(&beginning))
-                    .collect())
-            }
-            Err(error) if not_found(&error) => Ok(Vec::new()),
-            Err(error) => Err(failed("list", &self.dir, &error)),
-        }
+    /// The files, in the order of the directory. What nobody asks for is not read.
+    fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, Error> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => Some(entries),
+            Err(error) if not_found(&error) => None,
+            Err(error) => return Err(failed("list", &self.dir, &error)),
+        };
+        let beginning = format!("{}:", self.plugin);
+        let ours = move |path: &PathBuf| name_of(path).starts_with(&beginning);
+        let paths = entries.into_iter().flatten().flatten();
+        Ok(paths.map(|entry| entry.path()).filter(ours))
     }
 
     fn path(&self, owner: &Owner) -> PathBuf {
