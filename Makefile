@@ -2,11 +2,11 @@
 # the machine is touched.
 
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# The name "host-tuple" of .cargo/config.toml is one that cargo knows from 1.91 on; older compilers are told what it stands for.
+export CARGO_BUILD_TARGET := $(TUPLE)
 BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
-# What `make check` looks at. The agent's dependencies need a newer compiler than the plugins.
-SCOPE ?= --workspace
 
-.PHONY: help build node check test e2e upstream demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants manual vm tools runtimes packages clean
+.PHONY: help build node check msrv test e2e upstream demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants doc manual vm tools runtimes packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,9 +21,12 @@ node: ## the static release binary of the cluster's agent
 
 check: ## formatting, lints and unit tests; fast, and needs no root
 	cargo fmt --all --check
-	cargo clippy $(SCOPE) --all-targets -- -D warnings
-	cargo test $(SCOPE) --lib --bins --quiet
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace --lib --bins --quiet
 	conformance/tools/deny.sh
+
+msrv: ## every crate and its tests compile with the oldest compiler that Cargo.toml promises; fetches it by rustup
+	conformance/tools/msrv.sh
 
 test: packages tools runtimes build ## everything, with the real kernel, cnitool and the release binary
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/run-tests.sh --workspace
@@ -57,6 +60,9 @@ recordings: packages tools build ## draw docs/demo.svg and docs/demo-services.sv
 bench: packages tools build ## measure trestle, the Go plugins and the kernel's floor; BENCH=--publish refreshes docs/bench.svg
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no cargo bench --package conformance --bench cni -- $(BENCH)
 
+doc: ## the crates' documentation, in which no link may be broken
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
 manual: ## man pages and completions, under target/dist-doc
 	cargo run --quiet --package plugins --example manual -- target/dist-doc
 
@@ -72,8 +78,8 @@ dist-test: deb ## the release is reproducible, its units run, its package instal
 	dist/test-package.sh
 	dist/reproducible.sh
 
-coverage: packages tools ## which lines the tests reach; needs cargo-llvm-cov
-	conformance/tools/coverage.sh
+coverage: packages tools ## which lines the tests reach, by crate and file; COVERAGE="--package ipam" for one crate
+	TRESTLE_TOOLS_FETCH=no conformance/tools/coverage.sh $(COVERAGE)
 
 mutants: ## which small changes of cni-conf, ipam and the pure parts of plugins no test notices; needs cargo-mutants
 	conformance/tools/mutants.sh

@@ -29,6 +29,10 @@ impl Program {
         let shown = path.as_ref().to_string_lossy().into_owned();
         let mut command = Command::new(path);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C");
+        // Where a program that counts its own lines for `make coverage` writes them.
+        if let Some(profile) = std::env::var_os("LLVM_PROFILE_FILE") {
+            command.env("LLVM_PROFILE_FILE", profile);
+        }
         Self {
             command,
             stdin: Vec::new(),

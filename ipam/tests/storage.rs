@@ -204,6 +204,15 @@ fn read_only(data_dir: &Path) {
         assert!(error.remedy().contains("read-write"), "{}", error.remedy());
         assert_eq!(error.code(), Code::Io);
     }
+    // A network that has no directory yet: nothing is made to find out.
+    let other = "other".try_into().unwrap();
+    let error = Store::new(data_dir, &other, &ProcLiveness)
+        .check_writable()
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("Read-only file system"),
+        "{error}"
+    );
     assert_eq!(del(data_dir, "nothing").unwrap(), 0);
     assert_eq!(address_files(data_dir).len(), 2);
     let held = store(data_dir)

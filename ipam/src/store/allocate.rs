@@ -131,7 +131,7 @@ impl Session<'_> {
     /// Writes the record and then the address files, or leaves nothing.
     ///
     /// If something can't be removed again after an error, nothing is stamped, and the next rebuild finds it.
-    fn write_all(&mut self, record: &Record) -> Result<(), Error> {
+    pub(super) fn write_all(&mut self, record: &Record) -> Result<(), Error> {
         let sync = self.outlives_boots(record.origin.as_ref());
         let mut made = Record {
             addresses: Vec::new(),

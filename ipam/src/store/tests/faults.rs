@@ -1,3 +1,4 @@
+use super::super::record::Record;
 use super::*;
 
 #[test]
@@ -157,4 +158,65 @@ fn whether_the_state_can_be_written_is_found_without_making_it() {
     setup.add("a", &[&set("10.1.0.0/24")]).unwrap();
     setup.store().check_writable().unwrap();
     assert!(!setup.own("new").exists() && setup.is_stamped());
+}
+
+#[test]
+fn an_address_that_somebody_took_in_between_stays_theirs() {
+    let setup = Setup::new();
+    let store = setup.store();
+    let mut session = store.lock().unwrap();
+    // After the choice, and without the lock: a person, or a program that knows no lock.
+    setup.foreign("10.1.0.3", "theirs\r\neth0");
+    let record = Record {
+        owner: (&id("a")).into(),
+        addresses: ["10.1.0.2", "10.1.0.3", "10.1.0.4"]
+            .map(|text| text.parse().unwrap())
+            .into(),
+        origin: None,
+    };
+    session.write_all(&record).unwrap_err();
+    drop(session);
+    assert_eq!(
+        fs::read_to_string(setup.dir().join("10.1.0.3")).unwrap(),
+        "theirs\r\neth0"
+    );
+    assert!(!setup.dir().join("10.1.0.2").exists() && !setup.dir().join("10.1.0.4").exists());
+    assert!(setup.held("a").is_empty());
+}
+
+#[test]
+fn what_is_no_directory_is_not_opened_as_one() {
+    let setup = Setup::new();
+    let file = setup.temp.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(Dir::open(&file).is_err());
+    let directory = Dir::open(setup.temp.path()).unwrap().unwrap();
+    assert!(directory.find("file").is_err());
+    assert!(directory.find("none").unwrap().is_none());
+    // A program that is executed while it is open must not hold it on.
+    let flags = |path: &str| {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{path}")).unwrap();
+        let line = info.lines().find_map(|line| {
+            line.strip_prefix("flags:")
+                .map(str::trim)
+                .map(str::to_owned)
+        });
+        u32::from_str_radix(&line.unwrap(), 8).unwrap()
+    };
+    let open_as = |wanted: &std::path::Path| {
+        let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let mut names =
+            all.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == wanted));
+        names.next().unwrap().file_name().into_string().unwrap()
+    };
+    const CLOEXEC: u32 = 0o200_0000;
+    assert_ne!(flags(&open_as(setup.temp.path())) & CLOEXEC, 0);
+}
+
+#[test]
+fn a_data_dir_that_cannot_be_looked_at_is_an_error_and_not_nothing() {
+    let setup = Setup::new();
+    let data = setup.temp.path().join("data");
+    symlink(&data, &data).unwrap();
+    assert!(setup.store().lock_existing().is_err());
 }
