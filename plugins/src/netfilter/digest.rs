@@ -11,10 +11,11 @@
 
 use std::borrow::Cow;
 
+use super::table::TABLE;
 use crate::host::HostError;
 use crate::host::lock;
-use crate::host::nft::{Batch, Nft, Note, ObjectRef, Rule};
-use crate::owner::digest::{Hasher, noted, rules_digest};
+use crate::host::nft::{Batch, Element, Nft, Note, ObjectRef, Rule};
+use crate::owner::digest::{Hasher, fnv1a, noted, rules_digest};
 
 /// To be changed when a digest is to mean something else.
 const VERSION: &str = "3";
@@ -107,6 +108,107 @@ impl Expected<'_> {
     }
 }
 
+/// Chains of our own table whose digest stands beside them, as an element of a set: they are as they are to be together or
+/// not at all, what makes them base chains included.
+#[derive(Debug, Clone)]
+pub struct Beside<'a> {
+    /// The set, of keys of four bytes.
+    pub set: &'static str,
+    /// What the digest is called by in there.
+    pub name: Cow<'a, str>,
+    /// The chains, each with the number of its rules.
+    pub chains: Cow<'a, [(&'a str, usize)]>,
+    /// What tells the rules that this build makes from those of another one.
+    pub text: Cow<'a, str>,
+}
+
+impl Beside<'_> {
+    /// Whether the chains have these rules.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_current(&self, nft: &mut Nft) -> Result<bool, HostError> {
+        let Some(found) = self.found(nft)? else {
+            return Ok(false);
+        };
+        let element = memo(&self.name, found);
+        let written = nft.element(TABLE.object(self.set), &element)?;
+        Ok(written.as_ref() == Some(&element))
+    }
+
+    /// Adds to a transaction that the digest of what the chains have now stands in the set. Chains that are not as they
+    /// were made have none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn write(&self, nft: &mut Nft, batch: &mut Batch) -> Result<(), HostError> {
+        if let Some(found) = self.found(nft)? {
+            let set = TABLE.object(self.set);
+            let element = memo(&self.name, found);
+            match nft.element(set, &element)? {
+                Some(present) if present == element => return Ok(()),
+                Some(present) => batch.delete_elements(set, &[present]),
+                None => batch,
+            }
+            .add_elements(set, &[element]);
+        }
+        Ok(())
+    }
+
+    /// Adds to a transaction that a digest goes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove(
+        nft: &mut Nft,
+        batch: &mut Batch,
+        set: &'static str,
+        name: &str,
+    ) -> Result<(), HostError> {
+        let set = TABLE.object(set);
+        if let Some(present) = nft.element(set, &memo(name, 0))? {
+            batch.delete_elements(set, &[present]);
+        }
+        Ok(())
+    }
+
+    /// The digest of what the kernel has; none where a chain or a rule is missing or too many.
+    fn found(&self, nft: &mut Nft) -> Result<Option<u64>, HostError> {
+        let mut hasher = Hasher::default();
+        for (name, count) in self.chains.iter() {
+            let chain = TABLE.object(name);
+            let rules = nft.rules(chain)?;
+            if rules.len() != *count {
+                return Ok(None);
+            }
+            let Some(found) = nft.chain(chain)? else {
+                return Ok(None);
+            };
+            let base = found.base.map(|base| {
+                let (hook, priority, drops) = (base.hook, base.priority, base.drops);
+                format!("{} {hook} {priority} {drops}", base.kind)
+            });
+            let rules = of(&self.text, &rules).to_be_bytes();
+            let base = base.unwrap_or_default();
+            hasher
+                .part(name.as_bytes())
+                .part(base.as_bytes())
+                .part(&rules);
+        }
+        Ok(Some(hasher.finish()))
+    }
+}
+
+/// The element for the digest of this name.
+fn memo(name: &str, digest: u64) -> Element {
+    let [.., a, b, c, d] = fnv1a(name.as_bytes()).to_be_bytes();
+    Element {
+        key: vec![a, b, c, d],
+        data: None,
+        comment: Some(format!("{name} {digest:016x}")),
+    }
+}
+
 /// Whether a rule is there for its digest alone.
 pub fn is_digest(rule: &Rule) -> bool {
     rule.comment.as_deref().is_some_and(is_comment)
@@ -131,7 +233,6 @@ pub fn of(text: &str, rules: &[Rule]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netfilter::table::TABLE;
 
     fn rule(comment: &str, content: &[u8]) -> Rule {
         Rule {

@@ -108,9 +108,12 @@ pub fn put(
     }
 }
 
-/// The same where some keys are known to be taken. What is there already as it should be is part of the transaction,
+/// The same, with [`OnTaken::Replace`], where some keys are known to be taken. What is there already as it should be is part of the transaction,
 /// too: it may go along with another container before it.
-fn replace(nft: &mut Nft, shared: &[Placed], own: &[Placed]) -> Result<Put, Refused> {
+///
+/// # Errors
+/// As [`put`].
+pub fn replace(nft: &mut Nft, shared: &[Placed], own: &[Placed]) -> Result<Put, Refused> {
     // It spares others of us a few attempts, so it may be out of reach.
     let _lock = lock::take();
     let mut present = Vec::with_capacity(own.len());

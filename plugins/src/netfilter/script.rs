@@ -9,12 +9,11 @@ use nftables::expr::{
     CT, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem,
 };
 use nftables::schema::{
-    Chain, FlushObject, Map, NfCmd, NfListObject, Set, SetType, SetTypeValue, Table,
+    Chain, FlushObject, NfCmd, NfListObject, Set, SetType, SetTypeValue, Table,
 };
 use nftables::stmt::{Accept, Drop, JumpTarget, Match, NAT, NATFlag, Operator, Return, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::host::HostError;
 use crate::host::nft::{Family, ObjectRef, TableRef, ruleset};
@@ -59,20 +58,11 @@ pub struct Base {
     pub priority: i32,
 }
 
-/// A command of a transaction.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Command {
-    Known(NfCmd<'static>),
-    /// One that the crate has no words for.
-    Other(Value),
-}
-
 /// Commands that `nft` carries out in one transaction, whatever is there: what exists already stays, but for the rules of
 /// chains.
 #[derive(Default)]
 pub struct Script {
-    commands: Vec<Command>,
+    commands: Vec<NfCmd<'static>>,
 }
 
 impl Script {
@@ -104,20 +94,6 @@ impl Script {
             set_type: types(key),
             ..Set::default()
         })))
-    }
-
-    /// Makes a map to values of these types.
-    pub fn map(&mut self, map: ObjectRef<'_>, key: &[SetType], data: &[SetType]) -> &mut Self {
-        self.add(NfListObject::Map(Box::new(map_of(map, key, types(data)))))
-    }
-
-    /// Makes a map to verdicts, which the crate has no type for.
-    pub fn verdict_map(&mut self, map: ObjectRef<'_>, key: &[SetType]) -> &mut Self {
-        let mut map = serde_json::to_value(map_of(map, key, types(key))).unwrap_or_default();
-        map["map"] = "verdict".into();
-        let command = serde_json::json!({"add": {"map": map}});
-        self.commands.push(Command::Other(command));
-        self
     }
 
     /// Makes a chain, without rules.
@@ -175,7 +151,7 @@ impl Script {
     }
 
     fn command(&mut self, command: NfCmd<'static>) -> &mut Self {
-        self.commands.push(Command::Known(command));
+        self.commands.push(command);
         self
     }
 }
@@ -196,17 +172,6 @@ fn types(types: &[SetType]) -> SetTypeValue<'static> {
     match types {
         [one] => SetTypeValue::Single(*one),
         many => SetTypeValue::Concatenated(many.to_vec().into()),
-    }
-}
-
-fn map_of(map: ObjectRef<'_>, key: &[SetType], data: SetTypeValue<'static>) -> Map<'static> {
-    Map {
-        family: family(map.table.family),
-        table: owned(map.table.name),
-        name: owned(map.name),
-        set_type: types(key),
-        map: data,
-        ..Map::default()
     }
 }
 
@@ -346,16 +311,9 @@ pub fn jump(chain: &str) -> Stmt {
     })
 }
 
-/// Goes through another chain instead.
-pub fn goto(chain: &str) -> Stmt {
-    Statement::Goto(JumpTarget {
-        target: owned(chain),
-    })
-}
-
 /// Gives the packet the address of the interface that it leaves by.
-pub fn masquerade(flag: Option<NATFlag>) -> Stmt {
-    Statement::Masquerade(flag.map(|flag| NAT {
+pub fn masquerade(flag: NATFlag) -> Stmt {
+    Statement::Masquerade(Some(NAT {
         addr: None,
         family: None,
         port: None,

@@ -41,8 +41,8 @@ pub fn unless_in_use(outcome: Result<(), HostError>) -> Result<bool, HostError> 
     }
 }
 
-/// Deletes chains and sets that nobody uses, as far as they are there, in one transaction, and the table when it has
-/// nothing else. Chains that lead to others come first.
+/// Deletes chains and sets that are there and that nobody uses, in the transaction that `batch` begins, and the table when
+/// it has nothing else. Chains that lead to others come first.
 ///
 /// The caller has looked: a refused transaction makes the kernel wait for a grace period. It decides nothing, for the
 /// kernel itself refuses to delete a set that has got an element meanwhile.
@@ -51,14 +51,12 @@ pub fn unless_in_use(outcome: Result<(), HostError>) -> Result<bool, HostError> 
 /// What the kernel says.
 pub fn delete_unused<'a>(
     nft: &mut Nft,
+    mut batch: Batch,
     chains: impl IntoIterator<Item = &'a str>,
     sets: impl IntoIterator<Item = &'a str>,
 ) -> Result<(), HostError> {
-    let mut batch = Batch::new();
-    for chain in chains.into_iter().map(|name| TABLE.object(name)) {
-        if nft.chain(chain)?.is_some() {
-            batch.delete_chain(chain);
-        }
+    for chain in chains {
+        batch.delete_chain(TABLE.object(chain));
     }
     for set in sets {
         batch.delete_empty_set(TABLE.object(set));

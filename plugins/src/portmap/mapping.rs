@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cni_conf::dispatch::warn;
-use cni_conf::error::{Code, Error};
+use cni_conf::error::Error;
 use cni_conf::names::ContainerId;
 use cni_conf::request::Attachment;
 
@@ -11,6 +11,7 @@ use super::claims::{Outcome, Rival};
 use super::conf::Backend;
 use super::{Plan, Selected, Wanted, gone, iptables, nftables, remove, stale};
 use crate::attach::record::{Recorded, Records};
+use crate::host::HostError;
 
 /// Makes sure that everything is forwarded. `restore` is called where there are no rules at all. A port of a container that
 /// is known to be gone is taken over.
@@ -89,18 +90,17 @@ pub(super) fn map_again(recorded: &Recorded, records: &Records, what: &str) {
     }
 }
 
-/// The error where others change the rules whenever this attachment's are made.
-pub(super) fn crossed(wanted: &Wanted<'_>) -> Error {
-    let ports = match wanted.forwards {
+/// The wanted ports, in words.
+pub(super) fn ports(wanted: &Wanted<'_>) -> String {
+    match wanted.forwards {
         [one] => format!("host port {one}"),
         [first, rest @ ..] => format!("host port {first} and {} more", rest.len()),
         [] => "host ports".to_owned(),
-    };
-    Error::new(
-        Code::TryAgainLater,
-        format!("map {ports}: the firewall's rules were changed or flushed each time"),
-    )
-    .with_details(
-        "try again later; something on this host loads or flushes the firewall all the time",
-    )
+    }
+}
+
+/// The error where others change the rules whenever this attachment's are made.
+pub(super) fn crossed(wanted: &Wanted<'_>) -> Error {
+    let operation = format!("map {}", ports(wanted));
+    HostError::Crossed { operation }.into()
 }

@@ -20,7 +20,7 @@ use self::rules::Group;
 use super::masquerade::Member;
 use crate::host::HostError;
 use crate::host::lock;
-use crate::host::nft::Nft;
+use crate::host::nft::{Batch, Nft};
 use crate::netfilter::elements::{self, ATTEMPTS, OnTaken, Placed, Put, Set};
 use crate::netfilter::table::{self, TABLE};
 use crate::owner::{Owner, Owners};
@@ -129,7 +129,9 @@ pub fn remove(owners: &Owners) -> Result<(), HostError> {
         }
         if elements::are_empty(&mut nft, own.iter().map(Set::object))? {
             let names = own.iter().map(Set::name);
-            table::delete_unused(&mut nft, [group.chain.as_str()], names)?;
+            let chain = nft.chain(TABLE.object(&group.chain))?;
+            let chain = chain.as_ref().map(|chain| chain.name.as_str());
+            table::delete_unused(&mut nft, Batch::new(), chain, names)?;
         }
     }
     Ok(())

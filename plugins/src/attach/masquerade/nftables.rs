@@ -9,7 +9,7 @@ use super::rules::{self, Pool};
 use super::{Kept, Masquerade, Member};
 use crate::host::HostError;
 use crate::host::lock;
-use crate::host::nft::{Element, Nft};
+use crate::host::nft::{Batch, Element, Nft};
 use crate::netfilter::elements::{self, ATTEMPTS, OnTaken, Placed, Put};
 use crate::netfilter::script::Script;
 use crate::netfilter::table::{self, TABLE};
@@ -191,10 +191,12 @@ pub(super) fn is_back(nft: &mut Nft, removed: &Removed) -> Result<bool, HostErro
 
 /// Deletes a pool that has no element, and the table when it has nothing else.
 fn delete_if_empty(nft: &mut Nft, pool: &Pool) -> Result<(), HostError> {
-    match elements::are_empty(nft, [pool.object()])? {
-        true => table::delete_unused(nft, [pool.name.as_str()], [pool.name.as_str()]),
-        false => Ok(()),
+    if !elements::are_empty(nft, [pool.object()])? {
+        return Ok(());
     }
+    let chain = nft.chain(pool.object())?;
+    let chain = chain.as_ref().map(|chain| chain.name.as_str());
+    table::delete_unused(nft, Batch::new(), chain, [pool.name.as_str()])
 }
 
 /// See [`super::release`].

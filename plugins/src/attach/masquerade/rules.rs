@@ -221,7 +221,7 @@ fn rules(network: &NetworkName, pool: &Pool, non_masquerade: &[IpNet]) -> Vec<Ru
     let network = network::text(network, NETWORK_IN_COMMENT);
     let member = script::is(script::ip(pool.v6, "saddr"), script::set(&pool.name));
     rules.push(Rule::new(
-        [member, script::masquerade(Some(NATFlag::FullyRandom))],
+        [member, script::masquerade(NATFlag::FullyRandom)],
         format!("containers of network {network}"),
     ));
     rules

@@ -11,12 +11,13 @@ use cni_conf::names::NetworkName;
 
 use super::claims::{Outcome, Rival, Whose};
 use super::conf::{Masquerade, Protocol};
+use super::mapping::ports;
 use super::plan::{Addresses, Forward};
 use super::rules::{self, Map, Sources};
 use super::{Kept, Wanted, crossed, localnet};
 use crate::host::HostError;
-use crate::host::nft::{Batch, Element, Nft};
-use crate::netfilter::elements::{self, Set};
+use crate::host::nft::{Element, Nft, Refused};
+use crate::netfilter::elements::{self, ATTEMPTS, OnTaken, Placed, Set, comment};
 use crate::netfilter::table::TABLE;
 use crate::owner::Owners;
 
@@ -24,16 +25,13 @@ pub(super) use self::installed::{guard, is_forgotten};
 use self::installed::{has_chains_of, has_fixed_rules, install};
 pub(super) use self::remove::{Removed, dismantle, remove};
 
-/// How often a change that another process crossed is tried again.
-const ATTEMPTS: u32 = 20;
-
 /// How often rules that nft was refused are tried again.
 const INSTALLATIONS: u32 = 3;
 
 /// The elements of one attachment.
 struct Elements {
-    forwarding: Vec<(Map, Element)>,
-    masquerading: Vec<(Map, Element)>,
+    forwarding: Vec<Placed>,
+    masquerading: Vec<Placed>,
     sources: BTreeSet<Sources>,
 }
 
@@ -44,25 +42,26 @@ impl Elements {
             masquerading: Vec::new(),
             sources: BTreeSet::new(),
         };
+        let owner = &wanted.identity.comment;
         let mut known = BTreeSet::new();
         for forward in wanted.forwards {
-            let element = rules::forwarding(forward, &wanted.identity.comment);
-            elements.forwarding.push((Map::of(forward), element));
+            let element = rules::forwarding(forward, owner);
+            elements.forwarding.push((Map::of(forward).set(), element));
             let Some(from) = sources(wanted.masquerade, wanted.addresses, forward) else {
                 continue;
             };
             elements.sources.insert(from);
-            let (map, element) = rules::masquerading(forward, &from, &wanted.identity.comment);
+            let (map, element) = rules::masquerading(forward, &from, owner);
             // Mappings of one port on two addresses of the host share it.
             if known.insert((map, element.key.clone())) {
-                elements.masquerading.push((map, element));
+                elements.masquerading.push((map.set(), element));
             }
         }
         elements
     }
 
-    fn all(&self) -> impl Iterator<Item = &(Map, Element)> {
-        self.forwarding.iter().chain(&self.masquerading)
+    fn all(&self) -> Vec<Placed> {
+        [&self.forwarding[..], &self.masquerading].concat()
     }
 }
 
@@ -154,85 +153,56 @@ fn map(nft: &mut Nft, elements: &Elements, wanted: &Wanted<'_>) -> Result<Option
 
 /// Puts the elements in, in one transaction, save for those of ports that another attachment of the container serves.
 fn put(nft: &mut Nft, elements: &Elements, wanted: &Wanted<'_>) -> Result<Put, Error> {
-    match commit(nft, &batch_of(elements), elements)? {
-        Committed::Done => return Ok(Put::Done(wanted.forwards.to_vec())),
-        Committed::Missing => return Ok(Put::Crossed),
-        Committed::Exists => {}
+    let first = elements::put(nft, &[], &elements.all(), OnTaken::Refuse);
+    match first.map_err(|refused| name_port(refused, wanted))? {
+        elements::Put::Done => return Ok(Put::Done(wanted.forwards.to_vec())),
+        elements::Put::RulesMissing => return Ok(Put::Crossed),
+        elements::Put::Taken => {}
     }
     let served = match served(nft, wanted)? {
-        Ok(served) => served,
-        Err(rival) => return Ok(Put::Taken(rival)),
+        Served::These(served) => served,
+        Served::Taken(rival) => return Ok(Put::Taken(rival)),
     };
+    // What leads to the container's address is this attachment's: IPAM gave it the address.
     let elements = Elements::of(&wanted.with(&served));
-    let mut batch = Batch::new();
-    for (map, element) in elements.all() {
-        let set = TABLE.object(map.name());
-        let present = nft.element(set, element)?;
-        if present.as_ref() == Some(element) {
-            continue;
-        }
-        if let Some(present) = present {
-            // What leads to the container's address is this attachment's: IPAM gave it the address.
-            batch.delete_elements(set, &[present]);
-        }
-        batch.add_elements(set, std::slice::from_ref(element));
-    }
-    Ok(match commit(nft, &batch, &elements)? {
-        Committed::Done => Put::Done(served),
-        Committed::Missing | Committed::Exists => Put::Crossed,
-    })
+    let second = elements::replace(nft, &[], &elements.all());
+    Ok(
+        match second.map_err(|refused| name_port(refused, wanted))? {
+            elements::Put::Done => Put::Done(served),
+            elements::Put::RulesMissing | elements::Put::Taken => Put::Crossed,
+        },
+    )
 }
 
-fn batch_of(elements: &Elements) -> Batch {
-    let mut batch = Batch::new();
-    for (map, element) in elements.all() {
-        batch.add_elements(TABLE.object(map.name()), std::slice::from_ref(element));
-    }
-    batch
-}
-
-/// What became of a transaction that others may cross.
-enum Committed {
-    Done,
-    /// An element, a set or a chain is not there.
-    Missing,
-    /// An element is there.
-    Exists,
-}
-
-fn commit(nft: &mut Nft, batch: &Batch, elements: &Elements) -> Result<Committed, Error> {
-    let Err(refused) = nft.transact(batch) else {
-        return Ok(Committed::Done);
+/// The error for elements that the kernel refused: it names the port that one of them is of, or the first of all.
+fn name_port(refused: Refused, wanted: &Wanted<'_>) -> Error {
+    let is_of = |forward: &&Forward| {
+        let key = refused.element.as_ref().map(|element| &element.key);
+        let from = sources(wanted.masquerade, wanted.addresses, forward);
+        let masquerading = from.map(|from| rules::masquerading(forward, &from, "").1.key);
+        key == Some(&rules::forwarding(forward, "").key)
+            || key.is_some() && key == masquerading.as_ref()
     };
-    if refused.error.already_exists() {
-        return Ok(Committed::Exists);
-    }
-    if refused.error.not_found() {
-        return Ok(Committed::Missing);
-    }
-    let known = refused.element.as_ref().and_then(|refused| {
-        let (map, element) = elements.all().find(|(_, it)| it.key == refused.key)?;
-        rules::port_of(*map, element)
-    });
-    let first = elements.forwarding.first();
-    let port = known.or_else(|| {
-        let (map, element) = first?;
-        let more = elements.forwarding.len() - 1;
-        let port = rules::port_of(*map, element)?;
-        Some(match more {
-            0 => port,
-            more => format!("{port} and {more} more"),
-        })
-    });
+    let ports = match wanted.forwards.iter().find(is_of) {
+        Some(forward) => format!("host port {forward}"),
+        None => ports(wanted),
+    };
     let error = Error::from(refused.error);
-    Err(Error {
-        msg: format!("map host port {}: {}", port.unwrap_or_default(), error.msg),
+    Error {
+        msg: format!("map {ports}: {}", error.msg),
         ..error
-    })
+    }
 }
 
-/// The mappings that are this attachment's to serve, because no other one of its container does, or who else has one.
-fn served(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Result<Vec<Forward>, Rival>, HostError> {
+/// Which mappings are an attachment's to serve.
+enum Served {
+    /// Those that no other attachment of its container serves.
+    These(Vec<Forward>),
+    /// Somebody else has one.
+    Taken(Rival),
+}
+
+fn served(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Served, HostError> {
     let mut served = Vec::new();
     for forward in wanted.forwards {
         let map = Map::of(forward);
@@ -243,20 +213,20 @@ fn served(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Result<Vec<Forward>, Riv
         };
         let leads_elsewhere = rules::parse_forwarding(map, &found)
             .is_none_or(|other| other.to.port() != forward.to.port());
-        match wanted.identity.whose(comment_of(&found)) {
+        match wanted.identity.whose(comment(&found)) {
             Whose::Own => served.push(*forward),
             Whose::Sibling if !leads_elsewhere => {}
-            _ => return Ok(Err(rival(forward, map, &found))),
+            _ => return Ok(Served::Taken(rival(forward, map, &found))),
         }
     }
-    Ok(Ok(served))
+    Ok(Served::These(served))
 }
 
 /// The first mapping of one of the same ports by another container, as iptables would have to know.
 pub(super) fn taken(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Option<Rival>, HostError> {
     match served(nft, wanted)? {
-        Ok(_) => overlapping(nft, wanted),
-        Err(rival) => Ok(Some(rival)),
+        Served::These(_) => overlapping(nft, wanted),
+        Served::Taken(rival) => Ok(Some(rival)),
     }
 }
 
@@ -285,7 +255,7 @@ fn overlapping(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Option<Rival>, Host
         };
         let foreign = found
             .iter()
-            .find(|element| wanted.identity.whose(comment_of(element)) == Whose::Other);
+            .find(|element| wanted.identity.whose(comment(element)) == Whose::Other);
         if let Some(element) = foreign {
             return Ok(Some(rival(forward, map, element)));
         }
@@ -296,7 +266,7 @@ fn overlapping(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Option<Rival>, Host
 /// The mappings of a map by the port that they are of.
 fn by_port(nft: &mut Nft, map: Map) -> Result<BTreeMap<(Protocol, u16), Vec<Element>>, HostError> {
     let mut by_port: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for element in elements::list(nft, &Set::own(map.name()))? {
+    for element in elements::list(nft, &map.set())? {
         if let Some(other) = rules::parse_forwarding(map, &element) {
             let port = (other.protocol, other.host_port);
             by_port.entry(port).or_default().push(element);
@@ -309,14 +279,10 @@ fn rival(wanted: &Forward, map: Map, element: &Element) -> Rival {
     let other = rules::parse_forwarding(map, element);
     Rival {
         wanted: *wanted,
-        comment: comment_of(element).to_owned(),
+        comment: comment(element).to_owned(),
         mapping: other.unwrap_or(*wanted).to_string(),
         to: other.map(|other| other.to.ip()),
     }
-}
-
-fn comment_of(element: &Element) -> &str {
-    element.comment.as_deref().unwrap_or_default()
 }
 
 /// Everything that is kept for attachments to `network`.
@@ -325,7 +291,7 @@ pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
     let owners = Owners::all(network);
     let mut kept = Vec::new();
     for map in Map::ALL.into_iter().filter(|map| map.forwards()) {
-        for element in elements::list(&mut nft, &Set::own(map.name()))? {
+        for element in elements::list(&mut nft, &map.set())? {
             let owner = element.comment.clone().unwrap_or_default();
             if let (true, Some(forward)) =
                 (owners.has(&owner), rules::parse_forwarding(map, &element))
@@ -345,9 +311,11 @@ pub(super) fn list(network: &NetworkName) -> Result<Vec<Kept>, HostError> {
 /// # Errors
 /// What the kernel says.
 pub(super) fn own_part(wanted: &Wanted<'_>) -> Result<Vec<Forward>, HostError> {
-    let served = served(&mut Nft::open()?, wanted)?;
-    // Where somebody else has a port, CHECK has that to tell.
-    Ok(served.unwrap_or_else(|_| wanted.forwards.to_vec()))
+    Ok(match served(&mut Nft::open()?, wanted)? {
+        Served::These(served) => served,
+        // CHECK has that to tell.
+        Served::Taken(_) => wanted.forwards.to_vec(),
+    })
 }
 
 /// Compares what is there with what is wanted, and gives a sentence for each difference.
@@ -360,27 +328,27 @@ pub(super) fn check(wanted: &Wanted<'_>) -> Result<Vec<String>, HostError> {
             "the rules of port mappings in nft table {TABLE} are missing or have been changed"
         ));
     }
-    for ((map, element), forward) in elements.forwarding.iter().zip(wanted.forwards) {
-        let set = TABLE.object(map.name());
-        match nft.element(set, element)? {
-            Some(present) if present == *element => {}
-            Some(present) => differences.push(format!(
-                "host port {forward} leads to {} (nft map {set})",
-                present.comment.as_deref().unwrap_or("somebody unnamed")
-            )),
-            None => differences.push(format!("host port {forward} leads nowhere (nft map {set})")),
-        }
+    for ((set, element), found) in elements::missing(&mut nft, &elements.forwarding)? {
+        let forward = map_of(set).and_then(|map| rules::parse_forwarding(map, element));
+        let port = forward.map_or_else(String::new, |forward| forward.to_string());
+        let set = set.object();
+        differences.push(match found {
+            Some(found) => format!(
+                "host port {port} leads to {} (nft map {set})",
+                found.comment.as_deref().unwrap_or("somebody unnamed")
+            ),
+            None => format!("host port {port} leads nowhere (nft map {set})"),
+        });
     }
-    let mut bare = BTreeSet::new();
-    for (map, element) in &elements.masquerading {
-        let set = TABLE.object(map.name());
-        if nft.element(set, element)?.as_ref() != Some(element) {
-            bare.insert(map.name());
-        }
-    }
-    differences.extend(bare.into_iter().map(|map| {
-        let set = TABLE.object(map);
-        format!("connections to mapped ports are not masqueraded (nft map {set})")
-    }));
+    let bare = elements::missing(&mut nft, &elements.masquerading)?.into_iter();
+    let bare: BTreeSet<String> = bare.map(|((set, _), _)| set.object().to_string()).collect();
+    differences.extend(
+        bare.into_iter()
+            .map(|set| format!("connections to mapped ports are not masqueraded (nft map {set})")),
+    );
     Ok(differences)
+}
+
+fn map_of(set: &Set) -> Option<Map> {
+    Map::ALL.into_iter().find(|map| map.name() == set.name())
 }

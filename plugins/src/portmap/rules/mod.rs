@@ -31,9 +31,9 @@ use ipnet::IpNet;
 use super::conf::{Masquerade, Protocol};
 use super::plan::Forward;
 use crate::host::nft::{Element, ElementData, KeyBuilder, KeyReader};
-use crate::owner::fnv1a;
+use crate::netfilter::elements::Set;
 
-pub(super) use self::script::{script, script_digest};
+pub(super) use self::script::{script, text};
 
 /// What the names of all objects begin with.
 pub(super) const PREFIX: &str = "portmap/";
@@ -60,8 +60,8 @@ pub(super) const CHAINS: [(&str, usize); 6] = [
     ("portmap/dnat-v6", 2),
 ];
 
-/// The chain of which a rule carries the script_digest.
-pub(super) const DIGEST_CHAIN: &str = "portmap/postrouting";
+/// A chain that is there as long as any of the rules are.
+pub(super) const POSTROUTING: &str = "portmap/postrouting";
 
 /// A map of ports to containers, or of containers to the chains that masquerade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +93,11 @@ impl Map {
             Self::SnatV4 => "portmap/snat-v4",
             Self::SnatV6 => "portmap/snat-v6",
         }
+    }
+
+    /// It, for netlink.
+    pub(super) fn set(self) -> Set {
+        Set::own(self.name())
     }
 
     fn is_v6(self) -> bool {
@@ -207,20 +212,6 @@ pub(super) fn masquerading(forward: &Forward, from: &Sources, comment: &str) -> 
     (map, element)
 }
 
-/// The port of the host that an element belongs to, as it is called in errors.
-pub(super) fn port_of(map: Map, element: &Element) -> Option<String> {
-    if let Some(forward) = parse_forwarding(map, element) {
-        return Some(forward.to_string());
-    }
-    let mut key = KeyReader::new(&element.key);
-    match map.is_v6() {
-        true => key.ipv6().map(drop)?,
-        false => key.ipv4().map(drop)?,
-    }
-    let protocol = Protocol::from_number(key.protocol()?)?;
-    Some(format!("{}/{}", key.port()?, protocol.name()))
-}
-
 /// The sources whose connections are masqueraded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sources {
@@ -322,14 +313,4 @@ pub(super) fn localnet_interface(element: &Element) -> Option<&str> {
         .position(|byte| *byte == 0)
         .unwrap_or(name.len());
     std::str::from_utf8(&name[..end]).ok()
-}
-
-/// The element for the digest of the chain of this name.
-pub(super) fn digest(name: &str, digest: u64) -> Element {
-    let [.., a, b, c, d] = fnv1a(name.as_bytes()).to_be_bytes();
-    Element {
-        key: vec![a, b, c, d],
-        data: None,
-        comment: Some(format!("{name} {digest:016x}")),
-    }
 }

@@ -1,24 +1,27 @@
 //! The rules that exist once, as a script for `nft`.
+//!
+//! It is in nft's own language, since `nft` of 1.0.6 (Debian 12) dies of a map to address and port in JSON.
 
 use super::{DIGESTS, LOCALNET, Map};
 use crate::owner::fnv1a;
 
-/// The comment of a rule that tells whether the rules are the ones below.
-pub(in super::super) fn script_digest() -> String {
-    let digest = fnv1a(script_without_digest().as_bytes());
+/// The comment of the last rule of `portmap/postrouting`, with the digest of the text below.
+fn last_comment() -> String {
+    let digest = fnv1a(text().as_bytes());
     format!("connections from nearby to mapped ports, rules {digest:016x}")
 }
 
 /// One transaction that makes everything that exists once, whatever was there before. Elements stay.
 pub(in super::super) fn script() -> String {
-    script_without_digest().replace(DIGEST_PLACEHOLDER, &script_digest())
+    text().replace(DIGEST_PLACEHOLDER, &last_comment())
 }
 
 /// Stands for the digest in the text that it is computed from. As part of that text it has to stay as it is: with another
 /// word every rule would have another digest.
 const DIGEST_PLACEHOLDER: &str = "SEAL";
 
-fn script_without_digest() -> String {
+/// All that the rules are made from.
+pub(in super::super) fn text() -> String {
     let mut script = String::from("add table inet trestle\n");
     for map in Map::ALL {
         script += &format!(
