@@ -233,6 +233,74 @@ fn many_installs_at_once_leave_whole_plugins_at_every_moment() {
     assert!(names(&bin).iter().all(|name| !name.starts_with('.')));
 }
 
+/// An install is killed at each of its system calls that make, fill or rename a file, and the next one finds what it left.
+#[test]
+fn what_a_killed_install_leaves_is_removed_by_the_next_one() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("skipped: no strace on this machine");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let (bin, net_d) = (dir.path().join("bin"), dir.path().join("net.d"));
+    let words = "install --bin-dir DIR/bin --conf-dir DIR/net.d --force --plugins bridge";
+    let mut left = 0;
+    for call in ["fchmod", "fsync", "/rename", "/link", "/unlink"] {
+        for number in 1..=2 {
+            let fault = format!("inject={call}:signal=KILL:when={number}");
+            let words = words.replace("DIR", dir.path().to_str().unwrap());
+            let command = ["-f", "-o", "/dev/null", "-e", &fault, TRESTLE];
+            let words: Vec<&str> = command.into_iter().chain(words.split(' ')).collect();
+            run("/usr/bin/strace", &words, &[]);
+            for place in [&bin, &net_d].into_iter().filter(|it| it.exists()) {
+                left += names(place).iter().filter(|it| it.starts_with('.')).count();
+            }
+            let output = trestle(
+                &dir,
+                "install --bin-dir DIR/bin --conf-dir DIR/net.d --force",
+            );
+            assert!(output.status.success(), "{fault}: {}", err(&output));
+            for place in [&bin, &net_d] {
+                assert!(
+                    names(place).iter().all(|it| !it.starts_with('.')),
+                    "{fault}"
+                );
+            }
+            fs::remove_file(net_d.join("10-trestle.conflist")).unwrap();
+        }
+    }
+    assert!(left >= 3, "they leave something: {left}");
+}
+
+#[test]
+fn temporary_files_of_an_install_at_work_and_of_others_stay() {
+    let dir = TempDir::new().unwrap();
+    let bin = dir.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let others = [".bridge.tmp", ".other.0123456789abcdef.tmp"];
+    let own = ".bridge.0123456789abcdef.tmp";
+    for name in others.iter().chain([&own]) {
+        fs::write(bin.join(name), "").unwrap();
+    }
+    let hidden = || {
+        let names = names(&bin).into_iter();
+        names.filter(|it| it.starts_with('.')).collect::<Vec<_>>()
+    };
+    // The lock that every install shares while it works.
+    let at_work = fs::File::open(&bin).unwrap();
+    at_work.lock_shared().unwrap();
+    assert!(trestle(&dir, "install --bin-dir DIR/bin").status.success());
+    assert_eq!(hidden(), [own, others[0], others[1]]);
+    drop(at_work);
+    // Anybody who can read the directory can lock it, and keeps nobody from installing.
+    let hostile = fs::File::open(&bin).unwrap();
+    hostile.lock().unwrap();
+    assert!(trestle(&dir, "install --bin-dir DIR/bin").status.success());
+    assert_eq!(hidden(), [own, others[0], others[1]]);
+    drop(hostile);
+    assert!(trestle(&dir, "install --bin-dir DIR/bin").status.success());
+    assert_eq!(hidden(), others);
+}
+
 #[test]
 fn an_unknown_plugin_is_named_with_those_there_are() {
     let dir = TempDir::new().unwrap();

@@ -2,15 +2,15 @@
 //!
 //! A plugin directory is in use while it is written: a runtime may start a plugin at any moment. So every file
 //! appears complete under its name or not at all (temporary file, fsync, rename), and an old one stays whole for
-//! those who run it.
+//! those who run it. What an install that was killed has left is removed by the next one, see [`super::beside`].
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use super::beside::{self, InUse};
 use super::{CliError, InstallArgs, UninstallArgs, file};
 use crate::process::BINARY;
 use crate::registry::{self, BuiltIn};
@@ -30,6 +30,7 @@ pub(super) fn install(args: &InstallArgs, out: &mut impl Write) -> Result<(), Cl
     }
 
     create_dir(&args.bin_dir)?;
+    let _in_use = enter(&args.bin_dir);
     let own = PathBuf::from("/proc/self/exe");
     let image = fs::read(&own).map_err(file("read", &own))?;
     let binary = args.bin_dir.join(BINARY);
@@ -52,6 +53,7 @@ pub(super) fn install(args: &InstallArgs, out: &mut impl Write) -> Result<(), Cl
         if let Some(dir) = path.parent() {
             create_dir(dir)?;
         }
+        let _in_use = path.parent().map(enter);
         if read_if_there(&path)?.is_some_and(|found| found == CONF.as_bytes()) {
             writeln!(out, "kept {} (it is the same)", path.display())?;
         } else {
@@ -110,6 +112,7 @@ fn name_of(path: &Path) -> Option<String> {
 pub(super) fn uninstall(args: &UninstallArgs, out: &mut impl Write) -> Result<(), CliError> {
     let binary = args.bin_dir.join(BINARY);
     let installed = fs::metadata(&binary).ok();
+    drop(enter(&args.bin_dir));
     for BuiltIn { name, .. } in registry::ALL {
         let path = args.bin_dir.join(name);
         let Ok(found) = fs::metadata(&path) else {
@@ -155,38 +158,22 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, CliError> {
     }
 }
 
+/// Marks a directory as one that an install works in, and removes what killed ones have left there.
+fn enter(dir: &Path) -> InUse {
+    let plugins = registry::ALL.iter().map(|plugin| plugin.name);
+    let names: Vec<_> = plugins.chain([BINARY, CONF_NAME]).collect();
+    beside::enter(dir, &names)
+}
+
 fn create_dir(path: &Path) -> Result<(), CliError> {
     fs::create_dir_all(path).map_err(file("create directory", path))
 }
-
-/// How many names are tried for a temporary file; a second one is needed once in 2^64 times.
-const ATTEMPTS: u32 = 10;
-
-/// Makes something with `make` under a name beside `path` that no runtime takes for a plugin or a configuration, and that
-/// nobody else has: another install may be at work, in a container where its process ID is the same.
-fn make_beside<T>(path: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        // Each has keys of its own, which the kernel's random numbers are in.
-        let random = RandomState::new().build_hasher().finish();
-        let temporary = path.with_file_name(format!(".{name}.{random:016x}{TEMPORARY}"));
-        match make(&temporary) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => {}
-            made => return made.map(|made| (temporary, made)),
-        }
-    }
-}
-
-/// How the names of temporary files end.
-const TEMPORARY: &str = ".tmp";
 
 fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<(), CliError> {
     let mut options = File::options();
     options.write(true).create_new(true).mode(mode);
     let (temporary, mut made) =
-        make_beside(path, |path| options.open(path)).map_err(file("write", path))?;
+        beside::make(path, |path| options.open(path)).map_err(file("write", path))?;
     let written = made
         .write_all(content)
         // The umask must not decide whether runtimes can execute it.
@@ -210,7 +197,7 @@ fn link_atomically(target: &Path, path: &Path) -> Result<(), CliError> {
         }
         linked => linked,
     };
-    let (temporary, ()) = make_beside(path, link).map_err(file("link", path))?;
+    let (temporary, ()) = beside::make(path, link).map_err(file("link", path))?;
     let linked = fs::rename(&temporary, path);
     // Renaming one link of a file onto another does nothing and leaves both (rename(2)).
     let _ = fs::remove_file(&temporary);

@@ -1,5 +1,6 @@
 //! The command line: what a person types. Plugins never come here.
 
+mod beside;
 mod doctor;
 mod gc;
 mod install;
