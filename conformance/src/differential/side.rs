@@ -202,7 +202,9 @@ impl Side {
 
     /// Ask a server and write down which address it saw, or that no answer came.
     pub fn probe(&self, what: &str, from: &Place, protocol: Protocol, to: SocketAddr) {
-        let seen = match from.ask(protocol, to) {
+        // Once more, because a busy machine may be late with its neighbour discovery.
+        let answer = from.ask(protocol, to).or_else(|_| from.ask(protocol, to));
+        let seen = match answer {
             Ok(seen) => format!("seen as {seen}"),
             Err(_) => "no answer".to_owned(),
         };
