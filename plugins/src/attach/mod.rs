@@ -26,5 +26,6 @@ pub mod parent;
 pub mod readiness;
 pub mod record;
 pub mod settings;
+mod siblings;
 pub mod undo;
 pub mod veth;

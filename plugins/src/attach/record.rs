@@ -11,12 +11,13 @@
 //! rules and then looks for the record again either finds that it is gone, and takes the rules out, or was early enough
 //! for DEL to find them.
 //!
-//! A file that a crash cut short is no record. Nothing is synced to disk: rules don't outlive a boot either.
+//! A record appears whole or not at all, and one that is written again stays until the new one takes its place: a
+//! temporary file, then rename. Nothing is synced to disk: rules don't outlive a boot either.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,7 @@ use serde_json::Value;
 
 use super::liveness::KernelLiveness;
 use super::settings;
+use super::siblings::Siblings;
 use crate::host::{NetNs, regular};
 use crate::owner::Owner;
 
@@ -40,6 +42,9 @@ const VERSION: u32 = 1;
 
 /// Where the plugins' directories are unless `dataDir` says something else.
 const DEFAULT_DIR: &str = "/run/cni";
+
+/// The plugins that ask for the attachments of one container. For them it is kept which they are.
+const BY_CONTAINER: [&str; 1] = ["portmap"];
 
 /// The records of one plugin.
 #[derive(Debug, Clone)]
@@ -135,9 +140,13 @@ impl Records {
     pub fn write(&self, request: &Request, attachment: &Attachment) -> bool {
         let owner = Owner::of(request, attachment);
         let path = self.path(&owner);
-        let written = content(request, attachment).and_then(|content| save(&path, &content));
+        let written = content(request, attachment).and_then(|content| self.save(&path, &content));
         let former = self.paths_of(&owner).into_iter().skip(1);
         former.for_each(|former| drop(remove(&former)));
+        let written = written.and_then(|()| match self.siblings() {
+            Some(siblings) => siblings.add(&owner.container, &path),
+            None => Ok(()),
+        });
         if let Err(error) = written {
             warn(format_args!(
                 "write {}: {error}; if the firewall is flushed, the rules of container {} come back only when it is \
@@ -164,9 +173,10 @@ impl Records {
             let name = name_of(path);
             Owner::file_is_of(network, self.plugin, &name) || name.contains('#')
         };
-        // The first one that is found answers, however many there are.
+        // No further than to the first.
         self.paths().map_or(true, |paths| {
-            paths.filter(may_be).any(|path| {
+            let mut paths = paths.filter(may_be);
+            paths.any(|path| {
                 read(&path).is_some_and(|wire| wire.network == *network && Some(wire.host) == here)
             })
         })
@@ -177,9 +187,14 @@ impl Records {
     /// # Errors
     /// What the file system says.
     pub fn remove(&self, owner: &Owner) -> Result<(), Error> {
-        self.paths_of(owner)
-            .iter()
-            .try_for_each(|path| remove(path))
+        for path in self.paths_of(owner) {
+            remove(&path)?;
+            remove(&temporary(&path))?;
+            if let Some(siblings) = self.siblings() {
+                siblings.remove(&owner.container, &path);
+            }
+        }
+        Ok(())
     }
 
     /// Removes the records of the network's attachments that are not in `valid`. Carries on after an error.
@@ -195,11 +210,18 @@ impl Records {
             Owner::file_is_of(network, self.plugin, &name_of(path))
                 || read(path).is_some_and(|wire| wire.network == *network)
         };
-        let errors = self
-            .paths()?
+        let paths: Vec<_> = self.paths()?.collect();
+        let errors = paths
+            .into_iter()
             .filter(|path| !keep.contains(path) && belongs(path))
             .filter_map(|path| remove(&path).err());
-        Error::join(errors).map_or(Ok(()), Err)
+        let left = self.temporaries(network);
+        let errors = errors.chain(left.iter().filter_map(|path| remove(path).err()));
+        let outcome = Error::join(errors).map_or(Ok(()), Err);
+        if let Some(siblings) = self.siblings() {
+            siblings.collect();
+        }
+        outcome
     }
 
     /// The living attachments that are recorded, of all networks, save for one. Those that came first come first.
@@ -216,10 +238,13 @@ impl Records {
 
     /// Those of one container.
     pub fn of_container(&self, container: &ContainerId) -> Vec<Recorded> {
-        let mut found = self.load(|name| {
+        let mut found = match self.siblings().and_then(|it| it.find(container)) {
+            Some(paths) => load(paths),
             // Names that are cut don't tell.
-            name.split(':').nth(2) == Some(container.as_str()) || name.contains('#')
-        });
+            None => self.load(|name| {
+                name.split(':').nth(2) == Some(container.as_str()) || name.contains('#')
+            }),
+        };
         found.retain(|recorded| recorded.attachment.container == *container);
         found
     }
@@ -232,19 +257,8 @@ impl Records {
 
     /// The attachments in the files whose names `counts` says so of.
     fn load(&self, counts: impl Fn(&str) -> bool) -> Vec<Recorded> {
-        let paths = self.paths().map_err(warn).ok();
-        let mut found: Vec<_> = paths
-            .into_iter()
-            .flatten()
-            .filter(|path| counts(&name_of(path)))
-            .filter_map(|path| {
-                let written = fs::metadata(&path).ok()?;
-                let recorded = read(&path).and_then(recorded)?;
-                Some(((written.mtime(), written.mtime_nsec()), recorded))
-            })
-            .collect();
-        found.sort_by_key(|(age, _)| *age);
-        found.into_iter().map(|(_, recorded)| recorded).collect()
+        let paths = self.paths().map_err(warn).into_iter().flatten();
+        load(paths.filter(|path| counts(&name_of(path))))
     }
 
     /// Whether there are any, which takes one look at the directory.
@@ -258,17 +272,50 @@ impl Records {
         paths.any(|path| path.exists()) && recorded.is_living()
     }
 
-    /// The files, in the order of the directory. What nobody asks for is not read.
-    fn paths(&self) -> Result<impl Iterator<Item = PathBuf>, Error> {
+    /// The records' files, in the order of the directory. What nobody asks for is not read.
+    fn paths(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, Error> {
+        let beginning = format!("{}:", self.plugin);
+        let paths = self.each_file()?;
+        Ok(paths.filter(move |path| name_of(path).starts_with(&beginning)))
+    }
+
+    /// Temporary files of ADDs to the network that were killed. One that is being written now is not lost on anybody: its ADD
+    /// says so.
+    fn temporaries(&self, network: &NetworkName) -> Vec<PathBuf> {
+        let is_left = |path: &PathBuf| {
+            let name = name_of(path);
+            let record = name.strip_prefix('.');
+            record.is_some_and(|record| Owner::file_is_of(network, self.plugin, record))
+        };
+        let files = self.each_file().into_iter().flatten();
+        files.filter(is_left).collect()
+    }
+
+    fn each_file(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, Error> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => Some(entries),
             Err(error) if not_found(&error) => None,
             Err(error) => return Err(failed("list", &self.dir, &error)),
         };
-        let beginning = format!("{}:", self.plugin);
-        let ours = move |path: &PathBuf| name_of(path).starts_with(&beginning);
-        let paths = entries.into_iter().flatten().flatten();
-        Ok(paths.map(|entry| entry.path()).filter(ours))
+        Ok(entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path()))
+    }
+
+    fn siblings(&self) -> Option<Siblings> {
+        let kept = BY_CONTAINER.contains(&self.plugin);
+        kept.then(|| Siblings::of(self.plugin, &self.dir))
+    }
+
+    fn save(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut dir = DirBuilder::new();
+        dir.recursive(true).mode(0o700).create(&self.dir)?;
+        if let Some(siblings) = self.siblings() {
+            siblings.prepare(|| !self.exist())?;
+        }
+        regular::replace(path, &temporary(path), content)
     }
 
     fn path(&self, owner: &Owner) -> PathBuf {
@@ -311,17 +358,22 @@ fn name_of(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-fn save(path: &Path, content: &[u8]) -> io::Result<()> {
-    // Where others may write to the directory, a link may lead anywhere.
-    let mut file = match regular::create(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let dir = path.parent().unwrap_or(Path::new("/"));
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            regular::create(path)?
-        }
-        outcome => outcome?,
-    };
-    file.write_all(content)
+/// What is written before it takes the place of the record. Every attachment has its own, so a crash leaves at most one,
+/// which the next ADD or DEL of the attachment removes.
+fn temporary(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}", name_of(path)))
+}
+
+/// The attachments in these files. Those that came first come first.
+fn load(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Recorded> {
+    let found = paths.into_iter().filter_map(|path| {
+        let written = fs::metadata(&path).ok()?;
+        let recorded = read(&path).and_then(recorded)?;
+        Some(((written.mtime(), written.mtime_nsec()), recorded))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(age, _)| *age);
+    found.into_iter().map(|(_, recorded)| recorded).collect()
 }
 
 fn read(path: &Path) -> Option<Wire> {

@@ -41,6 +41,18 @@ fn living(records: &Records, except: &Owner) -> Vec<String> {
     living.map(|recorded| recorded.owner().path()).collect()
 }
 
+/// The files in a directory, without what is beside records.
+fn files(dir: &tempfile::TempDir) -> Vec<String> {
+    let entries = fs::read_dir(dir.path()).unwrap().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut names: Vec<_> = paths
+        .filter(|path| !path.is_dir())
+        .map(|path| name_of(&path).into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
 const OWN: &str = "/proc/self/ns/net";
 
 #[test]
@@ -147,11 +159,7 @@ fn a_record_of_a_former_version_is_found_replaced_and_removed() {
         .unwrap();
     assert!(records.exist());
     records.write(&request, &attachment("c", OWN));
-    assert_eq!(
-        fs::read_dir(dir.path()).unwrap().count(),
-        1,
-        "it was replaced"
-    );
+    assert_eq!(files(&dir).len(), 1, "it was replaced");
     records.remove(&of).unwrap();
     back_then();
     records.remove(&of).unwrap();
@@ -214,7 +222,7 @@ fn gc_removes_what_is_this_networks_and_not_valid() {
     let long = format!("{long}/live/eth0");
     let expected = ["net/live/eth0", "net2/dead/eth0", "net2/live/eth0", &long];
     assert_eq!(found, expected);
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    assert_eq!(files(&dir).len(), 4);
 }
 
 #[test]
@@ -258,7 +266,117 @@ fn what_is_no_regular_file_keeps_nobody_waiting() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert_eq!(living(&records, &owner("net", "x")), ["net/c/eth0"]);
     assert!(records.find(&owner("net", "fifo")).is_none());
-    assert!(!records.write(&request, &attachment("fifo", OWN)));
+    // A record takes its place.
+    assert!(records.write(&request, &attachment("fifo", OWN)));
+    assert!(records.find(&owner("net", "fifo")).is_some());
     records.remove(&owner("net", "fifo")).unwrap();
     assert!(!fifo.exists());
+}
+
+/// ADD is called again for a container, and its process or the disk comes to an end.
+#[test]
+fn a_record_that_cant_be_written_again_is_still_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let request = request("net", dir.path());
+    for plugin in ["portmap", "firewall"] {
+        let records = Records::of(&request, plugin).unwrap();
+        let of = owner("net", "c");
+        assert!(records.write(&request, &attachment("c", OWN)));
+        // An ADD that was killed left half a file, and nobody can write where the next one would.
+        let temporary = dir.path().join(format!(".{plugin}:net:c:eth0"));
+        fs::write(&temporary, "{").unwrap();
+        assert!(records.write(&request, &attachment("c", OWN)));
+        assert!(!temporary.exists() && records.find(&of).is_some());
+        fs::create_dir(&temporary).unwrap();
+        assert!(!records.write(&request, &attachment("c", OWN)));
+        assert!(records.find(&of).is_some());
+        fs::remove_dir(&temporary).unwrap();
+        // DEL removes what was left of its own, and GC what was left of the network's.
+        fs::write(&temporary, "{").unwrap();
+        records.remove(&of).unwrap();
+        assert_eq!(files(&dir), Vec::<String>::new());
+        fs::write(&temporary, "{").unwrap();
+        let others = dir.path().join(format!(".{plugin}:net2:c:eth0"));
+        fs::write(&others, "{").unwrap();
+        records.collect(&of.network, &[]).unwrap();
+        assert!(!temporary.exists() && others.exists());
+        fs::remove_file(&others).unwrap();
+    }
+}
+
+fn attached(container: &str, ifname: &str) -> Attachment {
+    Attachment {
+        ifname: ifname.try_into().unwrap(),
+        ..attachment(container, OWN)
+    }
+}
+
+fn of_container(records: &Records, container: &str) -> Vec<String> {
+    let found = records.of_container(&container.try_into().unwrap());
+    found.iter().map(|it| it.owner().path()).collect()
+}
+
+/// Containers whose IDs differ in the last byte, on several networks, with what former versions and killed processes leave.
+#[test]
+fn the_attachments_of_a_container_are_found() {
+    for length in [1, 99, 100, 101, 109, 110, 128, 240] {
+        let [x, y] = ["x", "y"].map(|last| format!("{}{last}", "c".repeat(length - 1)));
+        let dir = tempfile::tempdir().unwrap();
+        let request = |network| request(network, dir.path());
+        let records = Records::of(&request("a"), "portmap").unwrap();
+        assert!(of_container(&records, &x).is_empty());
+        for (network, ifname) in [("a", "eth0"), ("b", "eth1")] {
+            for container in [&x, &y] {
+                assert!(records.write(&request(network), &attached(container, ifname)));
+            }
+        }
+        let expected = |container: &str| {
+            [("a", "eth0"), ("b", "eth1")]
+                .map(|(net, ifname)| format!("{net}/{container}/{ifname}"))
+        };
+        assert_eq!(of_container(&records, &x), expected(&x));
+        assert_eq!(of_container(&records, &y), expected(&y));
+        let index = dir.path().join(".portmap.containers");
+        let kept = fs::read_dir(&index).unwrap().count();
+        assert_eq!(kept, 2);
+        // A DEL that was killed took the record alone. The next GC takes the rest.
+        let id = attached(&y, "eth1").id();
+        let record = records.path(&Owner::new(&"b".try_into().unwrap(), &id));
+        fs::remove_file(&record).unwrap();
+        assert_eq!(of_container(&records, &y), expected(&y)[..1]);
+        records.collect(&"b".try_into().unwrap(), &[]).unwrap();
+        records
+            .collect(&"a".try_into().unwrap(), &[attached(&x, "eth0").id()])
+            .unwrap();
+        assert_eq!(fs::read_dir(&index).unwrap().count(), 1);
+        assert_eq!(of_container(&records, &x), expected(&x)[..1]);
+        records
+            .remove(&Owner::new(
+                &"a".try_into().unwrap(),
+                &attached(&x, "eth0").id(),
+            ))
+            .unwrap();
+        assert_eq!(fs::read_dir(&index).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn beside_records_of_a_former_version_all_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let request = request("net", dir.path());
+    let records = Records::of(&request, "portmap").unwrap();
+    assert!(records.write(&request, &attached("old", "eth0")));
+    fs::remove_dir_all(dir.path().join(".portmap.containers")).unwrap();
+    for (container, ifname) in [("old", "eth1"), ("new", "eth0")] {
+        assert!(records.write(&request, &attached(container, ifname)));
+    }
+    assert_eq!(
+        of_container(&records, "old"),
+        ["net/old/eth0", "net/old/eth1"]
+    );
+    assert_eq!(of_container(&records, "new"), ["net/new/eth0"]);
+    // When they are gone it is kept again.
+    records.collect(&request.network, &[]).unwrap();
+    assert!(records.write(&request, &attached("new", "eth0")));
+    assert!(dir.path().join(".portmap.containers").exists());
 }

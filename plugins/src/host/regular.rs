@@ -2,8 +2,8 @@
 //!
 //! Opening a FIFO waits for its other end, and a device may have no end. What is no regular file is an error at once.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -26,17 +26,29 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Opens a file for writing, empty, and makes it (mode 0600) if it is missing. No link is followed.
+/// Writes a file (mode 0600) that appears whole or not at all, in place of what was there before, whatever that was: first
+/// under a temporary name in the same directory. Nothing is synced to disk.
+///
+/// What has the temporary name already was left by somebody who died; it is removed and not written to, as it would be through
+/// a link.
 ///
 /// # Errors
-/// What the file system says; that it is no regular file.
-pub fn create(path: &Path) -> io::Result<File> {
+/// What the file system says. What was there before is there still then.
+pub fn replace(path: &Path, temporary: &Path, content: &[u8]) -> io::Result<()> {
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = OpenOptions::new();
-    // Emptied when it is known what it is.
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let file = open(&options, OFlag::O_NOCTTY | OFlag::O_NOFOLLOW, path)?;
-    file.set_len(0)?;
-    Ok(file)
+    options.write(true).create_new(true).mode(0o600);
+    let written = options
+        .open(temporary)
+        .and_then(|mut file| file.write_all(content))
+        .and_then(|()| fs::rename(temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(temporary);
+    }
+    written
 }
 
 fn open(options: &OpenOptions, flags: OFlag, path: &Path) -> io::Result<File> {
@@ -51,8 +63,6 @@ fn open(options: &OpenOptions, flags: OFlag, path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
 
@@ -66,26 +76,38 @@ mod tests {
         for path in [fifo.as_path(), dir.path(), Path::new("/dev/zero")] {
             read(path).unwrap_err();
         }
-        create(&fifo).unwrap_err();
-        // With a reader it can be opened.
-        let _both = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&fifo)
-            .unwrap();
-        assert_eq!(create(&fifo).unwrap_err().to_string(), "not a regular file");
+        // With a writer it can be opened.
+        let mut both = OpenOptions::new();
+        let _both = both.read(true).write(true).open(&fifo).unwrap();
         assert_eq!(read(&fifo).unwrap_err().to_string(), "not a regular file");
     }
 
     #[test]
-    fn a_link_leads_no_writer_elsewhere() {
+    fn whatever_was_there_is_replaced_and_nothing_is_written_through_it() {
         let dir = tempfile::tempdir().unwrap();
-        let (precious, link) = (dir.path().join("precious"), dir.path().join("link"));
+        let at = |name: &str| dir.path().join(name);
+        let (precious, path, temporary) = (at("precious"), at("file"), at(".file"));
         fs::write(&precious, "precious").unwrap();
-        std::os::unix::fs::symlink(&precious, &link).unwrap();
-        create(&link).unwrap_err();
-        assert_eq!(read(&link).unwrap(), b"precious");
-        create(&precious).unwrap();
-        assert_eq!(read(&precious).unwrap(), b"");
+        let fifo = || mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let link = || std::os::unix::fs::symlink(&precious, &path).unwrap();
+        let ways: [&dyn Fn(); 3] = [&fifo, &link, &|| fs::write(&path, "old").unwrap()];
+        for put in ways {
+            put();
+            std::os::unix::fs::symlink(&precious, &temporary).unwrap();
+            replace(&path, &temporary, b"new").unwrap();
+            assert_eq!(read(&path).unwrap(), b"new");
+            assert!(!temporary.exists() && path.symlink_metadata().unwrap().is_file());
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn what_cant_be_replaced_stays_and_nothing_lies_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a-directory");
+        fs::create_dir(&path).unwrap();
+        replace(&path, &dir.path().join(".temporary"), b"new").unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

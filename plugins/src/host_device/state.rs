@@ -5,7 +5,7 @@
 //! as for a device that the Go plugin moved, the alias alone counts.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -126,13 +126,14 @@ impl Store {
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)?;
+        regular::replace(path, &self.temporary(path), &serde_json::to_vec(moved)?)
+    }
+
+    /// Every attachment has its own, so a crash leaves at most one, which the next ADD or DEL of the attachment removes.
+    fn temporary(&self, path: &Path) -> PathBuf {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = self
-            .dir
-            .join(format!(".{:016x}", crate::owner::fnv1a(name.as_bytes())));
-        let mut file = regular::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(moved)?)?;
-        fs::rename(&temporary, path)
+        let hash = crate::owner::fnv1a(name.as_bytes());
+        self.dir.join(format!(".{hash:016x}"))
     }
 
     /// What is written down about an attachment.
@@ -160,10 +161,13 @@ impl Store {
 
     pub(super) fn remove(&self, owner: &Owner) -> Result<(), Error> {
         let path = self.path(owner);
-        match fs::remove_file(&path) {
-            Err(error) if !not_found(&error) => Err(failed("remove", &path, &error)),
-            _ => Ok(()),
+        for path in [self.temporary(&path), path] {
+            match fs::remove_file(&path) {
+                Err(error) if !not_found(&error) => return Err(failed("remove", &path, &error)),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     fn path(&self, owner: &Owner) -> PathBuf {
