@@ -4,7 +4,10 @@
 TUPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # The name "host-tuple" of .cargo/config.toml is one that cargo knows from 1.91 on; older compilers are told what it stands for.
 export CARGO_BUILD_TARGET := $(TUPLE)
-BIN := $(CURDIR)/target/$(TUPLE)/release/trestle
+# What the plugins are built for: musl, where its libraries are installed (`rustup target add x86_64-unknown-linux-musl`), since
+# its programs start sooner. docs/decisions/static-binary.md
+PLUGINS_TUPLE := $(shell conformance/tools/plugins-tuple.sh $(TUPLE))
+BIN := $(CURDIR)/target/$(PLUGINS_TUPLE)/release/trestle
 
 .PHONY: help build node check msrv test e2e upstream demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants doc manual vm tools runtimes packages clean
 
@@ -12,12 +15,12 @@ help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## the static release binary
-	cargo build --release --package plugins --bin trestle
+	cargo build --release --package plugins --bin trestle --target $(PLUGINS_TUPLE)
 	@ls -l $(BIN)
 
 node: ## the static release binary of the cluster's agent
 	cargo build --release --package trestle-node
-	@ls -l $(BIN)-node
+	@ls -l $(CURDIR)/target/$(TUPLE)/release/trestle-node
 
 check: ## formatting, lints and unit tests; fast, and needs no root
 	cargo fmt --all --check

@@ -25,11 +25,15 @@ umask 022
 
 say() { echo "release: $*" >&2; }
 
+# tuple_of ARCH: what is built for it.
+tuple_of() { conformance/tools/plugins-tuple.sh "$1-unknown-linux-gnu"; }
+
 # build ARCH: the static binary; sets $binary.
 binary=
 build() {
-    local tuple=$1-unknown-linux-gnu environment=()
-    if [ "$tuple" != "$host" ]; then
+    local tuple environment=()
+    tuple=$(tuple_of "$1")
+    if [ "$1" != "${host%%-*}" ]; then
         environment+=("CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$tuple")_LINKER=$1-linux-gnu-gcc")
         # Where rustup has no libraries for it, Debian's compiler has.
         [ -e "$(rustc --print sysroot)/lib/rustlib/$tuple/lib" ] || environment+=("RUSTC=$tools/cross/rustc")
@@ -51,12 +55,13 @@ archive() {
 
 # The names that the binary serves, by the table that it was built from.
 plugin_names() {
-    "$top/target/release-build/$host/release/trestle" version | sed -n 's/^plugins: //p' | tr -d ','
+    "$top/target/release-build/$(tuple_of "${host%%-*}")/release/trestle" version | sed -n 's/^plugins: //p' | tr -d ','
 }
 
 # Licences of what is compiled in: name, version, licence, and the text that its authors ship.
 licences() {
-    local tuple=$1-unknown-linux-gnu name version root file
+    local tuple name version root file
+    tuple=$(tuple_of "$1")
     echo "trestle is made with the following crates. Each is followed by the texts that it ships."
     cargo tree --offline --package plugins --edges normal --target "$tuple" --prefix none --format '{p}' |
         awk '!/\(\// { print $1, substr($2, 2) }' | sort -u | while read -r name version; do
@@ -73,7 +78,7 @@ licences() {
 # sbom ARCH FILE: CycloneDX, without a path of this machine.
 sbom() {
     "$tools/cross/cargo-cyclonedx" cyclonedx --manifest-path plugins/Cargo.toml --format json --spec-version 1.5 \
-        --no-build-deps --target "$1-unknown-linux-gnu" --override-filename sbom-of-release -qq
+        --no-build-deps --target "$(tuple_of "$1")" --override-filename sbom-of-release -qq
     # It leaves such a file beside every manifest of the workspace; the crate is called otherwise than the program.
     jq --sort-keys 'del(.serialNumber) | .metadata.component.name = "trestle"' plugins/sbom-of-release.json | sed "s,$top,/trestle,g" >"$2"
     rm -f ./*/sbom-of-release.json

@@ -2,6 +2,11 @@
 
 #![cfg_attr(not(test), no_main)]
 
+/// musl's own returns memory to the kernel as soon as it can, and asks for it again.
+#[cfg(all(target_env = "musl", not(test)))]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// What the C library calls; docs/decisions/own-main.md says why.
 #[cfg(not(test))]
 #[expect(
@@ -9,8 +14,9 @@
     reason = "the C library knows it by this name, which no other function has"
 )]
 #[unsafe(no_mangle)]
-extern "C" fn main() -> i32 {
+extern "C" fn main(argc: std::ffi::c_int, argv: *const *const std::ffi::c_char) -> std::ffi::c_int {
     use plugins::{host, process::Process, registry};
 
-    host::start::run(|| Process::from_os().run(registry::ALL))
+    // SAFETY: so the C library calls it.
+    unsafe { host::start::run(argc, argv, |args| Process::from_os(args).run(registry::ALL)) }
 }

@@ -27,11 +27,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Those of the running process.
-    pub fn from_os() -> Self {
+    /// The running process, which was started with these arguments.
+    pub fn from_os(args: Vec<OsString>) -> Self {
         stdio::ignore_file_size_limit();
         Self {
-            args: std::env::args_os().collect(),
+            args,
             env: Environment::from_os(),
         }
     }

@@ -13,7 +13,7 @@ use nix::dir::Dir as Listing;
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, OFlag};
 use nix::sys::stat::{self, Mode, SFlag};
-use nix::sys::statfs;
+use nix::sys::statfs::{self, FsType};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{self, UnlinkatFlags};
 
@@ -28,22 +28,22 @@ const RECORD_MAX: u64 = 4 << 20;
 /// File systems of networks and clusters, by the number that statfs(2) reports: NFS, SMB 1 to 3 in the kernel's three
 /// spellings, Ceph, 9P, AFS in two implementations, Coda, GFS2, OCFS2, Lustre, GPFS, BeeGFS, and all that run in user space
 /// (FUSE), of which the kernel does not tell what they are.
-const SHARED: [i64; 15] = [
-    0x6969,
-    0x517b,
-    0xff53_4d42,
-    0xfe53_4d42,
-    0x00c3_6400,
-    0x0102_1997,
-    0x5346_414f,
-    0x6b41_4653,
-    0x7375_7245,
-    0x0116_1970,
-    0x7461_636f,
-    0x0bd0_0bd0,
-    0x4750_4653,
-    0x1983_0326,
-    0x6573_5546,
+const SHARED: [FsType; 15] = [
+    FsType(0x6969),
+    FsType(0x517b),
+    FsType(0xff53_4d42),
+    FsType(0xfe53_4d42),
+    FsType(0x00c3_6400),
+    FsType(0x0102_1997),
+    FsType(0x5346_414f),
+    FsType(0x6b41_4653),
+    FsType(0x7375_7245),
+    FsType(0x0116_1970),
+    FsType(0x7461_636f),
+    FsType(0x0bd0_0bd0),
+    FsType(0x4750_4653),
+    FsType(0x1983_0326),
+    FsType(0x6573_5546),
 ];
 
 /// A modification time: seconds and nanoseconds.
@@ -253,7 +253,7 @@ impl Dir {
 
     /// True if other machines may work in this directory at the same time.
     pub(super) fn is_shared(&self) -> bool {
-        statfs::fstatfs(&self.fd).is_ok_and(|found| SHARED.contains(&found.filesystem_type().0))
+        statfs::fstatfs(&self.fd).is_ok_and(|found| SHARED.contains(&found.filesystem_type()))
     }
 
     /// Waits until the entries made so far are on the disk.

@@ -4,9 +4,10 @@
 //! it reads /proc/self/maps and maps a stack for signal handlers, to put the overflow of the main thread's stack into
 //! words (docs/decisions/own-main.md).
 
-use std::ffi::c_int;
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, IntoRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,11 +27,29 @@ pub fn stdout_was_closed() -> bool {
     STDOUT_CLOSED.load(Ordering::Relaxed)
 }
 
-/// Does the work, and returns the status that the process ends with.
-pub fn run(work: impl FnOnce() -> ExitCode) -> c_int {
+/// Does the work with the arguments that the C library gives its `main`, and returns the status that the process ends with.
+/// Not every C library tells the standard library of them.
+///
+/// # Safety
+/// `argv` leads to `argc` strings that end in a zero.
+#[expect(unsafe_code, reason = "arguments come as pointers")]
+pub unsafe fn run(
+    argc: c_int,
+    argv: *const *const c_char,
+    work: impl FnOnce(Vec<OsString>) -> ExitCode,
+) -> c_int {
     keep_standard_descriptors();
     ignore_broken_pipes();
-    let status = work();
+    let argument = |number: usize| {
+        // SAFETY: the caller says that there are so many strings.
+        let text = unsafe { CStr::from_ptr(*argv.add(number)) };
+        OsStr::from_bytes(text.to_bytes()).to_owned()
+    };
+    let status = work(
+        (0..usize::try_from(argc).unwrap_or(0))
+            .map(argument)
+            .collect(),
+    );
     // Nobody is left to be told of a failure.
     let _ = io::stdout().flush();
     netfilter::leave_to_kernel();
