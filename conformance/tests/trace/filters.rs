@@ -51,7 +51,7 @@ fn a_pod_of_another_node_sees_the_pods_own_address(lab: &Lab) {
     ] {
         let length = if ip(there).is_ipv4() { 32 } else { 128 };
         node.world
-            .ip(&format!("addr add {there}/{length} dev eth0"));
+            .ip(&format!("addr add {there}/{length} dev eth0 nodad"));
         node.ip(&format!("route add {there} via {world}"));
         let _server = node.world.serve(Protocol::Tcp, ip(there), 8080);
         // No way back: the answer never comes.

@@ -8,6 +8,7 @@ mod outside;
 mod pages;
 mod pods;
 mod services;
+mod size;
 
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -23,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         services::cases(),
         filters::cases(),
         outside::cases(),
+        size::cases(),
         asking::cases(),
         killed::cases(),
         many::cases(),

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use conformance::{Case, Lab, Protocol, case};
+use conformance::{Case, Lab, Protocol, ProxyMode, Service, case};
 use serde_json::json;
 
-use super::{Node, UPLINK, at, bridge};
+use super::{INTERNET, Node, UPLINK, at, bridge};
 use crate::common::ip;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        case!(a_host_port_is_followed_from_the_host),
+        case!(a_host_port_is_entered_by_the_interface_as_from_outside),
+        case!(a_node_port_is_entered_from_outside_in_both_modes),
+        case!(datagrams_and_echo_requests_come_in_too_and_a_program_of_the_host_is_met),
+        case!(where_nothing_can_come_in_it_is_said),
         case!(a_host_port_is_followed_from_outside_with_real_traffic),
         case!(real_traffic_of_a_pod_is_followed),
         case!(without_traffic_nothing_is_sent),
@@ -34,16 +37,115 @@ fn join(node: &Node<'_>) -> super::Member {
     super::Member { pod, result }
 }
 
-fn a_host_port_is_followed_from_the_host(lab: &Lab) {
+fn a_host_port_is_entered_by_the_interface_as_from_outside(lab: &Lab) {
     let node = node(lab);
     let web = join(&node);
-    for (own, pod) in UPLINK.into_iter().zip(web.ips()) {
-        let _server = web.serve(Protocol::Tcp, pod, 80);
-        node.trace(&[&web.netns(), &at(ip(own), 8080), "--from", "up0"])
+    for ((own, world), pod) in UPLINK.into_iter().zip(INTERNET).zip(web.ips()) {
+        let to = at(ip(own), 8080);
+        node.trace(&[&web.netns(), &to, "--from", "up0"])
+            .is("refused", &[&to]);
+        let server = web.serve(Protocol::Tcp, pod, 80);
+        let trace = node.trace(&[&web.netns(), &to, "--from", "up0"]);
+        trace
+            .is("answered", &[&to])
+            .has("there", "comes in by up0, as from outside")
+            .has(
+                "there",
+                &format!(
+                    "prerouting in up0: {}",
+                    at(ip(world), 0).trim_end_matches('0')
+                ),
+            )
+            .has(
+                "there",
+                &format!("destination {to} becomes {}", at(pod, 80)),
+            )
+            .has("there", &format!("leaves by {}", web.end()))
+            .has("back", &format!("source {} becomes {to}", at(pod, 80)))
+            .has("back", "leaves by up0");
+        drop(server);
+        // What the node's own filter says of strangers, but not of itself.
+        node.sh("nft add table inet admin");
+        node.sh("nft add chain inet admin in { type filter hook prerouting priority -150 ; }");
+        node.sh("nft add rule inet admin in iifname up0 tcp dport 8080 drop comment strangers");
+        node.trace(&[&web.netns(), &to, "--from", "up0"])
+            .is("dropped", &["inet admin in"])
+            .has("there", "(strangers): drop");
+        node.sh("nft delete table inet admin");
+    }
+}
+
+fn a_node_port_is_entered_from_outside_in_both_modes(lab: &Lab) {
+    for mode in [ProxyMode::Iptables, ProxyMode::Nftables] {
+        let node = Node::new(lab, json!({}));
+        let web = node.join("web");
+        for (own, pod) in UPLINK.into_iter().zip(web.ips()) {
+            let _server = web.serve(Protocol::Tcp, pod, 8080);
+            let service =
+                Service::new("WEB", Protocol::Tcp, &at(ip(own), 30080), &[&at(pod, 8080)]);
+            // A node's address and port lead there as a Service's do, and strangers are masqueraded.
+            node.kube_proxy(mode, &["10.1.0.0/16", "fd00:1::/48"], &[service]);
+            let to = at(ip(own), 30080);
+            node.trace(&[&web.netns(), &to, "--from", "up0"])
+                .is("answered", &[&to])
+                .has("there", "prerouting in up0")
+                .has(
+                    "there",
+                    &format!("destination {to} becomes {}", at(pod, 8080)),
+                )
+                .has("there", "source ")
+                .has("back", &format!("source {} becomes {to}", at(pod, 8080)))
+                .has("back", "leaves by up0");
+        }
+    }
+}
+
+fn datagrams_and_echo_requests_come_in_too_and_a_program_of_the_host_is_met(lab: &Lab) {
+    let node = node(lab);
+    let web = join(&node);
+    for own in UPLINK {
+        node.trace(&[&web.netns(), own, "--from", "up0"])
             .is("answered", &[])
-            .has("there", "from the address of up0")
-            .has("there", &format!("becomes {}", at(pod, 80)))
-            .has("there", &format!("leaves by {}", web.end()));
+            .has("there", "comes to a program of this host itself")
+            .has("back", "leaves by up0");
+        // What nobody translates is the host's.
+        node.trace(&[&web.netns(), &at(ip(own), 9), "--from", "up0"])
+            .is("refused", &[])
+            .has("there", "comes to a program of this host itself");
+        node.trace(&[&web.netns(), &at(ip(own), 9), "--from", "up0", "--udp"])
+            .is("refused", &[]);
+    }
+    // By the bridge itself, as from one of its pods.
+    for pod in web.ips() {
+        let _server = web.serve(Protocol::Tcp, pod, 80);
+        node.trace(&[
+            &web.netns(),
+            &at(ip(UPLINK[usize::from(pod.is_ipv6())]), 8080),
+            "--from",
+            "cni0",
+        ])
+        .has("there", "prerouting in cni0");
+    }
+}
+
+fn where_nothing_can_come_in_it_is_said(lab: &Lab) {
+    let node = node(lab);
+    let web = join(&node);
+    node.ip("link add idle type veth peer name idle1");
+    let end = web.end();
+    for (name, words) in [
+        ("nothing", "no interface called nothing"),
+        ("lo", "this host's own"),
+        ("idle", "it is down"),
+        (&*end, "it is a port of cni0: name that"),
+    ] {
+        let output = node.call(&[&web.netns(), "198.51.100.2:8080", "--from", name]);
+        assert_eq!(output.status.code(), Some(3), "{output}");
+        assert!(output.stderr.contains(words), "{words}: {output}");
+        assert!(
+            name == "nothing" || output.stderr.contains("--live"),
+            "{output}"
+        );
     }
 }
 

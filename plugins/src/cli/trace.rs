@@ -8,7 +8,6 @@ use clap::Args;
 
 use super::CliError;
 use super::doctor::{DirectoryArgs, paint};
-use crate::explain::survey::Survey;
 use crate::explain::trace::{self, Destination, Protocol, Request};
 
 /// The exit status when nothing could be traced.
@@ -31,10 +30,13 @@ pub(super) struct TraceArgs {
     /// Send an echo request (the default without a port)
     #[arg(long)]
     icmp: bool,
-    /// Send from the address of this interface of the host, not from the container; with --live, wait for a packet that
-    /// comes in by it
+    /// Have the packet come in by this interface of the host, as from outside, not from the container; with --live, wait for
+    /// one that does
     #[arg(long, value_name = "INTERFACE")]
     from: Option<String>,
+    /// Send a packet of this length, its IP header included, that may not be fragmented: a datagram, or an echo request
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["tcp", "live"])]
+    size: Option<u16>,
     /// Send nothing, and wait for somebody's packet like this one
     #[arg(long)]
     live: bool,
@@ -61,6 +63,7 @@ impl TraceArgs {
             to: self.to,
             protocol,
             from: self.from.clone(),
+            size: self.size,
             live: self.live,
             timeout: Duration::from_secs(self.timeout),
         }
@@ -68,8 +71,7 @@ impl TraceArgs {
 }
 
 pub(super) fn trace(args: &TraceArgs, out: &mut impl Write) -> Result<ExitCode, CliError> {
-    let survey = Survey::take(&args.directories.directories());
-    let trace = match trace::run(&survey, &args.request()) {
+    let trace = match trace::run(&args.directories.directories(), &args.request()) {
         Ok(trace) => trace,
         Err(error) => {
             super::report(&error);

@@ -170,7 +170,7 @@ pub(crate) fn chain_name(chain: &Chain) -> String {
     )
 }
 
-fn legacy_tables() -> Vec<String> {
+pub(crate) fn legacy_tables() -> Vec<String> {
     let read = |file: &str, suffix: &str| -> Vec<String> {
         let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
         let text = text.unwrap_or_default();

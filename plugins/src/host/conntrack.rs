@@ -13,7 +13,7 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 use nix::errno::Errno;
 
 use super::error::HostError;
-use super::netlink::attributes::Attributes;
+use super::netlink::attributes::{Attributes, nest};
 use super::netlink::netfilter::{NetfilterSocket, Object, Outgoing};
 
 // Attributes from include/uapi/linux/netfilter/nfnetlink_conntrack.h.
@@ -99,6 +99,27 @@ impl Conntrack {
             })
     }
 
+    /// The flow that began so, asked for by its tuple: how many others there are does not matter. An echo request has its
+    /// number for a source port. None if there is none (in zone 0).
+    ///
+    /// # Errors
+    /// As [`Conntrack::flows`].
+    pub fn flow(&mut self, began: &Tuple) -> Result<Option<Flow>, HostError> {
+        let family = match began.destination.is_ipv6() {
+            true => NetfilterProtoFamily::IPv6,
+            false => NetfilterProtoFamily::IPv4,
+        };
+        let tuple = ConntrackAttribute::Other(written(began));
+        let message = message(family, ConntrackMessage::Get(vec![tuple]));
+        match self
+            .socket
+            .get(message, "look up a tracked connection", read)
+        {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+            found => found,
+        }
+    }
+
     /// Forgets the flows of IPv4 or IPv6 that `selected` says so of, and tells how many those were.
     /// Flows that ended meanwhile are no error.
     ///
@@ -123,6 +144,43 @@ impl Conntrack {
         }
         Ok(forgotten)
     }
+}
+
+/// `CTA_TUPLE_ORIG`.
+fn written(tuple: &Tuple) -> DefaultNla {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let (source, destination) = match tuple.destination.is_ipv6() {
+        true => (CTA_IP_V6_SRC, CTA_IP_V6_DST),
+        false => (CTA_IP_V4_SRC, CTA_IP_V4_DST),
+    };
+    let ip = [
+        DefaultNla::new(source, octets(tuple.source)),
+        DefaultNla::new(destination, octets(tuple.destination)),
+    ];
+    let port = |kind, port: u16| DefaultNla::new(kind, port.to_be_bytes().to_vec());
+    let mut protocol = vec![DefaultNla::new(CTA_PROTO_NUM, vec![tuple.protocol])];
+    // Number, type and code of an echo request.
+    match tuple.protocol {
+        1 | 58 => {
+            let (first, echo) = if tuple.protocol == 1 {
+                (4, 8)
+            } else {
+                (7, 128)
+            };
+            protocol.push(port(first, tuple.source_port));
+            protocol.push(DefaultNla::new(first + 1, vec![echo]));
+            protocol.push(DefaultNla::new(first + 2, vec![0]));
+        }
+        _ => {
+            protocol.push(port(CTA_PROTO_SRC_PORT, tuple.source_port));
+            protocol.push(port(CTA_PROTO_DST_PORT, tuple.destination_port));
+        }
+    }
+    let parts = [nest(CTA_TUPLE_IP, &ip), nest(CTA_TUPLE_PROTO, &protocol)];
+    nest(CTA_TUPLE_ORIG, &parts)
 }
 
 fn message(family: NetfilterProtoFamily, body: ConntrackMessage) -> NetfilterMessage {

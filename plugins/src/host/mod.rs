@@ -13,6 +13,7 @@ pub mod conntrack;
 pub mod dbus;
 pub mod device;
 pub mod error;
+pub mod inject;
 pub mod iptables;
 pub mod lock;
 pub mod module;

@@ -2,18 +2,20 @@
 //!
 //! The socket is made and bound in a namespace, so that source address and port are known before anything is sent.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::libc::{self, sock_extended_err, sockaddr_in6};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect,
-    getsockname, getsockopt, recv, send, socket, sockopt,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType,
+    SockaddrStorage, bind, connect, getsockname, getsockopt, recv, recvmsg, send, socket, sockopt,
 };
 
 use super::conntrack::Tuple;
 use super::error::HostError;
+use super::inject::{checksum, padded};
 use super::netns::NetNs;
 
 /// What is sent.
@@ -45,11 +47,22 @@ pub struct Probe {
     kind: Kind,
     to: SocketAddr,
     tuple: Tuple,
+    size: Option<usize>,
+}
+
+/// Who said that a packet can't be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// A router or the destination; none where it was the sender's own kernel.
+    pub by: Option<IpAddr>,
+    /// The MTU of the link that it was too large for, in bytes.
+    pub mtu: Option<u32>,
 }
 
 impl Probe {
-    /// Makes the socket in a namespace, the thread's own unless one is given, and finds out which address it sends from:
-    /// `from`, or the one that the namespace's routes say.
+    /// Makes the socket in a namespace, the thread's own unless one is given, and finds out which address it sends from. With
+    /// a size, the packet is so long in bytes, its IP header among them, and must not be fragmented on its way; TCP knows
+    /// none.
     ///
     /// # Errors
     /// [`HostError::System`]: `ENETUNREACH` when the namespace has no route there.
@@ -57,9 +70,9 @@ impl Probe {
         netns: Option<&NetNs>,
         kind: Kind,
         to: SocketAddr,
-        from: Option<IpAddr>,
+        size: Option<usize>,
     ) -> Result<Self, HostError> {
-        let make = || Self::make(kind, to, from);
+        let make = || Self::make(kind, to, size);
         let made = match netns {
             Some(netns) => netns.enter(make)?,
             None => make(),
@@ -70,7 +83,7 @@ impl Probe {
         })
     }
 
-    fn make(kind: Kind, to: SocketAddr, from: Option<IpAddr>) -> Result<Self, Errno> {
+    fn make(kind: Kind, to: SocketAddr, size: Option<usize>) -> Result<Self, Errno> {
         let family = match to {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -82,12 +95,15 @@ impl Probe {
             (Kind::Icmp, true) => (SockType::Raw, SockProtocol::Icmp, 1),
             (Kind::Icmp, false) => (SockType::Raw, SockProtocol::IcmpV6, 58),
         };
-        let source = source_towards(to, from)?;
+        let source = source_towards(to)?;
         let socket = socket(family, sort, flags, protocol)?;
         bind(
             socket.as_raw_fd(),
             &SockaddrStorage::from(SocketAddr::new(source, 0)),
         )?;
+        if size.is_some() {
+            forbid_fragments(&socket, to.is_ipv6())?;
+        }
         if kind != Kind::Tcp {
             let target = match kind {
                 Kind::Icmp => SocketAddr::new(to.ip(), 0),
@@ -111,6 +127,7 @@ impl Probe {
             kind,
             to,
             tuple,
+            size,
         })
     }
 
@@ -127,7 +144,7 @@ impl Probe {
         let to = SockaddrStorage::from(self.to);
         let sent = match &self.kind {
             Kind::Tcp => connect(self.socket.as_raw_fd(), &to),
-            Kind::Udp(content) => self.send_bytes(content),
+            Kind::Udp(content) => self.send_bytes(&padded(content, self.size, &self.tuple, 8)),
             Kind::Icmp => self.send_bytes(&self.echo_request()),
         };
         match sent {
@@ -150,16 +167,38 @@ impl Probe {
         let v6 = self.to.is_ipv6();
         let [high, low] = self.tuple.source_port.to_be_bytes();
         let mut bytes = vec![if v6 { 128 } else { 8 }, 0, 0, 0, high, low, 0, 1];
+        bytes.extend(padded(&[], self.size, &self.tuple, 8));
         if !v6 {
-            let sum: u32 = bytes
-                .chunks(2)
-                .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-                .sum();
-            let folded = (sum & 0xffff) + (sum >> 16);
-            let sum = u16::try_from(folded & 0xffff).unwrap_or(0);
-            bytes[2..4].copy_from_slice(&(!sum).to_be_bytes());
+            let sum = checksum(&bytes);
+            bytes[2..4].copy_from_slice(&sum.to_be_bytes());
         }
         bytes
+    }
+
+    /// Who said that a packet with a size can't be delivered, if somebody did.
+    pub fn said(&self) -> Option<Said> {
+        let mut inbox = [0; 128];
+        let mut inbox = [IoSliceMut::new(&mut inbox)];
+        let mut space = nix::cmsg_space!(sock_extended_err, sockaddr_in6);
+        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+        let read = recvmsg::<()>(self.socket.as_raw_fd(), &mut inbox, Some(&mut space), flags);
+        let read = read.ok()?;
+        let (error, by) = read.cmsgs().ok()?.find_map(|message| match message {
+            ControlMessageOwned::Ipv4RecvErr(error, by) => {
+                let by = by.map(|it| Ipv4Addr::from(u32::from_be(it.sin_addr.s_addr)).into());
+                Some((error, by))
+            }
+            ControlMessageOwned::Ipv6RecvErr(error, by) => Some((
+                error,
+                by.map(|it| Ipv6Addr::from(it.sin6_addr.s6_addr).into()),
+            )),
+            _ => None,
+        })?;
+        let too_large = error.ee_errno == Errno::EMSGSIZE as u32;
+        Some(Said {
+            by: by.filter(|_| error.ee_origin != libc::SO_EE_ORIGIN_LOCAL),
+            mtu: too_large.then_some(error.ee_info),
+        })
     }
 
     /// What is known by now; none as long as nothing came.
@@ -224,11 +263,59 @@ fn of_errno(errno: Errno) -> Outcome {
     }
 }
 
+/// Has a socket send packets whole, however large the way is known to be, and hear who refuses them.
+fn forbid_fragments(socket: &OwnedFd, v6: bool) -> Result<(), Errno> {
+    let on = libc::c_int::from(true);
+    let options = match v6 {
+        false => vec![
+            (
+                libc::IPPROTO_IP,
+                libc::IP_MTU_DISCOVER,
+                libc::IP_PMTUDISC_PROBE,
+            ),
+            (libc::IPPROTO_IP, libc::IP_RECVERR, on),
+        ],
+        true => vec![
+            (
+                libc::IPPROTO_IPV6,
+                libc::IPV6_MTU_DISCOVER,
+                libc::IPV6_PMTUDISC_PROBE,
+            ),
+            (libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, on),
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVERR, on),
+        ],
+    };
+    options
+        .into_iter()
+        .try_for_each(|(level, name, value)| set(socket, level, name, value))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "setsockopt(2) has no safe wrapper for these options"
+)]
+fn set(
+    socket: &OwnedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> Result<(), Errno> {
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    // SAFETY: the kernel reads a number of that length, which lives for the duration of the call; the descriptor is open.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    Errno::result(answer).map(drop)
+}
+
 /// The address that packets there come from, by the namespace's routes. A datagram socket finds it out without sending.
-fn source_towards(to: SocketAddr, from: Option<IpAddr>) -> Result<IpAddr, Errno> {
-    if let Some(from) = from {
-        return Ok(from);
-    }
+fn source_towards(to: SocketAddr) -> Result<IpAddr, Errno> {
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -49,7 +49,7 @@ pub fn require() -> Result<(), HostError> {
     open("make TAP devices".to_owned()).map(drop)
 }
 
-fn open(operation: String) -> Result<File, HostError> {
+pub(super) fn open(operation: String) -> Result<File, HostError> {
     let mut options = File::options();
     options
         .read(true)
@@ -156,9 +156,9 @@ impl NewTap {
     }
 }
 
-/// TUNSETIFF: makes the device, or fails with `EBUSY` where there is one.
+/// TUNSETIFF: makes the device, or fails with `EBUSY` where there is one. Returns its name, in which a number stands for `%d`.
 #[expect(unsafe_code, reason = "ioctl(2) has no safe wrapper")]
-fn set_interface(file: &File, new: &NewTap) -> Result<(), Errno> {
+pub(super) fn set_interface(file: &File, new: &NewTap) -> Result<String, Errno> {
     // SAFETY: an all-zero `ifreq` is a valid value of that plain C structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if new.name.is_empty() || new.name.len() >= request.ifr_name.len() {
@@ -176,7 +176,10 @@ fn set_interface(file: &File, new: &NewTap) -> Result<(), Errno> {
     // SAFETY: TUNSETIFF reads and writes the structure, which lives for the duration of the call; its name ends with a
     // zero, as it is shorter than the field. The descriptor is open.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
-    Errno::result(answer).map(drop)
+    Errno::result(answer)?;
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0);
+    let name: Vec<u8> = name.map(|byte| *byte as u8).collect();
+    Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
 #[expect(unsafe_code, reason = "ioctl(2) has no safe wrapper")]

@@ -2,15 +2,15 @@
 
 use nix::errno::Errno;
 
+use super::links::Links;
 use super::path::{Pass, Seen};
-use super::step::Teller;
 use super::verdict::{FILTERS, REACHING, Verdict};
 use crate::explain::kernel::sysctl;
 use crate::host::Sysctl;
 use crate::host::rtnl::RouteLookup;
 
 /// Why it did not get through this host; none if it did.
-pub(super) fn stopped(pass: &Pass, teller: &Teller<'_>) -> Option<Verdict> {
+pub(super) fn stopped(pass: &Pass, links: &Links) -> Option<Verdict> {
     let last = pass.iter().rev().find(|it| it.own.is_some())?;
     let (hook, bridge) = (last.hook.name, last.hook.bridge);
     if last.own == Some(false) {
@@ -24,7 +24,8 @@ pub(super) fn stopped(pass: &Pass, teller: &Teller<'_>) -> Option<Verdict> {
         ));
     }
     match (hook, bridge) {
-        ("postrouting", true) | ("input", false) => None,
+        ("postrouting", true) => too_large(last, links),
+        ("input", false) => None,
         // A bridge's last hook, which comes before that of the IP layer when bridge netfilter calls it.
         ("postrouting", false)
             if pass
@@ -33,9 +34,9 @@ pub(super) fn stopped(pass: &Pass, teller: &Teller<'_>) -> Option<Verdict> {
         {
             None
         }
-        ("postrouting", false) => into_bridge(last, teller),
-        ("prerouting", false) => Some(not_routed(last, teller)),
-        (_, true) => Some(not_bridged(pass, last, teller)),
+        ("postrouting", false) => into_bridge(last, links),
+        ("prerouting", false) => Some(not_routed(last, links)),
+        (_, true) => Some(not_bridged(pass, last, links)),
         _ => Some(Verdict::new(
             "not-forwarded",
             format!("it was lost behind {hook}, where nothing reports"),
@@ -45,8 +46,8 @@ pub(super) fn stopped(pass: &Pass, teller: &Teller<'_>) -> Option<Verdict> {
 }
 
 /// Behind the IP layer's last hook comes the bridge's, where it leaves by one.
-fn into_bridge(last: &Seen, teller: &Teller<'_>) -> Option<Verdict> {
-    let link = teller.kernel.link(last.event.oif?)?;
+fn into_bridge(last: &Seen, links: &Links) -> Option<Verdict> {
+    let link = links.get(last.event.oif?)?;
     if link.kind.as_deref() != Some("bridge") {
         return None;
     }
@@ -59,15 +60,18 @@ fn into_bridge(last: &Seen, teller: &Teller<'_>) -> Option<Verdict> {
 }
 
 /// Between prerouting and what comes next, the kernel decides where it goes.
-fn not_routed(last: &Seen, teller: &Teller<'_>) -> Verdict {
+fn not_routed(last: &Seen, links: &Links) -> Verdict {
     let (packet, event) = (&last.packet, &last.event);
     let to = packet.destination;
-    let iif = teller.name(event.iif).unwrap_or_default();
+    let iif = event.iif.map(|index| links.name(index)).unwrap_or_default();
     let setting = match to.is_ipv4() {
         true => Sysctl::ipv4_conf(&iif, "forwarding"),
         false => Sysctl::ipv6_conf("all", "forwarding"),
     };
-    let way = teller.rtnl.look_up_route(packet, event.iif, event.mark);
+    if let Some(verdict) = too_large(last, links) {
+        return verdict;
+    }
+    let way = links.rtnl.look_up_route(packet, event.iif, event.mark);
     let off = matches!(sysctl(&setting), Ok(Some(value)) if value == "0");
     match way {
         Ok(RouteLookup::Unreachable(Errno::EXDEV | Errno::EINVAL)) if !off => Verdict::new(
@@ -96,7 +100,7 @@ fn not_routed(last: &Seen, teller: &Teller<'_>) -> Verdict {
         _ => Verdict::new(
             "not-forwarded",
             format!(
-                "it was lost between prerouting and what comes next, where nothing reports (too large for the way to {to}?)"
+                "it was lost between prerouting and what comes next on the way to {to}, where nothing reports"
             ),
             &[
                 "mtu-mismatch",
@@ -107,26 +111,55 @@ fn not_routed(last: &Seen, teller: &Teller<'_>) -> Verdict {
     }
 }
 
+/// What may not be fragmented and is larger than what comes next. A TCP segment may be several that travel as one.
+pub(super) fn too_large(last: &Seen, links: &Links) -> Option<Verdict> {
+    let (event, packet) = (&last.event, &last.packet);
+    let size = event.whole.filter(|_| packet.protocol != 6)?;
+    let (name, mtu, spare) = match (last.hook.name, last.hook.bridge) {
+        ("prerouting", false) => match links
+            .rtnl
+            .look_up_route(packet, event.iif, event.mark)
+            .ok()?
+        {
+            RouteLookup::Out { link, mtu, .. } => {
+                let link = links.get(link)?;
+                (link.name.clone(), mtu.unwrap_or(link.mtu).min(link.mtu), 0)
+            }
+            _ => return None,
+        },
+        // A bridge leaves room for the tag of a VLAN (`is_skb_forwardable`).
+        ("postrouting", true) => {
+            let link = links.get(event.oif?)?;
+            (link.name.clone(), link.mtu, 4)
+        }
+        _ => return None,
+    };
+    let told = match last.hook.bridge {
+        true => "; a bridge drops such a packet and tells nobody",
+        false => "",
+    };
+    (size > mtu + spare).then(|| {
+        let text = format!(
+            "it is too large and may not be fragmented: it has {size} bytes, and {name}, by which it is to leave, takes {mtu}{told}"
+        );
+        Verdict::new("not-forwarded", text, &["mtu-mismatch"])
+    })
+}
+
 /// A bridge passed it on to nobody.
-fn not_bridged(pass: &Pass, last: &Seen, teller: &Teller<'_>) -> Verdict {
+fn not_bridged(pass: &Pass, last: &Seen, links: &Links) -> Verdict {
     let to = last.packet.destination;
-    let neighbours = teller.rtnl.neighbours().unwrap_or_default();
-    if neighbours
-        .iter()
-        .any(|it| it.address == to && (it.failed || it.asking))
-    {
+    if links.silent(to, last.event.mark).is_some() {
         let text = format!("it was to go to {to}, and nobody answers for its hardware address");
         return Verdict::new("no-answer", text, REACHING);
     }
     // The port that it came in by.
-    let port = pass
-        .first()
-        .and_then(|it| teller.kernel.link(it.event.iif?));
+    let port = pass.first().and_then(|it| links.get(it.event.iif?));
     let from_there = pass
         .first()
         .is_some_and(|it| it.packet.source == last.packet.destination);
-    match port.and_then(|link| Some((link, link.port?))) {
-        Some((link, port)) if from_there && !port.hairpin => Verdict::new(
+    match port.and_then(|link| Some((link.port?, link))) {
+        Some((port, link)) if from_there && !port.hairpin => Verdict::new(
             "not-forwarded",
             format!(
                 "it is to go back where it came from, and the bridge sends nothing back by {} (hairpin is off)",
@@ -134,7 +167,7 @@ fn not_bridged(pass: &Pass, last: &Seen, teller: &Teller<'_>) -> Verdict {
             ),
             &["hairpin-off"],
         ),
-        Some((link, port)) if port.isolated => Verdict::new(
+        Some((port, link)) if port.isolated => Verdict::new(
             "not-forwarded",
             format!(
                 "the bridge passes it on to no port: {} is isolated from others",

@@ -4,7 +4,10 @@
 //! answer at every hook and every rule that applies ([`crate::host::nft::trace`]). What is seen is that: nftables, the
 //! rules of iptables-nft among it, translation, routes and bridges. Drops elsewhere show in where the way ends.
 
+mod counted;
 mod dns;
+mod from;
+mod links;
 mod lost;
 mod path;
 mod resolve;
@@ -20,20 +23,22 @@ use std::time::Duration;
 use serde::Serialize;
 use thiserror::Error;
 
+pub(crate) use self::counted::Counted;
 pub(crate) use self::resolve::Destination;
 pub(crate) use self::step::Step;
 pub(crate) use self::verdict::Verdict;
 
+use self::links::Links;
 use self::path::{Direction, paths};
 use self::resolve::Pod;
+use self::send::Surroundings;
 use self::step::Teller;
 use self::verdict::Case;
-use super::kernel::Kernel;
+use super::directories::Directories;
 use super::report::Finding;
-use super::survey::Survey;
+use crate::host::HostError;
 use crate::host::nft::{Family, Nft, TableRef};
 use crate::host::probe::Kind;
-use crate::host::{HostError, Rtnl};
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +54,10 @@ pub(crate) struct Request {
     pub(crate) to: Destination,
     /// None for what fits the destination: a DNS question for port 53, else TCP, an echo request without a port.
     pub(crate) protocol: Option<Protocol>,
-    /// The host's interface that the packet comes from, in place of the container.
+    /// The host's interface that the packet comes in by, in place of the container's.
     pub(crate) from: Option<String>,
+    /// The length of the IP packet in bytes, which may not be fragmented.
+    pub(crate) size: Option<u16>,
     /// Wait for somebody else's packet.
     pub(crate) live: bool,
     pub(crate) timeout: Duration,
@@ -69,8 +76,28 @@ pub(crate) enum CannotLook {
         "the network namespace of {0} is gone, or the runtime's cache does not tell where it is; see `trestle list`"
     )]
     NoNamespace(String),
-    #[error("there is no interface called {0}, or it has no address like the destination")]
+    #[error(
+        "there is no interface called {0}, or the container has no address like the destination"
+    )]
     NoInterface(String),
+    #[error(
+        "no packet can be made to come in by {name}: {why}; with --live one of somebody else's is waited for"
+    )]
+    NoWayIn {
+        /// The interface.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    #[error("a packet of {size} bytes has no room for its headers, which take {least}")]
+    TooSmall {
+        /// What was asked for.
+        size: u16,
+        /// What it takes.
+        least: u16,
+    },
+    #[error("what begins a TCP connection has no size; take --udp or --icmp")]
+    NoSize,
     #[error("{} needs a port: write it as {}", .0, SocketAddr::new(*.0, 80))]
     NoPort(IpAddr),
     #[error("look at this node: {0}")]
@@ -93,6 +120,8 @@ pub(crate) struct Trace {
     pub(crate) steps: Vec<Step>,
     pub(crate) verdict: Verdict,
     pub(crate) findings: Vec<Finding>,
+    /// Counters of drops and errors that rose meanwhile, by whomsoever; only when it was lost.
+    pub(crate) counters: Vec<Counted>,
     /// What could not be seen.
     pub(crate) unseen: Vec<String>,
 }
@@ -110,11 +139,22 @@ impl<'r> Asked<'r> {
         let to = request.to;
         let protocol = request.protocol.unwrap_or(match to.port {
             None => Protocol::Icmp,
+            Some(_) if request.size.is_some() => Protocol::Udp,
             Some(53) => Protocol::Udp,
             Some(_) => Protocol::Tcp,
         });
         if protocol != Protocol::Icmp && to.port.is_none() {
             return Err(CannotLook::NoPort(to.address));
+        }
+        if let Some(size) = request.size {
+            let headers = if to.address.is_ipv4() { 28 } else { 48 };
+            let question = if to.port == Some(53) { 17 } else { 0 };
+            let least = headers + question;
+            match protocol {
+                Protocol::Tcp => return Err(CannotLook::NoSize),
+                _ if size < least => return Err(CannotLook::TooSmall { size, least }),
+                _ => {}
+            }
         }
         let expected = protocol != Protocol::Udp || to.port == Some(53);
         Ok(Self {
@@ -137,8 +177,21 @@ impl<'r> Asked<'r> {
         match self.protocol {
             Protocol::Tcp => Kind::Tcp,
             Protocol::Udp if self.request.to.port == Some(53) => Kind::Udp(dns::question()),
+            Protocol::Udp if self.request.size.is_some() => Kind::Udp(Vec::new()),
             Protocol::Udp => Kind::Udp(b"trestle trace\n".to_vec()),
             Protocol::Icmp => Kind::Icmp,
+        }
+    }
+
+    fn size(&self) -> Option<usize> {
+        self.request.size.map(usize::from)
+    }
+
+    /// How long an answer, or an error, may take.
+    fn time_limit(&self) -> Duration {
+        match self.expected {
+            true => self.request.timeout,
+            false => self.request.timeout.min(watch::DELIVERY),
         }
     }
 
@@ -165,41 +218,49 @@ impl<'r> Asked<'r> {
 ///
 /// # Errors
 /// [`CannotLook`], when there is no such container, no permission or no nftables that can do it.
-pub(crate) fn run(survey: &Survey, request: &Request) -> Result<Trace, CannotLook> {
+pub(crate) fn run(directories: &Directories, request: &Request) -> Result<Trace, CannotLook> {
     let asked = Asked::new(request)?;
     may_look()?;
-    let kernel = survey.kernel().map_err(CannotLook::Survey)?;
-    let firewall = survey.firewall().map_err(CannotLook::Survey)?;
-    let pod = resolve::pod(survey, &request.container, request.to.address)?;
-    let tracked = send::translates(firewall);
-    let (began, watched, sent, tracer) = match request.live {
-        true => send::live(kernel, &asked, &pod, tracked)?,
-        false => match send::probe(kernel, &asked, &pod, tracked)? {
-            Ok(probed) => probed,
-            Err(error) => return unroutable(survey, &asked, &pod, kernel, &error),
+    let links = Links::new()?;
+    let pod = resolve::pod(directories, &links, &request.container, request.to.address)?;
+    let around = Surroundings::look()?;
+    let sent = match request.live {
+        true => send::live(&links, &asked, &pod, &around)?,
+        false => match send::probe(&links, &asked, &pod, &around)? {
+            Ok(sent) => sent,
+            Err(error) => return unroutable(directories, &asked, &pod, &links, &error),
         },
     };
-    let own = |event: &_| tracer.as_ref().and_then(|tracer| tracer.own_chain(event));
-    let paths = paths(&watched.events, &began, own);
-    let mut teller = Teller::new(kernel, Rtnl::new()?, Nft::open()?);
+    let own = |event: &_| sent.tracer.own_chain(event);
+    let paths = paths(&sent.watched.events, &sent.began, own);
+    let mut teller = Teller::new(&links, Nft::open()?);
     let mut steps = tell::begin(&asked, &pod, &teller);
     steps.extend(teller.tell(Direction::There, &paths.there));
+    steps.extend(sent.watched.flow.as_ref().and_then(step::flow));
     steps.extend(teller.tell(Direction::Back, &paths.back));
+    let legacy = sent.counted.iter().find(|it| it.of == counted::LEGACY);
+    let inside = pod.inside.as_ref();
     let case = Case {
-        began,
+        began: sent.began,
         paths: &paths,
-        watched: &watched,
+        watched: &sent.watched,
         expected: asked.expected,
-        live: request.live,
-        sent,
+        live: request.live || request.from.is_some(),
+        sent: sent.count,
         unanswered: send::unanswered(&asked, &pod),
+        inside: inside.map(|link| (link.name.as_str(), link.mtu)),
+        legacy: legacy.map(|it| it.what.clone()),
     };
-    let mut verdict = case.judge(&teller);
+    let mut verdict = case.judge(&links);
     verdict.step = verdict::place(&verdict, &steps);
     Ok(Trace {
-        probe: tell::title(&asked, &pod, &began),
-        findings: tell::findings(survey, &pod, &verdict),
-        unseen: tell::unseen(firewall, &paths, tracer.as_ref(), &watched),
+        probe: tell::title(&asked, &pod, &sent.began),
+        findings: tell::findings(directories, &pod, &verdict),
+        unseen: tell::unseen(&around.legacy, &paths, &pod, &sent, &teller),
+        counters: match paths.explain(&verdict) {
+            true => Vec::new(),
+            false => sent.counted,
+        },
         steps,
         verdict,
     })
@@ -216,28 +277,21 @@ fn may_look() -> Result<(), HostError> {
 
 /// The pod's own routes lead nowhere.
 fn unroutable(
-    survey: &Survey,
+    directories: &Directories,
     asked: &Asked<'_>,
     pod: &Pod,
-    kernel: &Kernel,
+    links: &Links,
     error: &HostError,
 ) -> Result<Trace, CannotLook> {
-    let teller = Teller::new(kernel, Rtnl::new()?, Nft::open()?);
-    let steps = tell::begin(asked, pod, &teller);
-    let text = format!(
-        "the pod has no route to {}: {error}",
-        asked.request.to.address
-    );
+    let steps = tell::begin(asked, pod, &Teller::new(links, Nft::open()?));
+    let to = asked.request.to.address;
+    let text = format!("the pod has no route to {to}: {error}");
     let mut verdict = Verdict::new("not-sent", text, &["route-missing"]);
     verdict.step = verdict::place(&verdict, &steps);
     Ok(Trace {
-        probe: format!(
-            "{} from {} to {}",
-            asked.word(),
-            pod.label,
-            asked.request.to.address
-        ),
-        findings: tell::findings(survey, pod, &verdict),
+        probe: format!("{} from {} to {to}", asked.word(), pod.label),
+        findings: tell::findings(directories, pod, &verdict),
+        counters: Vec::new(),
         unseen: Vec::new(),
         steps,
         verdict,

@@ -76,11 +76,24 @@ struct Directions {
     asker: End,
     /// Where the flow was led to so far.
     asked: BTreeSet<End>,
+    /// Where its packets came from so far.
+    sources: BTreeSet<IpAddr>,
 }
 
 impl Directions {
     /// `entering` says that the packet has just come to this host, or begun there: nobody has translated its source yet.
-    fn of(&mut self, packet: &Tuple, entering: bool) -> Option<Direction> {
+    fn of(&mut self, event: &Event, packet: &Tuple, entering: bool) -> Option<Direction> {
+        if event.error.is_some() {
+            return (self.sources.contains(&packet.destination)).then_some(Direction::Back);
+        }
+        let direction = self.of_flow(packet, entering);
+        if direction == Some(Direction::There) {
+            self.sources.insert(packet.source);
+        }
+        direction
+    }
+
+    fn of_flow(&mut self, packet: &Tuple, entering: bool) -> Option<Direction> {
         if packet.protocol == 1 || packet.protocol == 58 {
             return match (packet.source_port, packet.destination_port) {
                 (0, 0) => None,
@@ -112,6 +125,7 @@ pub(super) fn paths(
     let mut directions = Directions {
         asker: source(began),
         asked: BTreeSet::from([destination(began)]),
+        sources: BTreeSet::from([began.source]),
     };
     let mut packets: BTreeMap<u32, (Direction, Tuple)> = BTreeMap::new();
     let mut hooks: BTreeMap<(Direction, bool), &'static str> = BTreeMap::new();
@@ -119,7 +133,7 @@ pub(super) fn paths(
     for event in events {
         if let Some(packet) = event.packet {
             let entering = matches!(own(event), Some(("prerouting" | "output", false)));
-            match directions.of(&packet, entering) {
+            match directions.of(event, &packet, entering) {
                 Some(direction) => packets.insert(event.id, (direction, packet)),
                 None => packets.remove(&event.id),
             };
@@ -210,6 +224,9 @@ mod tests {
             oif: None,
             mark: 0,
             resets: false,
+            mac: None,
+            whole: None,
+            error: None,
             packet: Some(packet),
         }
     }
@@ -235,12 +252,13 @@ mod tests {
         let mut directions = Directions {
             asker: source(&began),
             asked: BTreeSet::from([destination(&began)]),
+            sources: BTreeSet::new(),
         };
         for (packet, direction) in way {
-            assert_eq!(directions.of(&packet, false), direction, "{packet:?}");
+            assert_eq!(directions.of_flow(&packet, false), direction, "{packet:?}");
         }
         let another = tuple((3, 4001), (96, 80));
-        assert_eq!(directions.of(&another, true), None);
+        assert_eq!(directions.of_flow(&another, true), None);
     }
 
     #[test]

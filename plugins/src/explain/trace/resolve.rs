@@ -3,26 +3,32 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::rc::Rc;
 
 use super::CannotLook;
-use crate::explain::kernel::Kernel;
-use crate::explain::survey::{Attached, Survey};
+use super::links::Links;
+use crate::explain::cache::{self, Cached};
+use crate::explain::directories::Directories;
 use crate::host::rtnl::Link;
-use crate::host::{NetNs, Rtnl};
+use crate::host::{HostError, NetNs, Rtnl};
 use crate::owner::Owner;
+
+/// An ID or its beginning of this length is nobody's name by chance, so only files that are called so are read.
+const SURELY_AN_ID: usize = 12;
 
 /// The pod's end.
 pub(super) struct Pod {
     pub(super) netns: NetNs,
+    /// Of its namespace.
+    pub(super) rtnl: Rtnl,
     /// How it is called in the output.
     pub(super) label: String,
-    /// The network it is attached to by the interface that leads to the destination, if the runtime's cache tells.
+    /// The network it is attached to by the interface that leads to the destination, if that is known.
     pub(super) network: Option<String>,
     /// The interface by which it would send there, and its other end on this host.
     pub(super) inside: Option<Link>,
-    pub(super) end: Option<Link>,
-    /// All of its addresses.
+    pub(super) end: Option<Rc<Link>>,
+    /// The addresses of that interface.
     pub(super) addresses: Vec<IpAddr>,
 }
 
@@ -55,35 +61,42 @@ impl std::str::FromStr for Destination {
 }
 
 /// Whether an attachment is called so.
-fn is_called(owner: &Owner, attached: &Attached, name: &str) -> bool {
-    let pod = attached.cached.as_ref().and_then(|it| {
-        let space = it.arg("K8S_POD_NAMESPACE").unwrap_or("default");
-        Some((it.arg("K8S_POD_NAME")?, space))
-    });
-    let of_pod = pod.is_some_and(|(pod, space)| match name.split_once('/') {
-        Some((asked_space, asked_pod)) => (asked_pod, asked_space) == (pod, space),
-        None => name == pod,
-    });
-    of_pod || owner.container.as_str().starts_with(name)
+fn is_called(cached: &Cached, name: &str) -> bool {
+    let space = cached.arg("K8S_POD_NAMESPACE").unwrap_or("default");
+    let of_pod = cached
+        .arg("K8S_POD_NAME")
+        .is_some_and(|pod| match name.split_once('/') {
+            Some((asked_space, asked_pod)) => (asked_pod, asked_space) == (pod, space),
+            None => name == pod,
+        });
+    of_pod || cached.id.container.as_str().starts_with(name)
+}
+
+/// What the runtime remembers of those who are called so.
+fn called(directories: &Directories, name: &str) -> Result<Vec<Cached>, CannotLook> {
+    let begins = format!("-{name}");
+    let by_id = |file: &str| name.len() >= SURELY_AN_ID && file.contains(&begins);
+    for wanted in [&by_id as &dyn Fn(&str) -> bool, &|_| true] {
+        let mut entries = cache::read_all(&directories.cache_dir, wanted)
+            .map_err(CannotLook::Survey)?
+            .entries;
+        entries.retain(|it| directories.selects(it.network.as_str()) && is_called(it, name));
+        if !entries.is_empty() {
+            return Ok(entries);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The attachments of the one container that is meant.
-fn attachments<'s>(
-    survey: &'s Survey,
-    name: &str,
-) -> Result<Vec<(&'s Owner, &'s Attached)>, CannotLook> {
-    let all = survey.attachments.iter();
-    let mut meant: Vec<_> = all
-        .filter(|(owner, it)| is_called(owner, it, name))
-        .collect();
+fn attachments(directories: &Directories, name: &str) -> Result<Vec<Cached>, CannotLook> {
+    let mut meant = called(directories, name)?;
+    let is_whole = |it: &Cached| it.id.container.as_str() == name;
     // The whole ID of one may be how another's begins.
-    if meant
-        .iter()
-        .any(|(owner, _)| owner.container.as_str() == name)
-    {
-        meant.retain(|(owner, _)| owner.container.as_str() == name);
+    if meant.iter().any(is_whole) {
+        meant.retain(is_whole);
     }
-    let ids: BTreeSet<&str> = meant.iter().map(|it| it.0.container.as_str()).collect();
+    let ids: BTreeSet<&str> = meant.iter().map(|it| it.id.container.as_str()).collect();
     match ids.len() {
         0 => Err(CannotLook::NoSuchContainer(name.to_owned())),
         1 => Ok(meant),
@@ -95,59 +108,73 @@ fn attachments<'s>(
 }
 
 /// Finds the pod and its way towards `to`.
-pub(super) fn pod(survey: &Survey, name: &str, to: IpAddr) -> Result<Pod, CannotLook> {
+pub(super) fn pod(
+    directories: &Directories,
+    links: &Links,
+    name: &str,
+    to: IpAddr,
+) -> Result<Pod, CannotLook> {
     let (netns, meant) = match name.starts_with('/') {
-        true => {
-            let of_path = survey.attachments.iter().filter(|(_, it)| {
-                let mut paths = it.cached.iter().flat_map(|cached| &cached.netns);
-                paths.any(|path| path == Path::new(name))
-            });
-            (NetNs::open(name)?, of_path.collect())
-        }
+        true => (NetNs::open(name)?, Vec::new()),
         false => {
-            let meant = attachments(survey, name)?;
-            let mut paths = meant
-                .iter()
-                .filter_map(|(_, it)| it.cached.as_ref())
-                .flat_map(|cached| &cached.netns);
+            let meant = attachments(directories, name)?;
+            let mut paths = meant.iter().flat_map(|it| &it.netns);
             let netns = paths.find_map(|path| NetNs::open(path).ok());
             let netns = netns.ok_or_else(|| CannotLook::NoNamespace(name.to_owned()))?;
             (netns, meant)
         }
     };
-    let inner = Kernel::look(Some(&netns))?;
-    let towards = Rtnl::in_netns(&netns)?.link_towards(to)?;
-    let inside = towards.and_then(|index| inner.link(index)).cloned();
-    let end = end_of(survey, &netns, inside.as_ref());
-    let ifname = inside.as_ref().map_or("", |link| &link.name);
-    let network = meant
-        .iter()
-        .find(|(owner, _)| owner.ifname.as_str() == ifname)
-        .map(|(owner, _)| owner.network.to_string());
-    let label = match meant.first() {
-        Some((owner, _)) => owner.container.to_string(),
-        None => name.to_owned(),
+    let rtnl = Rtnl::in_netns(&netns)?;
+    let inside = match rtnl.link_towards(to)? {
+        Some(index) => rtnl.link_by_index(index)?,
+        None => None,
     };
-    let addresses = inner.addresses.iter().map(|it| it.net.addr()).collect();
+    let end = end_of(links, &netns, inside.as_ref())?;
+    let ifname = inside.as_ref().map_or("", |link| &link.name);
+    let cached = meant.iter().find(|it| it.id.ifname.as_str() == ifname);
+    let owner = match (cached, meant.first()) {
+        (Some(it), _) | (None, Some(it)) => Some(Owner::new(&it.network, &it.id)),
+        // The alias of the other end tells.
+        _ => end
+            .as_ref()
+            .and_then(|link| Owner::of_alias(link.alias.as_deref()?)),
+    };
+    let addresses = match &inside {
+        Some(link) => rtnl.addresses(link.index)?,
+        None => Vec::new(),
+    };
     Ok(Pod {
         netns,
-        label,
-        network,
+        rtnl,
+        label: match &owner {
+            Some(owner) => owner.container.to_string(),
+            None => name.to_owned(),
+        },
+        network: owner
+            .filter(|it| it.ifname.as_str() == ifname)
+            .map(|it| it.network.to_string()),
+        addresses: addresses.iter().map(|it| it.net.addr()).collect(),
         inside,
         end,
-        addresses,
     })
 }
 
 /// The other end of a veth pair, if it is on this host. Links of two containers may have the same number, so the namespace
 /// is compared, too.
-fn end_of(survey: &Survey, netns: &NetNs, inside: Option<&Link>) -> Option<Link> {
-    let inside = inside.filter(|link| link.kind.as_deref() == Some("veth"))?;
-    let kernel = survey.kernel.as_ref().ok()?;
-    let end = kernel.link(inside.link?)?;
-    let namespace = Rtnl::new().ok()?.netns_id(netns).ok()?;
+fn end_of(
+    links: &Links,
+    netns: &NetNs,
+    inside: Option<&Link>,
+) -> Result<Option<Rc<Link>>, HostError> {
+    let Some(inside) = inside.filter(|link| link.kind.as_deref() == Some("veth")) else {
+        return Ok(None);
+    };
+    let Some(end) = inside.link.and_then(|index| links.get(index)) else {
+        return Ok(None);
+    };
+    let namespace = links.rtnl.netns_id(netns)?;
     let paired = end.link == Some(inside.index) && end.link_netnsid == namespace;
-    (paired && namespace.is_some()).then(|| end.clone())
+    Ok((paired && namespace.is_some()).then_some(end))
 }
 
 #[cfg(test)]

@@ -4,42 +4,119 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
 
+use super::counted::{Counted, Counts};
+use super::from::Outsider;
+use super::links::{self, Links};
 use super::resolve::Pod;
 use super::watch::{self, Watched};
 use super::{Asked, CannotLook};
-use crate::explain::kernel::{Firewall, Kernel};
+use crate::explain::kernel::legacy_tables;
+use crate::host::HostError;
 use crate::host::conntrack::Tuple;
+use crate::host::nft::Nft;
 use crate::host::nft::trace::{Event, Tracer};
 use crate::host::probe::Probe;
-use crate::host::rtnl::RouteLookup;
-use crate::host::{HostError, Rtnl};
+use crate::host::rtnl::{Behind, RouteLookup};
 
-/// How the flow began, what was seen, how many packets the pod's interface sent meanwhile, and the tracer.
-pub(super) type Probed = (Tuple, Watched, Option<u64>, Option<Tracer>);
+/// What came of it.
+pub(super) struct Sent {
+    /// How the flow began.
+    pub(super) began: Tuple,
+    pub(super) watched: Watched,
+    /// How many packets the pod's interface sent meanwhile.
+    pub(super) count: Option<u64>,
+    pub(super) tracer: Tracer,
+    /// Counters that rose meanwhile.
+    pub(super) counted: Vec<Counted>,
+}
+
+/// What there is besides the packet.
+pub(super) struct Surroundings {
+    /// Whether connection tracking is in use.
+    pub(super) tracked: bool,
+    /// Tables of iptables-legacy.
+    pub(super) legacy: Vec<String>,
+}
+
+impl Surroundings {
+    /// Where nothing translates addresses, connection tracking stays as it is: to look at it would switch it on.
+    pub(super) fn look() -> Result<Self, HostError> {
+        let legacy = legacy_tables();
+        let chains = Nft::open()?.chains(None)?;
+        let nat = |base: &crate::host::nft::BaseChain| base.kind == "nat";
+        let tracked = chains.iter().any(|it| it.base.as_ref().is_some_and(nat))
+            || legacy.iter().any(|table| table.starts_with("nat"));
+        Ok(Self { tracked, legacy })
+    }
+}
 
 /// Sends the packet; the inner error is why the namespace has no way there.
 pub(super) fn probe(
-    kernel: &Kernel,
+    links: &Links,
     asked: &Asked<'_>,
     pod: &Pod,
-    tracked: bool,
-) -> Result<Result<Probed, HostError>, CannotLook> {
-    let from = match &asked.request.from {
-        Some(name) => Some(address_of(kernel, name, asked)?),
-        None => None,
-    };
-    let netns = asked.request.from.is_none().then_some(&pod.netns);
-    let probe = match Probe::prepare(netns, asked.kind(), asked.to(), from) {
+    around: &Surroundings,
+) -> Result<Result<Sent, HostError>, CannotLook> {
+    if let Some(name) = &asked.request.from {
+        let outsider = Outsider::prepare(links, asked, name)?;
+        let begin = || Tracer::begin(&watch::patterns(outsider.tuple, around.tracked));
+        let came = |tracer: &Tracer| watch::outsider(tracer, &outsider, asked);
+        return counting(links, pod, around, outsider.tuple, begin, came).map(Ok);
+    }
+    let probe = match Probe::prepare(Some(&pod.netns), asked.kind(), asked.to(), asked.size()) {
         Ok(probe) => probe,
         Err(error) if has_no_way(&error) => return Ok(Err(error)),
         Err(error) => return Err(error.into()),
     };
-    let began = probe.tuple();
-    let tracer = Tracer::begin(&watch::patterns(began, tracked))?;
-    let before = sent(pod);
-    let watched = watch::probe(&tracer, &probe, asked.expected, asked.request.timeout)?;
-    let sent = before.and_then(|before| Some(sent(pod)?.saturating_sub(before)));
-    Ok(Ok((began, watched, sent, Some(tracer))))
+    let begin = || Tracer::begin(&watch::patterns(probe.tuple(), around.tracked));
+    let came = |tracer: &Tracer| watch::probe(tracer, &probe, asked, around.tracked);
+    counting(links, pod, around, probe.tuple(), begin, came).map(Ok)
+}
+
+/// Does something between two looks at the counters.
+fn counting(
+    links: &Links,
+    pod: &Pod,
+    around: &Surroundings,
+    began: Tuple,
+    begin: impl FnOnce() -> Result<Tracer, HostError>,
+    work: impl FnOnce(&Tracer) -> Result<Watched, CannotLook>,
+) -> Result<Sent, CannotLook> {
+    let which = on_the_way(links, pod, &began);
+    let tracer = begin()?;
+    let before = (count(pod), Counts::take(links, &which, &around.legacy));
+    let watched = work(&tracer)?;
+    let (after, counts) = (count(pod), Counts::take(links, &which, &around.legacy));
+    Ok(Sent {
+        began,
+        watched,
+        count: before
+            .0
+            .and_then(|before| Some(after?.saturating_sub(before))),
+        tracer,
+        counted: counts.since(&before.1),
+    })
+}
+
+/// Links that the packet passes, as far as that is known before.
+fn on_the_way(links: &Links, pod: &Pod, packet: &Tuple) -> Vec<u32> {
+    let mut which: Vec<u32> = pod.end.iter().map(|link| link.index).collect();
+    which.extend(pod.end.iter().filter_map(|link| link.master));
+    let way = links
+        .rtnl
+        .look_up_route(&links::towards(packet.destination), None, 0);
+    if let Ok(RouteLookup::Out { link, gateway, .. }) = way {
+        which.push(link);
+        let hop = gateway.unwrap_or(packet.destination);
+        let neighbour = links.rtnl.neighbour(link, hop).ok().flatten();
+        let port = neighbour.and_then(|it| links.rtnl.find_fdb(link, it.mac?, None).ok().flatten());
+        if let Some(Behind::Port(port)) = port {
+            which.push(port);
+        }
+    }
+    which.sort_unstable();
+    which.dedup();
+    which
 }
 
 fn has_no_way(error: &HostError) -> bool {
@@ -51,14 +128,14 @@ fn has_no_way(error: &HostError) -> bool {
 
 /// Waits for a packet from the pod, or with `--from` for one that comes in by that interface.
 pub(super) fn live(
-    kernel: &Kernel,
+    links: &Links,
     asked: &Asked<'_>,
     pod: &Pod,
-    tracked: bool,
-) -> Result<Probed, CannotLook> {
+    around: &Surroundings,
+) -> Result<Sent, CannotLook> {
     let none = |name: &str| CannotLook::NoInterface(name.to_owned());
     let link = match &asked.request.from {
-        Some(name) => Some(kernel.named(name).ok_or_else(|| none(name))?),
+        Some(name) => Some(links.named(name)?.ok_or_else(|| none(name))?),
         None => None,
     };
     let wanted = wanted(asked, pod, link.is_some());
@@ -66,18 +143,30 @@ pub(super) fn live(
     let began = began.ok_or_else(|| none(&asked.request.container))?;
     let patterns: Vec<_> = wanted
         .iter()
-        .flat_map(|it| watch::patterns(*it, tracked))
+        .flat_map(|it| watch::patterns(*it, around.tracked))
         .collect();
-    let tracer = Tracer::begin(&patterns)?;
     let is_it = |event: &Event| {
         let fits = event
             .packet
             .is_some_and(|it| wanted.iter().any(|wanted| is_like(wanted, &it)));
-        fits && link.is_none_or(|link| event.iif == Some(link.index))
+        let index = link.as_ref().map(|link| link.index);
+        fits && index.is_none_or(|index| event.iif == Some(index))
     };
-    let seen = watch::live(&tracer, asked.request.timeout, is_it)?;
-    let (began, watched) = seen.unwrap_or((began, Watched::default()));
-    Ok((began, watched, None, Some(tracer)))
+    let mut first = began;
+    let begin = || Tracer::begin(&patterns);
+    let came = |tracer: &Tracer| {
+        let seen = watch::live(tracer, asked.request.timeout, is_it)?;
+        let (began, watched) = seen.unwrap_or((began, Watched::default()));
+        first = began;
+        Ok(watched)
+    };
+    let sent = counting(links, pod, around, began, begin, came)?;
+    Ok(Sent {
+        began: first,
+        // Who sends, and how much, is not our doing.
+        count: None,
+        ..sent
+    })
 }
 
 /// How a packet may look that is waited for: from each address of the pod, or from anywhere.
@@ -87,10 +176,14 @@ fn wanted(asked: &Asked<'_>, pod: &Pod, from_anywhere: bool) -> Vec<Tuple> {
         true => Ipv4Addr::UNSPECIFIED.into(),
         false => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let own = |it: &&IpAddr| it.is_ipv4() == to.is_ipv4() && !it.is_loopback();
+    let own = |it: &&IpAddr| {
+        let local = matches!(it, IpAddr::V6(it) if it.is_unicast_link_local());
+        it.is_ipv4() == to.is_ipv4() && !it.is_loopback() && !local
+    };
     let sources: Vec<IpAddr> = match from_anywhere {
         true => vec![any],
-        false => pod.addresses.iter().filter(own).copied().collect(),
+        // More addresses than anybody gives a pod make more rules than are good for others' packets.
+        false => pod.addresses.iter().filter(own).take(8).copied().collect(),
     };
     let tuple = |source| Tuple {
         source,
@@ -107,36 +200,10 @@ fn is_like(wanted: &Tuple, packet: &Tuple) -> bool {
     to(wanted) == to(packet) && (wanted.source.is_unspecified() || wanted.source == packet.source)
 }
 
-/// The address that a host's interface has like the destination.
-fn address_of(kernel: &Kernel, name: &str, asked: &Asked<'_>) -> Result<IpAddr, CannotLook> {
-    let none = || CannotLook::NoInterface(name.to_owned());
-    let link = kernel.named(name).ok_or_else(none)?;
-    let v4 = asked.request.to.address.is_ipv4();
-    let mut addresses = kernel.addresses_of(link.index).map(|it| it.net.addr());
-    addresses
-        .find(|it| {
-            it.is_ipv4() == v4 && !matches!(it, IpAddr::V6(it) if it.is_unicast_link_local())
-        })
-        .ok_or_else(none)
-}
-
-/// Whether anything here translates addresses. Where nothing does, connection tracking stays as it is: to look at it would
-/// switch it on.
-pub(super) fn translates(firewall: &Firewall) -> bool {
-    let mut chains = firewall.chains.iter();
-    let nat = chains.any(|it| it.base.as_ref().is_some_and(|base| base.kind == "nat"));
-    nat || firewall.legacy.iter().any(|table| table.starts_with("nat"))
-}
-
 /// How many packets the pod's interface has sent.
-fn sent(pod: &Pod) -> Option<u64> {
-    let name = pod.inside.as_ref()?.name.as_str();
-    let read = || std::fs::read_to_string("/proc/thread-self/net/dev");
-    let text = pod.netns.enter(read).ok()?.ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_whitespace().nth(9)?.parse().ok()
+fn count(pod: &Pod) -> Option<u64> {
+    let link = pod.inside.as_ref()?.index;
+    Some(pod.rtnl.counters(link).ok()??.sent)
 }
 
 /// The next hop of the pod that nobody answers for.
@@ -144,26 +211,5 @@ pub(super) fn unanswered(asked: &Asked<'_>, pod: &Pod) -> Option<IpAddr> {
     if asked.request.from.is_some() || asked.request.live {
         return None;
     }
-    let rtnl = Rtnl::in_netns(&pod.netns).ok()?;
-    let to = asked.request.to.address;
-    let own = pod
-        .addresses
-        .iter()
-        .find(|it| it.is_ipv4() == to.is_ipv4() && !it.is_loopback());
-    let packet = Tuple {
-        source: *own?,
-        destination: to,
-        protocol: 0,
-        source_port: 0,
-        destination_port: 0,
-    };
-    let hop = match rtnl.look_up_route(&packet, None, 0).ok()? {
-        RouteLookup::Out { gateway, .. } => gateway.unwrap_or(to),
-        _ => return None,
-    };
-    let neighbours = rtnl.neighbours().ok()?;
-    let failed = neighbours
-        .iter()
-        .any(|it| it.address == hop && (it.failed || it.asking));
-    failed.then_some(hop)
+    links::silent(&pod.rtnl, asked.request.to.address, 0)
 }

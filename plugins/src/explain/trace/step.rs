@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::links::{Links, port, spelled};
 use super::path::{Direction, Pass, Seen};
-use crate::explain::kernel::{Kernel, state};
-use crate::host::Rtnl;
-use crate::host::conntrack::Tuple;
-use crate::host::nft::trace::Decision;
-use crate::host::nft::{Nft, Rule, TableRef, Verdict, family_name};
-use crate::host::rtnl::{Link, RouteLookup};
+use crate::host::conntrack::{Flow, Tuple};
+use crate::host::nft::trace::{Decision, IcmpError};
+use crate::host::nft::{Nft, TableRef, Verdict, family_name};
+use crate::host::rtnl::{Behind, RouteLookup, TABLE_MAIN};
 
 /// One step.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Step {
     pub(crate) direction: Direction,
-    /// `pod`, `link`, `hook`, `rule`, `policy`, `translation`, `route`, `local` or `leaves`.
+    /// `pod`, `link`, `hook`, `port`, `rule`, `policy`, `translation`, `route`, `flow`, `local` or `leaves`.
     pub(crate) kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hook: Option<&'static str>,
@@ -84,65 +83,39 @@ pub(super) fn destination(tuple: &Tuple) -> String {
 }
 
 /// What is looked up while steps are told.
-pub(super) struct Teller<'s> {
-    pub(super) kernel: &'s Kernel,
-    pub(super) rtnl: Rtnl,
+pub(super) struct Teller<'l> {
+    pub(super) links: &'l Links,
     nft: Nft,
-    /// The rules of chains that were listed.
-    rules: BTreeMap<(&'static str, String, String), Vec<Rule>>,
+    /// The comments of rules that were looked up.
+    comments: BTreeMap<(&'static str, String, u64), Option<String>>,
 }
 
-impl<'s> Teller<'s> {
-    pub(super) fn new(kernel: &'s Kernel, rtnl: Rtnl, nft: Nft) -> Self {
+impl<'l> Teller<'l> {
+    pub(super) fn new(links: &'l Links, nft: Nft) -> Self {
         Self {
-            kernel,
-            rtnl,
+            links,
             nft,
-            rules: BTreeMap::new(),
+            comments: BTreeMap::new(),
         }
     }
 
     pub(super) fn name(&self, index: Option<u32>) -> Option<String> {
-        index.map(|index| self.kernel.name(index).to_owned())
+        index.map(|index| self.links.name(index))
     }
 
     /// The comment of a rule.
     fn comment(&mut self, seen: &Seen, handle: u64) -> Option<String> {
         let event = &seen.event;
-        let key = (
-            family_name(event.family),
-            event.table.clone(),
-            event.chain.clone(),
-        );
+        let family = event.family;
+        // Handles are unique in a table.
+        let key = (family_name(family), event.table.clone(), handle);
         let nft = &mut self.nft;
-        let rules = self.rules.entry(key).or_insert_with(|| {
-            let table = TableRef {
-                family: event.family,
-                name: &event.table,
-            };
-            nft.rules(table.object(&event.chain)).unwrap_or_default()
-        });
-        let rule = rules.iter().find(|rule| rule.handle == handle)?;
-        rule.comment.clone()
-    }
-
-    /// What a port of a bridge or another link is like.
-    pub(super) fn link(&self, link: &Link) -> String {
-        let up = if link.up { "" } else { " is down" };
-        let master = link.master.and_then(|index| self.kernel.link(index));
-        match (master, link.port) {
-            (Some(bridge), Some(port)) => {
-                let hairpin = if port.hairpin { "on" } else { "off" };
-                let isolated = if port.isolated { ", isolated" } else { "" };
-                format!(
-                    "{}{up}, port of {} ({}, hairpin {hairpin}{isolated})",
-                    link.name,
-                    bridge.name,
-                    state(port.state)
-                )
-            }
-            _ => format!("{}{up}, routed", link.name),
-        }
+        let look = || {
+            let name = &event.table;
+            let table = TableRef { family, name };
+            nft.rule(table.object(&event.chain), handle).ok()??.comment
+        };
+        self.comments.entry(key).or_insert_with(look).clone()
     }
 
     /// The steps of a packet's way.
@@ -156,6 +129,7 @@ impl<'s> Teller<'s> {
                     before.insert(seen.hook.bridge, seen.packet);
                     let first = !steps.iter().any(|step: &Step| step.kind == "hook");
                     steps.push(self.hook(direction, seen, first));
+                    steps.extend(self.port(direction, seen));
                 }
                 Some(true) => {
                     let before = before.get(&seen.hook.bridge).copied();
@@ -185,11 +159,15 @@ impl<'s> Teller<'s> {
         let layer = if seen.hook.bridge { "bridge " } else { "" };
         // What it looks like is told at first; later on, changes are.
         let packet = match first {
-            true => format!(
-                ": {} to {}",
-                source(&seen.packet),
-                destination(&seen.packet)
-            ),
+            true => {
+                let v6 = seen.packet.source.is_ipv6();
+                let said = seen
+                    .event
+                    .error
+                    .map(|error| format!(", {}", says(error, v6)));
+                let (from, to) = (source(&seen.packet), destination(&seen.packet));
+                format!(": {from} to {to}{}", said.unwrap_or_default())
+            }
             false => String::new(),
         };
         let text = format!(
@@ -207,6 +185,42 @@ impl<'s> Teller<'s> {
             oif,
             ..Step::new(direction, "hook", text)
         }
+    }
+
+    /// Where a bridge's forwarding database has the address that a frame goes to.
+    fn port(&self, direction: Direction, seen: &Seen) -> Option<Step> {
+        if !seen.hook.bridge || !matches!(seen.hook.name, "input" | "forward" | "output") {
+            return None;
+        }
+        let mac = seen.event.mac.filter(|mac| *mac != [0; 6])?;
+        let end = self.links.get(seen.event.oif.or(seen.event.iif)?)?;
+        let bridge = self.links.bridge(&end)?;
+        // Where it knows VLANs, an address is known in one of them, which is not told.
+        if bridge
+            .bridge
+            .is_some_and(|it| it.vlan_filtering == Some(true))
+        {
+            return None;
+        }
+        let (name, at) = (&bridge.name, spelled(mac));
+        let rtnl = &self.links.rtnl;
+        let (text, oif) = match rtnl.find_fdb(bridge.index, mac, None).ok()? {
+            Some(Behind::Host) => (format!("{name}: it is for an address of this host"), None),
+            Some(Behind::Port(index)) => {
+                let link = self.links.get(index)?;
+                let text = format!("{name}: {at} is behind {} ({})", link.name, port(&link));
+                (text, Some(link.name.clone()))
+            }
+            None => (
+                format!("{name}: {at} is unknown, so it goes to all ports"),
+                None,
+            ),
+        };
+        Some(Step {
+            bridge: true,
+            oif,
+            ..Step::new(direction, "port", text)
+        })
     }
 
     /// A rule that applied, or a policy that drops.
@@ -251,20 +265,20 @@ impl<'s> Teller<'s> {
 
     fn route(&self, direction: Direction, seen: &Seen) -> Option<Step> {
         let to = seen.packet.destination;
-        let way = self
-            .rtnl
-            .look_up_route(&seen.packet, seen.event.iif, seen.event.mark);
+        let rtnl = &self.links.rtnl;
+        let way = rtnl.look_up_route(&seen.packet, seen.event.iif, seen.event.mark);
         let (text, oif) = match way.ok()? {
             RouteLookup::Out {
                 link,
                 gateway,
                 table,
+                ..
             } => {
                 let table = match table {
-                    crate::host::rtnl::TABLE_MAIN => String::new(),
+                    TABLE_MAIN => String::new(),
                     other => format!(", by table {other}"),
                 };
-                let name = self.kernel.name(link).to_owned();
+                let name = self.links.name(link);
                 let text = match gateway {
                     Some(gateway) => format!("route to {to}: next hop {gateway} by {name}{table}"),
                     None => format!("route to {to}: a neighbour on {name}{table}"),
@@ -301,6 +315,52 @@ impl<'s> Teller<'s> {
             _ => None,
         }
     }
+}
+
+/// What connection tracking has of the flow, where that differs from what was sent.
+pub(super) fn flow(flow: &Flow) -> Option<Step> {
+    let (sent, reply) = (&flow.original, &flow.reply);
+    let is_translated = (reply.source, reply.destination) != (sent.destination, sent.source)
+        || (matches!(sent.protocol, 6 | 17)
+            && (reply.source_port, reply.destination_port)
+                != (sent.destination_port, sent.source_port));
+    let so_far = if flow.replied {
+        ""
+    } else {
+        ", and have not come"
+    };
+    let text = format!(
+        "connection tracking: answers come from {} to {}{so_far}",
+        source(reply),
+        destination(reply)
+    );
+    is_translated.then(|| Step {
+        source: Some(source(reply)),
+        destination: Some(destination(reply)),
+        ..Step::new(Direction::There, "flow", text)
+    })
+}
+
+/// Whether a message of ICMP says that the port is closed (RFC 792, RFC 4443).
+pub(super) fn nobody_listens(error: IcmpError, v6: bool) -> bool {
+    (error.kind, error.code) == if v6 { (1, 4) } else { (3, 3) }
+}
+
+/// What a message of ICMP says of another packet.
+pub(super) fn says(error: IcmpError, v6: bool) -> String {
+    let (unreachable, late) = if v6 { (1, 3) } else { (3, 11) };
+    let what = match (error.kind == unreachable, v6, error.code) {
+        _ if error.mtu.is_some() => {
+            let mtu = error.mtu.unwrap_or(0);
+            return format!("says that it is too large, {mtu} bytes may pass");
+        }
+        _ if nobody_listens(error, v6) => "says that nobody listens on that port",
+        (true, false, 9 | 10 | 13) | (true, true, 1 | 5 | 6) => "says that it is prohibited",
+        (true, ..) => "says that it is unreachable",
+        _ if error.kind == late => "says that it went round for too long",
+        _ => "says that it can't be delivered",
+    };
+    what.to_owned()
 }
 
 /// Where a packet left: the last hook of a bridge that it left by, else the last one at all. With bridge netfilter, the IP

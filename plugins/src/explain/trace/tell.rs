@@ -1,16 +1,17 @@
 //! What goes around the way itself: its beginning, what explains it, what could not be seen; and all of it as text.
 
+use std::collections::BTreeSet;
+
 use super::path::{Direction, Pass, Paths};
 use super::resolve::Pod;
+use super::send::Sent;
 use super::step::{self, Step, Teller};
-use super::watch::Watched;
 use super::{Asked, Trace, Verdict};
 use crate::explain::checks;
-use crate::explain::kernel::Firewall;
-use crate::explain::report::{Color, Finding, Paint, plain, wrapped};
+use crate::explain::directories::Directories;
+use crate::explain::report::{Color, Finding, Paint, Severity, plain, wrapped};
 use crate::explain::survey::Survey;
 use crate::host::conntrack::Tuple;
-use crate::host::nft::trace::Tracer;
 
 /// The steps before the first hook.
 pub(super) fn begin(asked: &Asked<'_>, pod: &Pod, teller: &Teller<'_>) -> Vec<Step> {
@@ -18,7 +19,7 @@ pub(super) fn begin(asked: &Asked<'_>, pod: &Pod, teller: &Teller<'_>) -> Vec<St
     if let Some(name) = &asked.request.from {
         let text = match asked.request.live {
             true => format!("waits for a packet that comes in by {name}"),
-            false => format!("this host itself sends, from the address of {name}"),
+            false => format!("a packet comes in by {name}, as from outside"),
         };
         steps.push(Step::new(Direction::There, "link", text));
         return steps;
@@ -36,7 +37,7 @@ pub(super) fn begin(asked: &Asked<'_>, pod: &Pod, teller: &Teller<'_>) -> Vec<St
         ..Step::new(Direction::There, "pod", text)
     });
     if let Some(end) = &pod.end {
-        let text = format!("host end {}", teller.link(end));
+        let text = format!("host end {}", teller.links.describe(end));
         steps.push(Step {
             iif: Some(end.name.clone()),
             ..Step::new(Direction::There, "link", text)
@@ -54,40 +55,53 @@ pub(super) fn title(asked: &Asked<'_>, pod: &Pod, began: &Tuple) -> String {
     format!("{} from {who} ({from}) to {to}", asked.word())
 }
 
-/// What `doctor` finds that explains the verdict.
-pub(super) fn findings(survey: &Survey, pod: &Pod, verdict: &Verdict) -> Vec<Finding> {
+/// What keeps packets from their way wherever it is found, whatever the verdict.
+const PATH: &[&str] = &[
+    "forwarding-off",
+    "forward-dropped",
+    "route-missing",
+    "reverse-path-filter",
+    "next-hop-unreachable",
+    "bridge-address-foreign",
+    "address-twice",
+];
+
+/// What `doctor` finds that explains the verdict. A packet that was answered needs none, and so no look at all of the node.
+pub(super) fn findings(directories: &Directories, pod: &Pod, verdict: &Verdict) -> Vec<Finding> {
     if verdict.is_good() {
         return Vec::new();
     }
-    let mut findings = checks::run(survey).findings;
+    let mut findings = checks::run(&Survey::take(directories)).findings;
     findings.retain(|finding| {
         let of_pod = match (&finding.network, &pod.network) {
             (Some(network), Some(own)) => network == own,
             _ => true,
         };
-        of_pod && verdict.checks.contains(&finding.id)
+        let stops = finding.severity == Severity::Fail && PATH.contains(&finding.id);
+        of_pod && (stops || verdict.checks.contains(&finding.id))
     });
     findings
 }
 
-/// What could not be seen.
+/// What could not be seen: `legacy` are tables of iptables-legacy.
 pub(super) fn unseen(
-    firewall: &Firewall,
+    legacy: &[String],
     paths: &Paths,
-    tracer: Option<&Tracer>,
-    watched: &Watched,
+    pod: &Pod,
+    sent: &Sent,
+    teller: &Teller<'_>,
 ) -> Vec<String> {
     let mut unseen = Vec::new();
-    if !firewall.legacy.is_empty() {
+    if !legacy.is_empty() {
         unseen.push(format!(
             "rules of iptables-legacy (tables {}): they don't report",
-            firewall.legacy.join(", ")
+            legacy.join(", ")
         ));
     }
-    if tracer.is_some_and(|tracer| !tracer.sees_bridges()) {
+    if !sent.tracer.sees_bridges() {
         unseen.push("bridges: this kernel's nftables has no family bridge".to_owned());
     }
-    if watched.lost {
+    if sent.watched.lost {
         unseen.push("some events, which came faster than they could be read".to_owned());
     }
     let ends = |pass: &Pass| {
@@ -95,12 +109,30 @@ pub(super) fn unseen(
         last.is_some_and(|it| it.drops() || it.own == Some(true) && it.hook.name != "prerouting")
     };
     if !ends(&paths.there) || (!paths.back.is_empty() && !ends(&paths.back)) {
+        unseen.extend(programs(paths, pod, teller));
         unseen.push(
-            "tc and XDP programs, and drops of the kernel outside of hooks: retis shows them"
-                .to_owned(),
+            "eBPF programs, and drops of the kernel outside of hooks: retis shows them".to_owned(),
         );
     }
     unseen
+}
+
+/// What of traffic control and XDP takes a hand in packets of the links on the way.
+fn programs(paths: &Paths, pod: &Pod, teller: &Teller<'_>) -> Vec<String> {
+    let seen = paths.there.iter().chain(&paths.back);
+    let met = seen.flat_map(|it| [it.event.iif, it.event.oif]).flatten();
+    let end = pod.end.iter().map(|link| link.index);
+    let links: BTreeSet<u32> = end.chain(met).collect();
+    let mut found = Vec::new();
+    for index in links {
+        let (rtnl, name) = (&teller.links.rtnl, teller.links.name(index));
+        let kinds = rtnl.traffic_control(index).unwrap_or_default();
+        found.extend(kinds.into_iter().map(|kind| format!("{name}: {kind}")));
+        if matches!(rtnl.counters(index), Ok(Some(counters)) if counters.xdp) {
+            found.push(format!("{name}: an XDP program"));
+        }
+    }
+    found
 }
 
 impl Trace {
@@ -152,6 +184,9 @@ impl Trace {
             if let Some(command) = &finding.remedy.command {
                 text.push_str(&format!("                {}\n", plain(command)));
             }
+        }
+        for counted in &self.counters {
+            wrapped(&mut text, "counted:  ", &counted.text(), 10);
         }
         for unseen in &self.unseen {
             wrapped(&mut text, "not seen: ", unseen, 10);

@@ -2,18 +2,19 @@
 
 use std::net::IpAddr;
 
+use nix::errno::Errno;
 use serde::Serialize;
 
-use super::lost::stopped;
-use super::path::Direction;
-use super::path::{Pass, Paths, Seen};
-use super::step::{self, Step, Teller};
+use super::links::Links;
+use super::lost::{self, stopped};
+use super::path::{Direction, Pass, Paths, Seen};
+use super::step::{self, Step};
 use super::watch::Watched;
+use crate::host::HostError;
 use crate::host::conntrack::Tuple;
 use crate::host::nft::family_name;
 use crate::host::nft::trace::Decision;
-use crate::host::probe::Outcome;
-use crate::host::rtnl::RouteLookup;
+use crate::host::probe::{Outcome, Said};
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,44 +77,97 @@ pub(super) struct Case<'a> {
     pub(super) sent: Option<u64>,
     /// The pod's next hop, if nobody answers for its hardware address.
     pub(super) unanswered: Option<IpAddr>,
+    /// The interface by which it was to leave the pod, and its MTU.
+    pub(super) inside: Option<(&'a str, u32)>,
+    /// The rule or policy of iptables-legacy that has dropped something meanwhile.
+    pub(super) legacy: Option<String>,
 }
 
 impl Case<'_> {
-    pub(super) fn judge(&self, teller: &Teller<'_>) -> Verdict {
+    pub(super) fn judge(&self, links: &Links) -> Verdict {
         let (there, back) = (&self.paths.there, &self.paths.back);
         if self.watched.outcome == Some(Outcome::Answered) {
             return Verdict::new("answered", "an answer came", &[]);
         }
         if let Some(error) = &self.watched.unsent {
-            return Verdict::new(
-                "not-sent",
-                format!("the pod could not send it: {error}"),
-                REACHING,
-            );
+            return self.unsent(error);
         }
         if there.is_empty() {
             return self.never_seen();
         }
-        if let Some(drop) = dropped(there, self.watched.outcome) {
+        let told = self.watched.outcome.is_some() || !back.is_empty();
+        if let Some(drop) = dropped(there, told) {
             return Verdict::new("dropped", drop, FILTERS);
         }
-        if let Some(drop) = dropped(back, None) {
+        if let Some(verdict) = there.last().and_then(|last| lost::too_large(last, links)) {
+            return self.too_large(verdict);
+        }
+        // A message of ICMP about it is no answer.
+        let error = back.first().is_some_and(|it| it.event.error.is_some());
+        if let Some(drop) = dropped(back, false).filter(|_| !error) {
             return Verdict::new("answer-dropped", format!("the answer: {drop}"), FILTERS);
         }
-        if self.watched.outcome == Some(Outcome::Refused) {
-            let who = back.first().map_or_else(
+        if self.watched.outcome == Some(Outcome::Refused)
+            || (self.nobody_listens() && stopped(there, links).is_none())
+        {
+            let who = back.first().filter(|_| !error).map_or_else(
                 || step::destination(&there[there.len() - 1].packet),
                 |it| step::source(&it.packet),
             );
             return refused(&who);
         }
-        if let Some(last) = back.last() {
-            return self.answer_lost(back, last, teller);
+        if let Some(last) = back.last().filter(|_| !error) {
+            return self.answer_lost(back, last, links);
         }
-        if let Some(verdict) = stopped(there, teller) {
-            return verdict;
+        if let Some(verdict) = stopped(there, links) {
+            return self.with_legacy(verdict);
         }
-        self.left(there, teller)
+        self.left(there, links)
+    }
+
+    /// Whether a message of ICMP says so.
+    fn nobody_listens(&self) -> bool {
+        let first = self.paths.back.first();
+        let said = first.and_then(|it| Some((it.event.error?, it.packet.source.is_ipv6())));
+        said.is_some_and(|(error, v6)| step::nobody_listens(error, v6))
+    }
+
+    fn unsent(&self, error: &HostError) -> Verdict {
+        let text = match self.inside {
+            Some((name, mtu)) if error.errno() == Some(Errno::EMSGSIZE) => {
+                format!("the pod could not send it: {name} takes {mtu} bytes at once")
+            }
+            _ => format!("the pod could not send it: {error}"),
+        };
+        Verdict::new("not-sent", text, REACHING)
+    }
+
+    /// Whether somebody told the sender.
+    fn too_large(&self, verdict: Verdict) -> Verdict {
+        let back = &self.paths.back;
+        let told = match (self.watched.said, dropped(back, false)) {
+            (Some(Said { by: Some(by), .. }), _) => format!("; {by} told the pod so"),
+            (_, Some(drop)) => format!("; {drop}, the message that tells who sent it"),
+            _ if verdict.text.contains("tells nobody") => String::new(),
+            _ if self.live && !back.is_empty() => "; who sent it was told so".to_owned(),
+            _ => "; nobody told who sent it".to_owned(),
+        };
+        Verdict {
+            text: verdict.text + &told,
+            ..verdict
+        }
+    }
+
+    /// Names the rule of iptables-legacy that counted where nothing reports.
+    fn with_legacy(&self, verdict: Verdict) -> Verdict {
+        let rule = self.legacy.as_ref().filter(|_| verdict.id == "dropped");
+        match rule {
+            Some(rule) => Verdict {
+                text: format!("{}; meanwhile this has counted: {rule}", verdict.text),
+                ..verdict
+            },
+            None => verdict,
+        }
     }
 
     fn never_seen(&self) -> Verdict {
@@ -145,11 +199,11 @@ impl Case<'_> {
         Verdict::new("not-sent", text, checks)
     }
 
-    fn answer_lost(&self, back: &Pass, last: &Seen, teller: &Teller<'_>) -> Verdict {
+    fn answer_lost(&self, back: &Pass, last: &Seen, links: &Links) -> Verdict {
         let asked = step::destination(&self.began);
         let is_icmp = matches!(self.began.protocol, 1 | 58);
         let from = step::source(&last.packet);
-        let arrived = stopped(back, teller).is_none();
+        let arrived = stopped(back, links).is_none();
         let to_pod = last.packet.destination == self.began.source;
         if self.live && arrived && (is_icmp || from == asked) {
             return match back.iter().any(|it| it.event.resets) {
@@ -172,7 +226,7 @@ impl Case<'_> {
                 UNTRANSLATED,
             );
         }
-        match stopped(back, teller) {
+        match stopped(back, links) {
             Some(verdict) => Verdict {
                 id: "answer-dropped",
                 text: format!("the answer: {}", verdict.text),
@@ -188,21 +242,45 @@ impl Case<'_> {
         }
     }
 
+    /// What the sender was told in place of an answer.
+    fn said(&self, there: &Pass) -> String {
+        let v6 = there[0].packet.source.is_ipv6();
+        let seen = self
+            .paths
+            .back
+            .first()
+            .and_then(|it| Some((it, it.event.error?)));
+        match (self.watched.outcome, self.watched.said, seen) {
+            (
+                _,
+                Some(Said {
+                    by: Some(by),
+                    mtu: Some(mtu),
+                }),
+                _,
+            ) => {
+                format!(", and {by} says that it is too large, {mtu} bytes may pass")
+            }
+            (_, _, Some((it, error))) => {
+                format!(", and {} {}", it.packet.source, step::says(error, v6))
+            }
+            (Some(Outcome::Undeliverable(errno)), ..) => {
+                format!(", and the answer was: {}", errno.desc())
+            }
+            _ => String::new(),
+        }
+    }
+
     /// It got through this host, and nothing came back.
-    fn left(&self, there: &Pass, teller: &Teller<'_>) -> Verdict {
+    fn left(&self, there: &Pass, links: &Links) -> Verdict {
         let last = step::exit(there).unwrap_or(&there[there.len() - 1]);
         let to = step::destination(&last.packet);
-        let by = teller.name(last.event.oif);
+        let by = last.event.oif.map(|index| links.name(index));
         let place = by.as_ref().map_or_else(
             || format!("it came to {to} on this host itself"),
             |by| format!("it left by {by} to {to}"),
         );
-        let said = match self.watched.outcome {
-            Some(Outcome::Undeliverable(errno)) => {
-                format!(", and the answer was: {}", errno.desc())
-            }
-            _ => String::new(),
-        };
+        let said = self.said(there);
         if !self.expected && said.is_empty() {
             return Verdict::new(
                 "delivered",
@@ -217,26 +295,23 @@ impl Case<'_> {
             );
             return Verdict::new("no-answer", text, REACHING);
         }
-        let neighbour = teller.rtnl.neighbours().unwrap_or_default();
-        let hop = match teller
-            .rtnl
-            .look_up_route(&last.packet, None, last.event.mark)
-        {
-            Ok(RouteLookup::Out {
-                gateway: Some(gateway),
-                ..
-            }) => gateway,
-            _ => last.packet.destination,
-        };
-        let failed = neighbour
-            .iter()
-            .any(|it| it.address == hop && (it.failed || it.asking));
-        let why = match failed {
-            true => format!("; nobody answers for the hardware address of {hop}"),
-            false if said.is_empty() => ", and no answer came".to_owned(),
-            false => String::new(),
+        let why = match links.silent(last.packet.destination, last.event.mark) {
+            Some(hop) => format!("; nobody answers for the hardware address of {hop}"),
+            None if said.is_empty() => ", and no answer came".to_owned(),
+            None => String::new(),
         };
         Verdict::new("no-answer", format!("{place}{said}{why}"), REACHING)
+    }
+}
+
+impl Paths {
+    /// Whether rules or the answer itself say all that there is to say.
+    pub(super) fn explain(&self, verdict: &Verdict) -> bool {
+        let drops = |pass: &Pass| pass.last().is_some_and(Seen::drops);
+        verdict.is_good()
+            || matches!(verdict.id, "refused" | "answer-untranslated")
+            || drops(&self.there)
+            || drops(&self.back)
     }
 }
 
@@ -245,8 +320,8 @@ fn refused(who: &str) -> Verdict {
     Verdict::new("refused", text, &[])
 }
 
-/// Where rules drop it.
-fn dropped(pass: &Pass, outcome: Option<Outcome>) -> Option<String> {
+/// Where rules drop it. `told` says that who sent it heard of that.
+fn dropped(pass: &Pass, told: bool) -> Option<String> {
     let last = pass.last()?;
     let event = &last.event;
     let place = format!(
@@ -255,10 +330,7 @@ fn dropped(pass: &Pass, outcome: Option<Outcome>) -> Option<String> {
         event.table,
         event.chain
     );
-    let verb = match outcome {
-        Some(Outcome::Refused | Outcome::Undeliverable(_)) => "rejects",
-        _ => "drops",
-    };
+    let verb = if told { "rejects" } else { "drops" };
     match &event.what {
         Decision::Rule(rule, _) if last.drops() => {
             Some(format!("rule {rule} of {place} {verb} it"))

@@ -6,19 +6,20 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::CannotLook;
+use super::from::Outsider;
+use super::{Asked, CannotLook};
 use crate::host::HostError;
 use crate::host::conntrack::{Conntrack, Flow, Tuple};
-use crate::host::nft::trace::{Event, Pattern, Tracer};
-use crate::host::probe::{Outcome, Probe};
+use crate::host::nft::trace::{EVENTS_AT_MOST, Event, Pattern, Tracer};
+use crate::host::probe::{Outcome, Probe, Said};
 
 /// How long after the outcome the last events may take.
 const GRACE: Duration = Duration::from_millis(30);
 
 /// What a packet that nobody has to answer gets for an error to come back.
-const DELIVERY: Duration = Duration::from_millis(700);
+pub(super) const DELIVERY: Duration = Duration::from_millis(700);
 
-/// When a second packet is sent, by then followed by what connection tracking knows.
+/// When a second packet is sent.
 const AGAIN: Duration = Duration::from_millis(800);
 
 /// How long one look at the sockets takes at most.
@@ -35,6 +36,22 @@ pub(super) struct Watched {
     pub(super) unsent: Option<HostError>,
     /// What connection tracking has of the flow.
     pub(super) flow: Option<Flow>,
+    /// Who said that it can't be delivered.
+    pub(super) said: Option<Said>,
+}
+
+impl Watched {
+    fn gather(&mut self, tracer: &Tracer) -> Result<(), HostError> {
+        if !self.is_full() {
+            self.lost |= tracer.collect(&mut self.events)?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody sends more than is worth reading.
+    fn is_full(&self) -> bool {
+        self.events.len() >= EVENTS_AT_MOST
+    }
 }
 
 /// The reverse of a direction.
@@ -59,31 +76,24 @@ pub(super) fn patterns(tuple: Tuple, tracked: bool) -> Vec<Pattern> {
     if tracked {
         patterns.push(Pattern::Begun(tuple));
     }
+    if tuple.source_port != 0 {
+        patterns.push(Pattern::About(tuple));
+    }
     patterns
 }
 
 /// What connection tracking has of a flow. A kernel without it has nothing.
 fn flow(tuple: &Tuple) -> Option<Flow> {
-    let mut conntrack = Conntrack::open().ok()?;
-    let is = |flow: &Flow| {
-        let it = &flow.original;
-        // The numbers of echo requests are not told.
-        let ports =
-            matches!(tuple.protocol, 6 | 17).then_some((tuple.source_port, tuple.destination_port));
-        (it.source, it.destination, it.protocol)
-            == (tuple.source, tuple.destination, tuple.protocol)
-            && ports.is_none_or(|ports| ports == (it.source_port, it.destination_port))
-    };
-    conntrack.flows(tuple.destination.is_ipv6(), is).ok()?.pop()
+    Conntrack::open().ok()?.flow(tuple).ok()?
 }
 
-/// Sends the probe and watches until there is an outcome or the time is over. `expected` says whether an answer is to be
-/// expected; without, it ends earlier.
+/// Sends the probe and watches until there is an outcome or the time is over. If no answer is to be expected, it ends
+/// earlier. `tracked` says whether connection tracking may translate it.
 pub(super) fn probe(
     tracer: &Tracer,
     probe: &Probe,
-    expected: bool,
-    timeout: Duration,
+    asked: &Asked<'_>,
+    tracked: bool,
 ) -> Result<Watched, CannotLook> {
     let mut watched = Watched::default();
     let begun = Instant::now();
@@ -91,40 +101,81 @@ pub(super) fn probe(
         watched.unsent = Some(error);
         return Ok(watched);
     }
-    let end = begun
-        + if expected {
-            timeout
-        } else {
-            timeout.min(DELIVERY)
-        };
-    let mut repeated = false;
+    let end = begun + asked.time_limit();
+    let (mut repeated, mut followed) = (false, !tracked);
     loop {
         wait(tracer, Some(probe), end)?;
-        watched.lost |= tracer.collect(&mut watched.events)?;
+        watched.gather(tracer)?;
         watched.outcome = probe.outcome()?;
-        if watched.outcome.is_some() || Instant::now() >= end {
+        if watched.outcome.is_some() || watched.is_full() || Instant::now() >= end {
             break;
+        }
+        if !followed {
+            followed = follow_translation(tracer, &probe.tuple())?;
         }
         if !repeated && begun.elapsed() >= AGAIN {
             repeated = true;
-            follow_translation(tracer, &probe.tuple())?;
             // What fails now has failed before.
             let _ = probe.send();
         }
     }
     std::thread::sleep(GRACE);
-    watched.lost |= tracer.collect(&mut watched.events)?;
+    watched.gather(tracer)?;
+    watched.said = probe.said();
     watched.flow = flow(&probe.tuple());
     Ok(watched)
 }
 
-/// Follows answers from their first rule on, where they come to a translated address.
-fn follow_translation(tracer: &Tracer, tuple: &Tuple) -> Result<(), HostError> {
-    let reply = flow(tuple).map(|flow| flow.reply);
-    match reply.filter(|it| it.destination != tuple.source && it.destination_port != 0) {
-        Some(reply) => tracer.follow(&Pattern::Exactly(reply)),
-        None => Ok(()),
+/// Has a packet come in from outside, and watches until its answer leaves or the time is over.
+pub(super) fn outsider(
+    tracer: &Tracer,
+    outsider: &Outsider,
+    asked: &Asked<'_>,
+) -> Result<Watched, CannotLook> {
+    let mut watched = Watched::default();
+    let begun = Instant::now();
+    outsider.send()?;
+    let end = begun + asked.time_limit();
+    let asker = (outsider.tuple.source, outsider.tuple.source_port);
+    // Who has answered leaves by the last hook, translated back.
+    let answers = |event: &Event| {
+        let place = tracer.own_chain(event);
+        let to = event.packet.map(|it| (it.destination, it.destination_port));
+        place == Some(("postrouting", true)) && event.oif.is_some() && to == Some(asker)
+    };
+    let (mut repeated, mut followed) = (false, false);
+    loop {
+        wait(tracer, None, end)?;
+        watched.gather(tracer)?;
+        if watched.events.iter().any(answers) || watched.is_full() || Instant::now() >= end {
+            break;
+        }
+        if !followed {
+            followed = follow_translation(tracer, &outsider.tuple)?;
+        }
+        if !repeated && begun.elapsed() >= AGAIN {
+            repeated = true;
+            outsider.send()?;
+        }
     }
+    std::thread::sleep(GRACE);
+    watched.gather(tracer)?;
+    watched.flow = flow(&outsider.tuple);
+    outsider.end();
+    Ok(watched)
+}
+
+/// Follows answers from their first rule on, where they come to a translated address. Returns whether the flow is known.
+fn follow_translation(tracer: &Tracer, tuple: &Tuple) -> Result<bool, HostError> {
+    let Some(flow) = flow(tuple) else {
+        return Ok(false);
+    };
+    let reply = flow.reply;
+    if reply.destination != tuple.source && reply.destination_port != 0 {
+        tracer.follow(&Pattern::Exactly(reply))?;
+        tracer.follow(&Pattern::About(reverse(reply)))?;
+    }
+    Ok(true)
 }
 
 /// Waits for traffic that somebody else sends. `is_it` tells its first packet, from which on it is watched for a while.
@@ -137,21 +188,22 @@ pub(super) fn live(
     let mut watched = Watched::default();
     let first = loop {
         wait(tracer, None, end)?;
-        watched.lost |= tracer.collect(&mut watched.events)?;
+        watched.gather(tracer)?;
         let first = watched.events.iter().find(|event| is_it(event));
         if let Some(tuple) = first.and_then(|event| event.packet) {
             break tuple;
         }
-        if Instant::now() >= end {
+        if watched.is_full() || Instant::now() >= end {
             return Ok(None);
         }
     };
     // An answer that was too quick for these rules is repeated, or comes again for the next question.
     tracer.follow(&Pattern::To(reverse(first)))?;
+    tracer.follow(&Pattern::About(first))?;
     let settled = Instant::now() + DELIVERY * 2;
-    while Instant::now() < settled {
+    while Instant::now() < settled && !watched.is_full() {
         wait(tracer, None, settled)?;
-        watched.lost |= tracer.collect(&mut watched.events)?;
+        watched.gather(tracer)?;
     }
     watched.flow = flow(&first);
     if watched.flow.as_ref().is_some_and(|flow| flow.replied) {

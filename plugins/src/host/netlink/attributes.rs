@@ -4,6 +4,15 @@
 //! which format the whole datagram for an error message at every list entry, whether there is an error or
 //! not: a set of 1,000 elements took 600 ms to list.
 
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
+
+/// An attribute with others in it, for a request.
+pub(crate) fn nest(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    DefaultNla::new(kind | NLA_F_NESTED, bytes)
+}
+
 /// The bits of an attribute's type that are flags (`NLA_TYPE_MASK`).
 const FLAGS: u16 = 0xc000;
 

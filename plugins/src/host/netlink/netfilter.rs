@@ -157,19 +157,33 @@ impl NetfilterSocket {
         self.shared.transport.subscribe(group)
     }
 
-    /// Hands what was notified and not yet read to `take`. Waits for nothing. Returns true if something was lost,
-    /// because it did not fit into the socket's buffer.
+    /// Hands all that was notified and not yet read to `take`, as [`Self::notified_until`].
     ///
     /// # Errors
     /// [`NetlinkError`].
-    pub(crate) fn notified(&self, take: impl FnMut(&Object<'_>)) -> Result<bool, NetlinkError> {
-        let (take, mut lost) = (RefCell::new(take), false);
-        let pass_on = |header: &NetlinkHeader, payload: &[u8]| {
-            take.borrow_mut()(&Object::new(header, payload));
+    pub(crate) fn notified(&self, mut take: impl FnMut(&Object<'_>)) -> Result<bool, NetlinkError> {
+        self.notified_until(|object| {
+            take(object);
             false
+        })
+    }
+
+    /// Hands what was notified and not yet read to `take`, until that returns true. Waits for nothing. Returns true if
+    /// something was lost, because it did not fit into the socket's buffer, or was left.
+    ///
+    /// # Errors
+    /// [`NetlinkError`].
+    pub(crate) fn notified_until(
+        &self,
+        take: impl FnMut(&Object<'_>) -> bool,
+    ) -> Result<bool, NetlinkError> {
+        let (take, mut lost, enough) = (RefCell::new(take), false, Cell::new(false));
+        let pass_on = |header: &NetlinkHeader, payload: &[u8]| {
+            enough.set(take.borrow_mut()(&Object::new(header, payload)));
+            enough.get()
         };
         let transport = &self.shared.transport;
-        while transport.wait_for_notification(Instant::now(), pass_on)? {
+        while !enough.get() && transport.wait_for_notification(Instant::now(), pass_on)? {
             lost = true;
         }
         Ok(lost)

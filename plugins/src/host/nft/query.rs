@@ -355,6 +355,25 @@ impl Nft {
             });
         listing.or_else(nothing_if_missing)
     }
+
+    /// The rule of a chain with this number, asked for alone; none if there is none.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn rule(&mut self, chain: ObjectRef<'_>, handle: u64) -> Result<Option<Rule>, HostError> {
+        let body = RuleMessage {
+            attributes: vec![
+                RuleAttribute::Table(chain.table.name.to_owned()),
+                RuleAttribute::Chain(chain.name.to_owned()),
+                RuleAttribute::Handle(handle),
+            ],
+        };
+        let message = batch::message(chain.table, NfTablesMessage::GetRule(body));
+        let operation = format!("look up rule {handle} of nft chain {chain}");
+        self.socket
+            .get(message, &operation, read_rule)
+            .or_else(none_if_missing)
+    }
 }
 
 fn by_key(elements: Vec<Element>) -> BTreeMap<Vec<u8>, Element> {

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 
@@ -15,6 +16,7 @@ use crate::host::HostError;
 use crate::host::conntrack::Tuple;
 use crate::host::netlink::attributes::Attributes;
 use crate::host::netlink::netfilter::{NetfilterSocket, Object};
+use crate::host::rtnl::Mac;
 
 pub use super::trace_table::Pattern;
 
@@ -27,6 +29,7 @@ const NFTA_TRACE_RULE_HANDLE: u16 = 3;
 const NFTA_TRACE_TYPE: u16 = 4;
 const NFTA_TRACE_VERDICT: u16 = 5;
 const NFTA_TRACE_ID: u16 = 6;
+const NFTA_TRACE_LL_HEADER: u16 = 7;
 const NFTA_TRACE_NETWORK_HEADER: u16 = 8;
 const NFTA_TRACE_TRANSPORT_HEADER: u16 = 9;
 const NFTA_TRACE_IIF: u16 = 10;
@@ -44,6 +47,9 @@ const NF_QUEUE: i32 = 3;
 const NFT_JUMP: i32 = -3;
 const NFT_GOTO: i32 = -4;
 const NFT_RETURN: i32 = -5;
+
+/// So many events are kept. Who is traced may send as many packets as it likes.
+pub const EVENTS_AT_MOST: usize = 20_000;
 
 /// What the kernel tells of a packet at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +72,25 @@ pub struct Event {
     pub mark: u32,
     /// Whether it ends a TCP connection by force (RST), as far as it is told.
     pub resets: bool,
+    /// The hardware address that it goes to, where it has one by then.
+    pub mac: Option<Mac>,
+    /// The length of the IP packet in bytes, as its header has it, where it may not be fragmented.
+    pub whole: Option<u32>,
+    /// The error that it tells of, if it is such a message of ICMP.
+    pub error: Option<IcmpError>,
     /// Where it goes, told with the first event of each base chain.
     pub packet: Option<Tuple>,
+}
+
+/// A message of ICMP about another packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IcmpError {
+    /// Its type.
+    pub kind: u8,
+    /// Its code.
+    pub code: u8,
+    /// The MTU that it tells, where it says that a packet was too large.
+    pub mtu: Option<u32>,
 }
 
 /// What decided.
@@ -116,23 +139,36 @@ impl Tracer {
             name: format!("trestle-trace-{}", std::process::id()),
             families: Vec::new(),
         };
-        for family in [Family::Inet, Family::Bridge] {
-            let messages = trace_table::messages(family, &tracer.name, patterns);
-            match tracer.owner.transact(messages.into_iter()) {
-                Ok(()) => tracer.families.push(family),
-                Err(error) if family == Family::Bridge && is_unknown(error.errno()) => {}
-                Err(error) if is_unknown(error.errno()) => {
-                    return Err(HostError::Unsupported {
-                        operation: "follow packets through nftables".into(),
-                        remedy: "It needs nf_tables and Linux 5.12 or newer (modprobe nf_tables).",
-                    });
-                }
-                Err(error) => {
-                    return Err(error.during(format!("make nft table inet {}", tracer.name)));
-                }
+        match tracer.begin_in(Family::Inet, patterns) {
+            // A process of another PID namespace has the same number.
+            Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                let space = std::fs::metadata("/proc/self/ns/pid").map_or(0, |it| it.ino());
+                tracer.name = format!("{}-{space}", tracer.name);
+                tracer.begin_in(Family::Inet, patterns)?;
             }
+            other => other?,
+        }
+        match tracer.begin_in(Family::Bridge, patterns) {
+            Err(HostError::Unsupported { .. }) => {}
+            other => other?,
         }
         Ok(tracer)
+    }
+
+    fn begin_in(&mut self, family: Family, patterns: &[Pattern]) -> Result<(), HostError> {
+        let messages = trace_table::messages(family, &self.name, patterns);
+        match self.owner.transact(messages.into_iter()) {
+            Ok(()) => self.families.push(family),
+            Err(error) if is_unknown(error.errno()) => {
+                return Err(HostError::Unsupported {
+                    operation: "follow packets through nftables".into(),
+                    remedy: "It needs nf_tables (modprobe nf_tables), and Linux 5.12 or newer: before, a table of rules would \
+                             outlive a process that is killed.",
+                });
+            }
+            Err(error) => return Err(error.during(format!("make nft table inet {}", self.name))),
+        }
+        Ok(())
     }
 
     /// Follows more packets from now on.
@@ -172,9 +208,12 @@ impl Tracer {
     /// # Errors
     /// [`HostError::System`].
     pub fn collect(&self, events: &mut Vec<Event>) -> Result<bool, HostError> {
-        let take = |object: &Object<'_>| events.extend(read(object));
+        let take = |object: &Object<'_>| {
+            events.extend(read(object));
+            events.len() >= EVENTS_AT_MOST
+        };
         self.listener
-            .notified(take)
+            .notified_until(take)
             .map_err(|error| error.during("read what nftables traces"))
     }
 }
@@ -232,8 +271,43 @@ fn read(object: &Object<'_>) -> Option<Event> {
         oif: it.u32(NFTA_TRACE_OIF).filter(|index| *index != 0),
         mark: it.u32(NFTA_TRACE_MARK).unwrap_or(0),
         resets: resets(it),
+        mac: it
+            .find(NFTA_TRACE_LL_HEADER)
+            .and_then(|header| header.first_chunk().copied()),
+        whole: whole(it),
+        error: icmp_error(it),
         packet: read_packet(it),
     })
+}
+
+/// As the header says: IPv4 has the whole, IPv6 what comes behind its header.
+fn whole(event: Attributes<'_>) -> Option<u32> {
+    let header = event.find(NFTA_TRACE_NETWORK_HEADER)?;
+    let number =
+        |at: usize| Some(u32::from(*header.get(at)?) << 8 | u32::from(*header.get(at + 1)?));
+    match header.first()? >> 4 {
+        4 if number(6)? & 0x4000 == 0 => None,
+        4 => number(2),
+        _ => Some(number(4)? + 40),
+    }
+}
+
+/// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 792, RFC 4443).
+fn icmp_error(event: Attributes<'_>) -> Option<IcmpError> {
+    let network = event.find(NFTA_TRACE_NETWORK_HEADER)?;
+    let header: &[u8; 8] = event.find(NFTA_TRACE_TRANSPORT_HEADER)?.first_chunk()?;
+    let (kind, code) = (header[0], header[1]);
+    let word = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    let v6 = network.first()? >> 4 == 6;
+    let (is_error, mtu) = match v6 {
+        false if network.get(9) == Some(&1) => (
+            matches!(kind, 3 | 11 | 12),
+            (kind == 3 && code == 4).then_some(word & 0xffff),
+        ),
+        true if network.get(6) == Some(&58) => (matches!(kind, 1..=4), (kind == 2).then_some(word)),
+        _ => return None,
+    };
+    is_error.then_some(IcmpError { kind, code, mtu })
 }
 
 /// The flag RST of a TCP header (RFC 9293, section 3.1).

@@ -5,12 +5,13 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{DefaultNla, Emitable, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
 use super::Family;
 use crate::host::conntrack::Tuple;
+use crate::host::netlink::attributes::nest;
 use crate::host::netlink::netfilter::Outgoing;
 
 const NEW_TABLE: u8 = 0;
@@ -18,7 +19,6 @@ const NEW_CHAIN: u8 = 3;
 const NEW_RULE: u8 = 6;
 /// `NFT_TABLE_F_OWNER`: only this socket changes the table, and it goes when the socket is closed. Linux 5.12.
 const OWNED: u32 = 1 << 1;
-const NESTED: u16 = 1 << 15;
 
 const META_PROTOCOL: u32 = 1;
 const META_NFTRACE: u32 = 12;
@@ -54,6 +54,8 @@ pub enum Pattern {
     Exactly(Tuple),
     /// Packets to this address and port: answers to it, whoever sends them.
     To(Tuple),
+    /// Errors of ICMP about packets of this direction, by what they quote of them: who sent it, and from which port.
+    About(Tuple),
     /// Both directions of the flow, or of all such flows, that connection tracking knows to have begun so. Has no effect on a bridge.
     Begun(Tuple),
 }
@@ -123,7 +125,10 @@ fn outgoing(family: Family, kind: u8, flags: u16, attributes: Vec<DefaultNla>) -
 }
 
 fn expressions(family: Family, pattern: &Pattern) -> Vec<DefaultNla> {
-    let (Pattern::Exactly(tuple) | Pattern::To(tuple) | Pattern::Begun(tuple)) = pattern;
+    let (Pattern::Exactly(tuple)
+    | Pattern::To(tuple)
+    | Pattern::Begun(tuple)
+    | Pattern::About(tuple)) = pattern;
     let v6 = tuple.destination.is_ipv6();
     let mut all = Vec::new();
     match family {
@@ -133,8 +138,23 @@ fn expressions(family: Family, pattern: &Pattern) -> Vec<DefaultNla> {
         }
         _ => all.extend(compare(meta(META_NFPROTO), &[if v6 { 10 } else { 2 }])),
     }
-    all.extend(compare(meta(META_L4PROTO), &[tuple.protocol]));
+    let protocol = match pattern {
+        Pattern::About(_) => ICMP[usize::from(v6)],
+        _ => tuple.protocol,
+    };
+    all.extend(compare(meta(META_L4PROTO), &[protocol]));
     match pattern {
+        Pattern::About(_) => {
+            // Behind eight bytes of its own an error quotes the packet's IP header and what follows.
+            let (source, ports) = if v6 {
+                (8 + 8, 8 + 40)
+            } else {
+                (8 + 12, 8 + 20)
+            };
+            all.extend(bytes_at(TRANSPORT, source, &octets(tuple.source)));
+            let number = if is_icmp(tuple) { ports + 4 } else { ports };
+            all.extend(number_at(TRANSPORT, number, tuple.source_port));
+        }
         Pattern::Exactly(_) => {
             if !tuple.source.is_unspecified() {
                 all.extend(address(tuple.source, 0));
@@ -257,10 +277,4 @@ fn text(kind: u16, text: &str) -> DefaultNla {
 
 fn number(kind: u16, number: u32) -> DefaultNla {
     DefaultNla::new(kind, number.to_be_bytes().into())
-}
-
-fn nest(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    DefaultNla::new(kind | NESTED, bytes)
 }

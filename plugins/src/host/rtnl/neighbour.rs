@@ -9,9 +9,25 @@ use nix::errno::Errno;
 
 use super::exchange::Rtnl;
 use super::link::Mac;
+use super::whole::{Neighbour, into_neighbour};
 use crate::host::error::HostError;
 
 impl Rtnl {
+    /// What is known of a neighbour behind a link, asked for alone (Linux 5.0); none if it is unknown.
+    ///
+    /// # Errors
+    /// [`HostError::Netlink`].
+    pub fn neighbour(&self, link: u32, address: IpAddr) -> Result<Option<Neighbour>, HostError> {
+        match self.get(RouteNetlinkMessage::GetNeighbour(message(link, address))) {
+            Ok(answer) => Ok(into_neighbour(answer)),
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => Ok(None),
+            Err(error) => Err(error.during(format!(
+                "look up the neighbour {address} of {}",
+                self.describe(link)
+            ))),
+        }
+    }
+
     /// Corrects the MAC address of a neighbour behind a link, if there is an entry for it. Returns false if there is none.
     ///
     /// # Errors

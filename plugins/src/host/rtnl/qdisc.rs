@@ -134,6 +134,18 @@ impl Rtnl {
     /// # Errors
     /// [`HostError::already_exists`] when its received traffic is redirected already.
     pub fn redirect_ingress(&self, link: u32, to: u32) -> Result<(), HostError> {
+        self.redirect(link, to, TcMirrorActionType::EgressRedir)
+    }
+
+    /// Has what a link receives come in by another one, as if that had received it. All or nothing.
+    ///
+    /// # Errors
+    /// As [`Self::redirect_ingress`].
+    pub fn pass_off_as_received(&self, link: u32, by: u32) -> Result<(), HostError> {
+        self.redirect(link, by, TcMirrorActionType::IngressRedir)
+    }
+
+    fn redirect(&self, link: u32, to: u32, how: TcMirrorActionType) -> Result<(), HostError> {
         let failed = |error: NetlinkError| {
             let operation = format!(
                 "redirect what {} receives to {}",
@@ -157,7 +169,7 @@ impl Rtnl {
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         self.ask(RouteNetlinkMessage::NewQueueDiscipline(queue), flags)
             .map_err(failed)?;
-        let filter = RouteNetlinkMessage::NewTrafficFilter(redirect_message(link, to));
+        let filter = RouteNetlinkMessage::NewTrafficFilter(redirect_message(link, to, how));
         let Err(error) = self.ask(filter, flags) else {
             return Ok(());
         };
@@ -236,11 +248,11 @@ pub(super) fn tc_message(link: u32) -> TcMessage {
 }
 
 /// A filter that every packet matches and that ends its way here.
-fn redirect_message(link: u32, to: u32) -> TcMessage {
+fn redirect_message(link: u32, to: u32, how: TcMirrorActionType) -> TcMessage {
     let mut mirror = TcMirror::default();
     mirror.generic = TcActionGeneric::default();
     mirror.generic.action = TcActionType::Stolen;
-    mirror.eaction = TcMirrorActionType::EgressRedir;
+    mirror.eaction = how;
     mirror.ifindex = to;
     let mut action = TcAction::default();
     action.attributes = vec![

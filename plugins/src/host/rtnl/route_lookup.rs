@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
@@ -23,6 +23,8 @@ pub enum RouteLookup {
         gateway: Option<IpAddr>,
         /// The number of the table that says so.
         table: u32,
+        /// The MTU of the way in bytes, where it is another one than the link's: set by hand, or told by a router.
+        mtu: Option<u32>,
     },
     /// It is for this host itself.
     Local,
@@ -33,7 +35,7 @@ pub enum RouteLookup {
 
 impl Rtnl {
     /// What becomes of a packet that came in by a link (or that the host sends itself) with this mark, by all rules and
-    /// tables.
+    /// tables. Its source may be unspecified; one that is not the host's own needs a link.
     ///
     /// # Errors
     /// [`HostError::Netlink`].
@@ -50,10 +52,12 @@ impl Rtnl {
         };
         message.header.address_family = family;
         message.header.destination_prefix_length = length;
-        message.header.source_prefix_length = length;
         let attributes = &mut message.attributes;
         attributes.push(RouteAttribute::Destination(packet.destination.into()));
-        attributes.push(RouteAttribute::Source(packet.source.into()));
+        if !packet.source.is_unspecified() {
+            attributes.push(RouteAttribute::Source(packet.source.into()));
+            message.header.source_prefix_length = length;
+        }
         attributes.extend(iif.map(RouteAttribute::Iif));
         if mark != 0 {
             attributes.push(RouteAttribute::Mark(mark));
@@ -91,11 +95,18 @@ fn read(route: &RouteMessage) -> RouteLookup {
         RouteType::Prohibit => return RouteLookup::Unreachable(Errno::EACCES),
         _ => {}
     }
-    let (mut link, mut gateway, mut table) = (None, None, u32::from(route.header.table));
+    let (mut link, mut gateway, mut mtu) = (None, None, None);
+    let mut table = u32::from(route.header.table);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => link = Some(*index),
             RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             RouteAttribute::Gateway(RouteAddress::Inet(ip)) => gateway = Some((*ip).into()),
             RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => gateway = Some((*ip).into()),
             RouteAttribute::Via(RouteVia::Inet(ip)) => gateway = Some((*ip).into()),
@@ -108,6 +119,7 @@ fn read(route: &RouteMessage) -> RouteLookup {
             link,
             gateway,
             table,
+            mtu,
         },
         None => RouteLookup::Unreachable(Errno::ENETUNREACH),
     }

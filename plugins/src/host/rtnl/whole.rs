@@ -11,6 +11,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::super::error::HostError;
 use super::address::{Address, into_address};
 use super::exchange::Rtnl;
+use super::link::Mac;
 
 /// What the kernel knows of a neighbour of one of its links.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Neighbour {
     pub failed: bool,
     /// Whether an attempt is being made.
     pub asking: bool,
+    /// The hardware address, if it is known.
+    pub mac: Option<Mac>,
 }
 
 impl Rtnl {
@@ -56,7 +59,7 @@ impl Rtnl {
     }
 }
 
-fn into_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
+pub(super) fn into_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else {
         return None;
     };
@@ -65,7 +68,12 @@ fn into_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
         _ => None,
     })?;
+    let mac = message.attributes.iter().find_map(|it| match it {
+        NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
+        _ => None,
+    });
     Some(Neighbour {
+        mac,
         link: message.header.ifindex,
         address,
         failed: message.header.state == NeighbourState::Failed,
