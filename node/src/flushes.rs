@@ -3,7 +3,7 @@
 //! The kernel tells of every transaction that removes something from nftables, whether `nft`, `iptables-nft` or firewalld made
 //! it. One that may have removed rules of containers has `trestle repair` called. On hosts where rules that look alike come and
 //! go all the time, most of these calls find nothing to do; each such call makes the next one wait longer, and one that
-//! mends something ends that.
+//! repairs something ends that.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -26,6 +26,9 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// What the second repair in a row that finds nothing waits, and the last.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// How often a repair after which something is missing is tried again before the next flush.
+const RETRIES: u32 = 3;
 
 /// The kernel's name for a process is cut after so many bytes (`TASK_COMM_LEN`).
 const COMM_MAX: usize = 15;
@@ -108,11 +111,34 @@ struct Pace {
 
 impl Pace {
     /// Takes in what a repair came to.
-    fn after(&mut self, mended: bool) {
-        self.pause = match mended {
-            true => Duration::ZERO,
-            false => (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX),
+    fn after(&mut self, outcome: Outcome) {
+        self.pause = match outcome {
+            Outcome::Repaired => Duration::ZERO,
+            _ => (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX),
         };
+    }
+}
+
+/// What became of a call of `trestle repair`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing was missing.
+    Fine,
+    Repaired,
+    /// Something is missing still.
+    Broken,
+    /// It could not be called, or could not look.
+    Failed,
+}
+
+impl Outcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Repaired => "repaired",
+            Self::Broken => "broken",
+            Self::Failed => "failed",
+        }
     }
 }
 
@@ -128,63 +154,72 @@ pub(crate) async fn keep(
     let mut pace = Pace::default();
     let mut first = true;
     loop {
-        let mended = repair(trestle, metrics).await;
-        let ended = Instant::now();
-        match first {
-            // It was not called because anything was removed.
-            true => first = false,
-            false => pace.after(mended),
+        let mut outcome = repair(trestle, metrics).await;
+        // It was not called because anything was removed.
+        if !std::mem::take(&mut first) {
+            pace.after(outcome);
         }
+        for _ in 0..RETRIES {
+            if matches!(outcome, Outcome::Fine | Outcome::Repaired) {
+                break;
+            }
+            sleep(pace.pause.max(PAUSE_MIN)).await;
+            outcome = repair(trestle, metrics).await;
+            pace.after(outcome);
+        }
+        let ended = Instant::now();
         flushed.notified().await;
         sleep(SETTLE).await;
         sleep_until(ended + pace.pause).await;
     }
 }
 
-async fn repair(trestle: &Trestle, metrics: &Metrics) -> bool {
-    let said = match trestle.call("repair", &["--all"]).await {
-        Ok(said) => said,
+async fn repair(trestle: &Trestle, metrics: &Metrics) -> Outcome {
+    let outcome = match trestle.call("repair", &["--all"]).await {
+        Ok(said) => {
+            let (outcome, repaired) = read(&said);
+            if outcome != Outcome::Fine {
+                for line in said.stdout.lines() {
+                    say(format_args!("repair: {line}"));
+                }
+            }
+            metrics.repaired_attachments.inc_by(repaired);
+            outcome
+        }
         Err(error) => {
             say(format_args!("{error}"));
-            metrics
-                .repairs
-                .get_or_create(&[("outcome", "failed")])
-                .inc();
-            return false;
+            Outcome::Failed
         }
     };
-    let (mended, broken) = counts(&said);
-    let outcome = match (said.status, mended, broken) {
-        (Some(0), 0, 0) => "fine",
-        (Some(0), _, 0) => "mended",
-        (_, _, 1..) => "broken",
-        _ => "failed",
-    };
-    if outcome != "fine" {
-        for line in said.stdout.lines() {
-            say(format_args!("repair: {line}"));
-        }
-    }
-    metrics.repairs.get_or_create(&[("outcome", outcome)]).inc();
-    metrics.repaired_attachments.inc_by(mended);
-    mended > 0
+    let label = [("outcome", outcome.label())];
+    metrics.repairs.get_or_create(&label).inc();
+    outcome
 }
 
-/// How many attachments were mended, and how many are still broken: the sum of the networks' lines.
-fn counts(said: &Said) -> (u64, u64) {
+/// What a call came to, and how many attachments it repaired.
+fn read(said: &Said) -> (Outcome, u64) {
+    let (repaired, broken) = counts(&said.stdout);
+    let outcome = match (said.status, repaired, broken) {
+        (Some(0), 0, 0) => Outcome::Fine,
+        (Some(0), _, 0) => Outcome::Repaired,
+        (_, _, 1..) => Outcome::Broken,
+        _ => Outcome::Failed,
+    };
+    (outcome, repaired)
+}
+
+/// How many attachments were repaired, and how many are still broken: the sum of the networks' lines.
+fn counts(said: &str) -> (u64, u64) {
     let mut sum = (0, 0);
-    for line in said
-        .stdout
-        .lines()
-        .filter(|line| line.starts_with("network "))
-    {
+    for line in said.lines().filter(|line| line.starts_with("network ")) {
         let count = |word: &str| -> u64 {
-            let before = line.rsplit(", ").find_map(|part| part.strip_suffix(word));
+            let mut parts = line.split(", ");
+            let before = parts.find_map(|part| part.strip_suffix(word));
             before
                 .and_then(|number| number.trim().parse().ok())
                 .unwrap_or(0)
         };
-        sum = (sum.0 + count("mended"), sum.1 + count("broken"));
+        sum = (sum.0 + count("repaired"), sum.1 + count("broken"));
     }
     sum
 }
@@ -275,17 +310,25 @@ mod tests {
     }
 
     #[test]
+    fn the_networks_lines_are_summed() {
+        let said = "container x, interface eth0: bridge: 10.0.0.1 is not masqueraded\n  put back\n\
+            network a: 0 attachments fine, 2 repaired, 0 broken\nnetwork b: 7 attachments fine, 1 repaired, 4 broken\n";
+        assert_eq!(counts(said), (3, 4));
+        assert_eq!(counts(""), (0, 0));
+    }
+
+    #[test]
     fn repairs_that_find_nothing_come_ever_more_seldom() {
         let mut pace = Pace::default();
         assert_eq!(pace.pause, Duration::ZERO);
         let seconds: Vec<u64> = (0..8)
             .map(|_| {
-                pace.after(false);
+                pace.after(Outcome::Fine);
                 pace.pause.as_secs()
             })
             .collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
-        pace.after(true);
+        pace.after(Outcome::Repaired);
         assert_eq!(pace.pause, Duration::ZERO);
     }
 }

@@ -67,7 +67,7 @@ impl Metrics {
             repairs: register!("repairs", "Calls of repair after rules were removed"),
             repaired_attachments: register!(
                 "repaired_attachments",
-                "Attachments that a repair mended"
+                "Attachments that were repaired"
             ),
             gc: register!("gc", "Calls of gc"),
             installs: register!("installs", "Installations of the plugins"),

@@ -172,6 +172,7 @@ impl Node {
             match text.parse::<IpNet>() {
                 Ok(net) if !facts.subnets.contains(&net.trunc()) => facts.subnets.push(net.trunc()),
                 Ok(_) => {}
+                Err(_) if facts.garbage.contains(text) => {}
                 Err(_) => facts.garbage.push(text.clone()),
             }
         }
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn only_internal_addresses_count_and_garbage_is_told_apart() {
         let node = json!({"metadata": {"name": "a", "creationTimestamp": "2026-11-30T21:04:05Z"},
-            "spec": {"podCIDRs": ["10.244.1.0", "", "10.244.1.7/24"], "taints": null},
+            "spec": {"podCIDR": "10.244.1.0", "podCIDRs": ["10.244.1.0", "", "10.244.1.7/24"], "taints": null},
             "status": {"addresses": [{"type": "ExternalIP", "address": "203.0.113.1"},
                 {"type": "InternalIP", "address": "192.168.0.1"}, {"type": "InternalIP", "address": "x"}]}});
         let facts = facts(node);
