@@ -72,6 +72,8 @@ pub enum Need {
     GoPlugins,
     /// The Go reference plugins of the release users come from.
     OldGoPlugins,
+    /// dnsmasq and ISC's server for DHCP.
+    DhcpServers,
     /// `strace`, to make system calls fail.
     Strace,
     /// podman, runc and what belongs to them, and the image they run.
@@ -108,6 +110,7 @@ impl Need {
             Self::NewCnitool => Some("cnitool-new/cnitool"),
             Self::GoPlugins => Some("plugins-new/bridge"),
             Self::OldGoPlugins => Some("plugins-old/bridge"),
+            Self::DhcpServers => Some("dhcp-servers/usr/sbin/dnsmasq"),
             Self::Strace => Some("/usr/bin/strace"),
             Self::SystemdAnalyze => Some("/usr/bin/systemd-analyze"),
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
@@ -281,6 +284,11 @@ impl Lab {
     /// BIRD, which `e2e/obtain.sh` unpacks too.
     pub fn bird(&self) -> PathBuf {
         self.tools.join("bird")
+    }
+
+    /// DHCP servers, which `tools/obtain.sh` unpacks.
+    pub fn dhcp_servers(&self) -> PathBuf {
+        self.tools.join("dhcp-servers")
     }
 
     /// One of the subject's plugins on a host.

@@ -10,6 +10,7 @@
 //! `TRESTLE_TOOLS` (where `tools/obtain.sh` puts what it fetches), `TRESTLE_SUBJECT` (`trestle` or `go`).
 
 mod cnitool;
+mod dhcp;
 pub mod differential;
 mod dns;
 mod exec;
@@ -26,6 +27,7 @@ mod suite;
 mod traffic;
 
 pub use cnitool::Cnitool;
+pub use dhcp::Background;
 pub use exec::{Output, Program};
 pub use host::{Host, Pod};
 pub use kube_proxy::{ProxyMode, Service};

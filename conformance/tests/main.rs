@@ -6,6 +6,7 @@ mod common;
 mod concurrency;
 mod delegation;
 mod demo;
+mod dhcp;
 mod differential;
 mod doctor;
 mod environment;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         host_local::cases(),
         host_local_state::cases(),
         delegation::cases(),
+        dhcp::cases(),
         doctor::cases(),
         demo::cases(),
         trace::cases(),

@@ -34,6 +34,10 @@ pub(crate) fn cases() -> Vec<Case> {
         let case = kinds
             .into_iter()
             .fold(case, |case, kind| case.needs(Need::LinkKind(kind)));
+        let case = match text.contains("\"dhcp\"") {
+            true => case.needs(Need::DhcpServers).ours(),
+            false => case,
+        };
         let case = case.needs(Need::Cnitool);
         if ours { case.ours() } else { case }
     };
@@ -49,7 +53,8 @@ const ALONE: [&str; 5] = ["vlan", "dummy", "tap", "host-device", "vrf"];
 const KINDS: [&str; 5] = ["macvlan", "ipvlan", "vlan", "dummy", "vrf"];
 
 /// Pages of plugins whose configurations are shipped ones.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 9] = [
+    ("dhcp", include_str!("../../docs/plugins/dhcp.md")),
     ("sbr", include_str!("../../docs/plugins/sbr.md")),
     ("vrf", include_str!("../../docs/plugins/vrf.md")),
     (
@@ -163,7 +168,15 @@ fn works(lab: &Lab, file: &Path) {
     let host = Host::new();
     host.configure(&file.file_name().expect("a name").to_string_lossy(), &text);
     let outside = outside(&host);
-    let _wire = sample.master().map(|name| wire(&host, name));
+    let wire = sample.master().map(|name| wire(&host, name));
+    let server = wire
+        .as_ref()
+        .filter(|_| sample.main["ipam"]["type"] == "dhcp");
+    let _leases = server.map(|machine| {
+        machine.ip("addr add 10.94.0.1/24 dev eth0");
+        let server = lab.dnsmasq(machine, "eth0", "10.94.0.50,10.94.0.99", &[]);
+        (server, lab.dhcp_daemon(&host, lab.bin(), &[]))
+    });
     let before = host.observe();
     let plain = lab.cnitool(&host);
     let ports = json!({"portMappings": PROTOCOLS.map(|(_, protocol)| {

@@ -8,6 +8,7 @@
 #   cnitool-new/cnitool   cnitool of sid's source package (gc and status as well; specification 1.1.0)
 #   plugins-new/          the Go reference plugins of sid, the release trestle is compared with
 #   plugins-old/          the Go reference plugins of bookworm, the release users upgrade from
+#   dhcp-servers/usr/     dnsmasq and ISC's dhcpd of bookworm, with libraries a small machine may lack
 #
 # Each has a file VERSION, written last: a directory that has one is complete and is left alone. The binary
 # packages of cnitool hold only its library, hence the build from source, with a Go that is unpacked beside it.
@@ -19,7 +20,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 tools=${TRESTLE_TOOLS:-$(cd "$here/../.." && pwd)/target/conformance-tools}
-parts=(plugins-new plugins-old cnitool-old cnitool-new)
+parts=(plugins-new plugins-old cnitool-old cnitool-new dhcp-servers)
 # What is worth a gigabyte and serves no more when all parts are there: apt's indexes, compilers.
 scaffold=(apt xz go-bookworm go-bookworm-backports)
 package=golang-github-appc-cni
@@ -167,6 +168,21 @@ obtain_plugins() {
     publish "$root/usr/lib/cni" "$part" "$version"
 }
 
+# What dnsmasq is linked with beside the C library comes along.
+dhcp_servers=(
+    dnsmasq-base isc-dhcp-server libdbus-1-3 libidn2-0 libunistring2 libnetfilter-conntrack3 libnfnetlink0 libmnl0
+    libnettle8 libhogweed6 libgmp10 liblua5.4-0
+)
+obtain_dhcp_servers() {
+    local root version
+    root=$(mktemp -d "$work/dhcp.XXXXXX")
+    # With the suite, because a newer version that is installed here would be wanted otherwise.
+    fetch_binary bookworm "$root" "${dhcp_servers[@]/%//bookworm}" || return 1
+    mkdir -p "$root/usr/lib" && cp -a "$root/lib/." "$root/usr/lib/" && rm -rf "$root/lib" "$root"/usr/share || return 1
+    version="dnsmasq $(version_of "$debs" dnsmasq-base), dhcpd $(version_of "$debs" isc-dhcp-server)"
+    publish "$root" dhcp-servers "$version"
+}
+
 # fetch_go SUITE: the Go compiler of that suite; sets $goroot.
 fetch_go() {
     local suite=$1 root="$tools/go-$1" series
@@ -224,6 +240,7 @@ obtain() {
     case $1 in
         plugins-new) obtain_plugins plugins-new sid ;;
         plugins-old) obtain_plugins plugins-old bookworm ;;
+        dhcp-servers) obtain_dhcp_servers ;;
         cnitool-old) obtain_cnitool cnitool-old bookworm bookworm ;;
         # Its Go must be 1.21 or newer; bookworm-backports' runs on any bookworm.
         cnitool-new) obtain_cnitool cnitool-new sid bookworm-backports ;;

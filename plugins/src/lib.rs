@@ -8,6 +8,7 @@ pub mod attach;
 pub mod bandwidth;
 pub mod bridge;
 pub mod cli;
+pub mod dhcp;
 pub mod dummy;
 pub mod explain;
 pub mod firewall;

@@ -12,6 +12,7 @@ use cni_conf::request::Environment;
 use cni_conf::version::SpecVersion;
 
 use crate::cli;
+use crate::dhcp;
 use crate::host::tap;
 use crate::host::{start, stdio};
 use crate::log;
@@ -47,8 +48,15 @@ impl Process {
         let built_in = name
             .to_str()
             .and_then(|name| registry::find(registry, name));
-        match built_in {
-            Some(BuiltIn { name, plugin }) => {
+        let command = self.args.get(1).and_then(|word| word.to_str());
+        match (built_in, command) {
+            (Some(BuiltIn { name: "dhcp", .. }), Some("daemon")) => {
+                dhcp::daemon::run(self.args.into_iter().skip(2))
+            }
+            (Some(BuiltIn { name: "dhcp", .. }), Some("list")) => {
+                dhcp::list::run(&mut io::stdout().lock()).unwrap_or(ExitCode::FAILURE)
+            }
+            (Some(BuiltIn { name, plugin }), _) => {
                 let since = Instant::now();
                 dispatch::serve_and_log(
                     name,
@@ -59,10 +67,10 @@ impl Process {
                     &mut |served| log::call(served, since),
                 )
             }
-            None if name == tap::HELPER => make_tap(&self.args),
-            None if self.env.get("CNI_COMMAND").is_some() => refuse(&name, registry),
-            None if name == BINARY => cli::run(self.args),
-            None => {
+            (None, _) if name == tap::HELPER => make_tap(&self.args),
+            (None, _) if self.env.get("CNI_COMMAND").is_some() => refuse(&name, registry),
+            (None, _) if name == BINARY => cli::run(self.args),
+            (None, _) => {
                 cli::report(&no_such_plugin(&name, registry));
                 ExitCode::FAILURE
             }

@@ -91,6 +91,10 @@ pub const ALL: &[BuiltIn] = &[
         name: "static",
         plugin: &ipam::Static,
     },
+    BuiltIn {
+        name: "dhcp",
+        plugin: &crate::dhcp::Dhcp,
+    },
 ];
 
 /// The plugin of exactly this name.
@@ -125,6 +129,7 @@ pub fn parse_conf(
         "portmap" => crate::portmap::parse_conf(request),
         "firewall" => crate::firewall::parse_conf(request),
         "host-local" => ipam::HostLocal::parse_conf(request, attachment),
+        "dhcp" => crate::dhcp::parse_conf(request, attachment),
         // It has nothing but its configuration.
         "static" => ipam::Static.add(request, attachment).map(drop),
         _ => return None,

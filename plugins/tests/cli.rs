@@ -80,6 +80,7 @@ fn install_links_one_binary_under_every_plugins_name() {
         "tuning",
         "bandwidth",
         "static",
+        "dhcp",
     ] {
         let found = fs::metadata(bin.join(plugin)).unwrap();
         assert_eq!(

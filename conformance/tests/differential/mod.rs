@@ -82,6 +82,7 @@ fn every_difference_has_its_reason(_: &Lab) {
     seen.extend(scenarios.iter().flat_map(|row| &row.differences));
     seen.extend(verbs::DIFFERENCES);
     seen.extend(owners::DIFFERENCES);
+    seen.extend(crate::dhcp::DIFFERENCES);
     assert_eq!(
         seen, written,
         "left: what tests expect, right: the headings"

@@ -29,7 +29,7 @@ fn systemd_takes_the_units(lab: &Lab) {
         host.write(&format!("/run/units/{name}"), lines.join("\n") + "\n");
         names.push(format!("/run/units/{name}"));
     }
-    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names.len(), 5, "{names:?}");
     let output = host.run(
         Program::new("systemd-analyze")
             .args(["verify"])

@@ -119,8 +119,10 @@ fn routes(rtnl: &Rtnl, link: &Link, expected: &CniResult) -> Result<(), Error> {
                 oif: Some(link.index),
                 dst: Some(route.dst.trunc()),
             })?;
+            // A gateway 0.0.0.0 says that there is none, to the kernel too.
+            let gateway = route.gw.filter(|gateway| !gateway.is_unspecified());
             let mut gateways = has.iter().map(|found| found.gateway);
-            Ok::<_, Error>(gateways.any(|found| route.gw.is_none() || found == route.gw))
+            Ok::<_, Error>(gateways.any(|found| route.gw.is_none() || found == gateway))
         };
         let default = RouteFilter::default();
         // `sbr` and `vrf` move routes into a table of their own.

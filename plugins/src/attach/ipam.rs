@@ -112,6 +112,8 @@ impl<'a> Ipam<'a> {
         };
         let place = match built_in(&name) {
             Some(plugin) if is_this_binary(&found) => Place::Here(plugin),
+            // A room of its own, which this one knows nothing of.
+            None if name.as_str() == "dhcp" => Place::There(path),
             None if is_this_binary(&found) || is_a_copy(&path, &found) => {
                 return Err(no_ipam_plugin(&name));
             }
@@ -332,8 +334,9 @@ fn nested_too_deeply(name: &PluginName) -> Error {
 }
 
 fn no_ipam_plugin(name: &PluginName) -> Error {
-    Error::config(format!("field \"ipam.type\": {name} is no IPAM plugin"))
-        .with_details("those of trestle are host-local and static; others have to be installed")
+    Error::config(format!("field \"ipam.type\": {name} is no IPAM plugin")).with_details(
+        "those of trestle are host-local, static and dhcp; others have to be installed",
+    )
 }
 
 /// Whether a file is a copy of this binary.

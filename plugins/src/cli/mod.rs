@@ -24,6 +24,7 @@ use self::list::{ListArgs, ShowArgs};
 use self::map::MapArgs;
 use self::metrics::MetricsArgs;
 use self::repair::RepairArgs;
+use crate::dhcp;
 use crate::explain::list::ListError;
 use crate::registry;
 
@@ -69,8 +70,27 @@ enum Command {
     ///
     /// The exit status is 0 when it is answered or delivered, 2 otherwise, 3 when nothing could be traced.
     Trace(trace::TraceArgs),
+    /// The leases of the plugin dhcp, and the daemon that holds them
+    #[command(subcommand)]
+    Dhcp(DhcpCommand),
     /// Print the version, the plugins and the CNI versions they speak
     Version,
+}
+
+#[derive(Subcommand)]
+enum DhcpCommand {
+    /// Hold leases, and extend them for as long as their containers live
+    Daemon {
+        /// -socketpath, -pidfile, -hostprefix, -broadcast, -timeout, -resendmax, -resendtimeout, -statedir; see -h
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "FLAGS"
+        )]
+        flags: Vec<OsString>,
+    },
+    /// List the leases
+    List,
 }
 
 #[derive(Args)]
@@ -198,6 +218,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Command::Metrics(args) => metrics::metrics(&args, &mut out).map(done),
         Command::Map(args) => map::map(&args, &mut out).map(done),
         Command::Trace(args) => trace::trace(&args, &mut out),
+        Command::Dhcp(DhcpCommand::Daemon { flags }) => {
+            return dhcp::daemon::run(flags.into_iter());
+        }
+        Command::Dhcp(DhcpCommand::List) => dhcp::list::run(&mut out).map_err(CliError::from),
         Command::Version => version(&mut out).map(done),
     };
     match outcome {

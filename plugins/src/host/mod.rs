@@ -8,6 +8,7 @@
 //! [`sysctl::Sysctl`] is read and written in the namespace the calling thread is in. All failures
 //! are [`error::HostError`]s that say operation, object and cause, and often a remedy.
 
+pub mod activation;
 pub mod child;
 pub mod conntrack;
 pub mod dbus;
@@ -20,6 +21,7 @@ pub mod module;
 mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod packet;
 pub mod probe;
 pub mod procfs;
 pub mod program;
