@@ -171,15 +171,9 @@ pub(crate) fn chain_name(chain: &Chain) -> String {
 }
 
 pub(crate) fn legacy_tables() -> Vec<String> {
-    let read = |file: &str, suffix: &str| -> Vec<String> {
-        let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        let text = text.unwrap_or_default();
-        text.lines()
-            .map(|table| format!("{table}{suffix}"))
-            .collect()
-    };
-    let mut tables = read("ip_tables_names", "");
-    tables.extend(read("ip6_tables_names", " (ip6)"));
+    let mut tables = Version::V4.legacy_tables();
+    let of_v6 = Version::V6.legacy_tables().into_iter();
+    tables.extend(of_v6.map(|table| format!("{table} (ip6)")));
     tables
 }
 

@@ -7,7 +7,7 @@
 //!
 //! An `accept` ends one base chain only and a `drop` in any of them is final, so a rule helps only where the drop
 //! is: in iptables' FORWARD ([`iptables`]), or in the very nftables base chain that drops ([`nftables`]). Without
-//! `backend` the plugin looks which of them guard this host ([`guard`]) and serves them all; see [`select`].
+//! `backend` the plugin looks which of them guard this host ([`crate::netfilter::forward_hook::guard`]) and serves them all; see [`select`].
 //!
 //! In front of our rules the administrator's come, in a chain called `CNI-ADMIN` (`iptablesAdminChainName`) beside
 //! them: it is made when it is missing, and nothing in it is ever touched. It goes with the last of our rules if
@@ -27,15 +27,12 @@
 //! ([`crate::attach::record`]).
 
 mod conf;
-mod digest;
 mod firewalld;
-mod guard;
 mod iptables;
 mod names;
 mod nftables;
 mod others;
 mod ports;
-mod reference;
 mod repair;
 mod select;
 mod wanted;
@@ -61,6 +58,8 @@ use crate::attach::{chained, check, forwarding, veth};
 use crate::host::Rtnl;
 use crate::host::nft::Nft;
 use crate::host::rtnl::Link;
+use crate::netfilter::forward_hook::guard;
+use crate::netfilter::go_plugins::{self, Container};
 use crate::owner::{Owner, Owners};
 
 /// What its records are called by.
@@ -128,7 +127,12 @@ impl Plugin for Firewall {
         let result = request.prev_result.as_ref();
         let addresses = result.map(wanted::addresses).unwrap_or_default();
         let own = remove_all(request, &Owners::one(&owner), &addresses, &deserted);
-        reference::remove(request).unwrap_or_else(warn);
+        let container = Container {
+            owner: &owner,
+            addresses: &addresses,
+        };
+        let left = go_plugins::remove(go_plugins::Plugin::Firewall, &container, false);
+        left.iter().for_each(warn);
         let outcomes = [recorded, own];
         Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
     }

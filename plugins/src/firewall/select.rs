@@ -17,21 +17,22 @@ use cni_conf::error::Error;
 
 use super::conf::{Choice, Policy, Settings};
 use super::firewalld::{self, Firewalld};
-use super::guard::{self, Context, Guard, IpTable, Seen};
 use super::warn_of_guard;
 use crate::attach::readiness;
 use crate::host::HostError;
 use crate::host::iptables::command;
 use crate::host::nft::Nft;
+use crate::netfilter::forward_hook::guard::{self, Context, Guard, Seen};
+use crate::netfilter::iptables::FilterTable;
 
 /// The backends to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Backends {
     pub(super) nftables: bool,
-    pub(super) iptables: Vec<IpTable>,
+    pub(super) iptables: Vec<FilterTable>,
     pub(super) firewalld: bool,
     /// Tables of iptables that it turned out not to be able to read. They are served as other nftables tables are.
-    pub(super) unreadable: Vec<IpTable>,
+    pub(super) unreadable: Vec<FilterTable>,
     /// Whether rules are wanted also where nothing is seen to drop forwarded packets.
     pub(super) always: bool,
     /// Whether the iptables command is there.
@@ -84,7 +85,7 @@ impl Backends {
 
     /// Says on stderr which chains drop although ADD did what it could.
     pub(super) fn warn_of_the_rest(&self) {
-        let served = |table: &IpTable| self.iptables.contains(table);
+        let served = |table: &FilterTable| self.iptables.contains(table);
         if self.firewalld {
             return;
         }
@@ -157,12 +158,12 @@ fn decide(settings: &Settings, seen: Seen, firewalld: bool, with_iptables: bool)
     let always = settings.admin_is_named || settings.policy != Policy::Open;
     let served = seen.iptables.iter();
     let served = served.filter(|forward| always || forward.drops || forward.admin);
-    let mut existing: Vec<IpTable> = served.map(|forward| forward.table).collect();
+    let mut existing: Vec<FilterTable> = served.map(|forward| forward.table).collect();
     let all = settings.backend == Choice::Iptables && always;
     let named = settings.backend == Choice::Automatic && settings.admin_is_named;
     if all || named {
         // The command itself may be of the old kind; then it makes no second table.
-        for table in [false, true].map(|v6| IpTable { v6, legacy: false }) {
+        for table in [false, true].map(|v6| FilterTable { v6, legacy: false }) {
             if !existing.iter().any(|other| other.v6 == table.v6) {
                 existing.push(table);
             }
@@ -193,8 +194,8 @@ fn decide(settings: &Settings, seen: Seen, firewalld: bool, with_iptables: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::guard::{Forward, Guard};
     use crate::host::nft::Family;
+    use crate::netfilter::forward_hook::guard::Forward;
 
     fn settings(backend: Choice, admin_is_named: bool) -> Settings {
         Settings {
@@ -207,26 +208,26 @@ mod tests {
         }
     }
 
-    const V4: IpTable = IpTable {
+    const V4: FilterTable = FilterTable {
         v6: false,
         legacy: false,
     };
-    const V6: IpTable = IpTable {
+    const V6: FilterTable = FilterTable {
         v6: true,
         legacy: false,
     };
-    const OLD: IpTable = IpTable {
+    const OLD: FilterTable = FilterTable {
         v6: false,
         legacy: true,
     };
 
-    fn seen(iptables: &[IpTable], native: bool) -> Seen {
+    fn seen(iptables: &[FilterTable], native: bool) -> Seen {
         let guard = Guard {
             family: Family::Inet,
             table: "filter".into(),
             chain: "forward".into(),
         };
-        let forward = |table: &IpTable| Forward {
+        let forward = |table: &FilterTable| Forward {
             table: *table,
             drops: true,
             admin: false,

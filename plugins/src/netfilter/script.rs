@@ -253,12 +253,22 @@ pub fn any_of(items: impl IntoIterator<Item = Expr>) -> Expr {
     Expression::Named(NamedExpression::Set(items))
 }
 
+/// Several words that are bits of one value.
+pub fn list(items: impl IntoIterator<Item = Expr>) -> Expr {
+    Expression::List(items.into_iter().collect())
+}
+
 /// A prefix; a host's is its address.
 pub fn prefix(net: IpNet) -> Expr {
-    let address = word(net.addr().to_string());
-    if net.prefix_len() == net.max_prefix_len() {
-        return address;
+    match net.prefix_len() == net.max_prefix_len() {
+        true => word(net.addr().to_string()),
+        false => whole_prefix(net),
     }
+}
+
+/// A prefix, a host's too.
+pub fn whole_prefix(net: IpNet) -> Expr {
+    let address = word(net.addr().to_string());
     Expression::Named(NamedExpression::Prefix(Prefix {
         addr: Box::new(address),
         len: u32::from(net.prefix_len()),

@@ -85,6 +85,15 @@ pub(super) enum Outcome {
     Taken(Rival),
 }
 
+/// Which mappings are an attachment's to serve.
+#[derive(Debug)]
+pub(super) enum Served {
+    /// Those that no other attachment of its container serves.
+    These(Vec<Forward>),
+    /// Somebody else has one.
+    Taken(Rival),
+}
+
 /// Who has a port that is wanted.
 #[derive(Debug, Clone)]
 pub(super) struct Rival {

@@ -18,6 +18,7 @@ use crate::host::lock;
 use crate::host::nft::{Batch, Element, Family, Nft, ObjectRef, TableRef};
 use crate::host::{HostError, Rtnl, Sysctl};
 use crate::netfilter::elements::{self, Set};
+use crate::netfilter::go_plugins;
 use crate::netfilter::table::TABLE;
 
 /// The comment of the rules of iptables that drop what pretends to be localhost.
@@ -45,7 +46,7 @@ pub(super) fn to_open(
     let theirs = was_on
         && !in_use(&interface)
         && !is_listed(nft, &interface, &|_| true)?
-        && go_plugins_map_ports(nft)?;
+        && go_plugins::map_ports(nft)?;
     Ok((!theirs).then_some(interface))
 }
 
@@ -90,7 +91,7 @@ pub(super) fn close_unlisted(addresses: &BTreeSet<Ipv4Addr>) -> Result<(), HostE
             continue;
         }
         let _lock = lock::take_localnet()?;
-        let others = nft.chain(IPTABLES_SNAT)?.is_some() || go_plugins_map_ports(&mut nft)?;
+        let others = nft.chain(IPTABLES_SNAT)?.is_some() || go_plugins::map_ports(&mut nft)?;
         if !others {
             close(&mut nft, &interface)?;
         }
@@ -122,20 +123,6 @@ const IPTABLES_SNAT: ObjectRef<'static> = ObjectRef {
     },
     name: "TRESTLE-PORTS-SNAT",
 };
-
-/// Whether the rules of the Go plugins are there, of either backend.
-fn go_plugins_map_ports(nft: &mut Nft) -> Result<bool, HostError> {
-    for (table, chain) in [("nat", "CNI-HOSTPORT-DNAT"), ("cni_hostport", "hostports")] {
-        let table = TableRef {
-            family: Family::IPv4,
-            name: table,
-        };
-        if nft.chain(table.object(chain))?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
 
 /// Whether a container whose comment `counts` says so of needs the interface.
 fn is_listed(

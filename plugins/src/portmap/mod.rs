@@ -23,7 +23,6 @@ mod localnet;
 mod mapping;
 mod nftables;
 mod plan;
-mod reference;
 mod repair;
 mod rules;
 mod stale;
@@ -46,6 +45,7 @@ use crate::attach::record::{Recorded, Records};
 use crate::attach::undo::Undo;
 use crate::attach::{chained, check, readiness};
 use crate::host::iptables::restore_command;
+use crate::netfilter::go_plugins::{self, Container};
 use crate::owner::{Owner, Owners};
 
 /// What its records are called by.
@@ -184,22 +184,22 @@ impl Plugin for Portmap {
         let recorded = records.find(&owner);
         let removed = records.remove(&owner);
         let hand_over = || hand_over(&records, &BTreeSet::from([&attachment.container]));
-        let outcomes = [
-            removed,
-            remove(
-                &Selected::one(&owner),
-                expects_iptables(request),
-                &hand_over,
-            ),
-            reference::remove(
-                &request.network,
-                &attachment.container,
-                expects_mappings(request),
-            ),
-        ];
+        let own = Selected::one(&owner);
+        let outcomes = [removed, remove(&own, expects_iptables(request), &hand_over)];
+        let mut errors: Vec<Error> = outcomes.into_iter().filter_map(Result::err).collect();
+        let container = Container {
+            owner: &owner,
+            addresses: &[],
+        };
+        let left = go_plugins::remove(
+            go_plugins::Plugin::Portmap,
+            &container,
+            expects_mappings(request),
+        );
+        errors.extend(left.into_iter().map(Error::from));
         let left = || after_flush::localhost_of(request, attachment, recorded.as_ref(), &records);
         after_flush::recover(&records, None, &backend_of(request), &left);
-        Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)
+        Error::join(errors).map_or(Ok(()), Err)
     }
 
     fn check(&self, request: &Request, attachment: &Attachment) -> Result<(), Error> {

@@ -14,7 +14,6 @@
 
 mod iptables;
 mod nftables;
-mod reference;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -26,6 +25,7 @@ use ipnet::IpNet;
 
 use crate::host::HostError;
 use crate::host::nft::Nft;
+use crate::netfilter::go_plugins::{self, Container, Plugin};
 use crate::owner::{Owner, Owners};
 
 /// Who carries the rules out.
@@ -211,9 +211,14 @@ pub fn remove(owner: &Owner) -> Result<(), HostError> {
 /// Removes what the Go plugin made for `owner`, for a container that is not known to have been attached by us.
 ///
 /// # Errors
-/// What the kernel or the program says.
+/// The first thing that went wrong.
 pub fn remove_of_the_go_plugin(owner: &Owner) -> Result<(), HostError> {
-    reference::remove(&mut Nft::open()?, owner)
+    let container = Container {
+        owner,
+        addresses: &[],
+    };
+    let errors = go_plugins::remove(Plugin::Masquerade, &container, true);
+    errors.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// What masquerade keeps for the attachments of `network`.
@@ -251,11 +256,16 @@ pub fn check(wanted: &Masquerade<'_>) -> Result<Vec<String>, HostError> {
         Backend::Nftables => nftables::check(wanted)?,
         Backend::Iptables => iptables::check(wanted)?,
     };
-    let by_the_go_plugin = !differences.is_empty()
-        && reference::masquerades(&mut Nft::open()?, wanted.owner, wanted.addresses)?;
-    Ok(if by_the_go_plugin {
-        Vec::new()
-    } else {
-        differences
+    if differences.is_empty() {
+        return Ok(differences);
+    }
+    let addresses: Vec<IpAddr> = wanted.addresses.iter().map(IpNet::addr).collect();
+    let by_the_go_plugin = go_plugins::masquerades(&Container {
+        owner: wanted.owner,
+        addresses: &addresses,
+    })?;
+    Ok(match by_the_go_plugin {
+        true => Vec::new(),
+        false => differences,
     })
 }

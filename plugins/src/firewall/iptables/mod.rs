@@ -22,23 +22,18 @@ use cni_conf::dispatch::warn;
 use cni_conf::names::NetworkName;
 
 use super::Kept;
-use super::guard::IpTable;
 use super::names::network_comment;
 use super::wanted::{PAIRS, Wanted, has_strangers};
 use crate::host::HostError;
-use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command};
+use crate::host::iptables::LOCK_WAIT;
 use crate::host::lock;
-use crate::host::nft::{Family, TableRef};
-use crate::host::program::Program;
+use crate::netfilter::iptables::{FilterTable, change};
 use crate::owner::Owners;
 
-pub(super) use plan::{FORWARD, PREFIX};
-use plan::{Listing, SHARED};
+pub(super) use plan::PREFIX;
+use plan::{FORWARD, Listing, SHARED};
 use remove::Removal;
 use words::{Words, comment, is_owner};
-
-/// How often a change that another process crossed is tried again.
-const ATTEMPTS: u32 = 6;
 
 /// What became of an attempt to work on a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,82 +49,41 @@ enum Listed {
     Unreadable,
 }
 
-impl IpTable {
-    fn command(self) -> Program {
-        if self.legacy {
-            legacy_command(self.v6)
-        } else {
-            command(self.v6)
+fn list_table(table: FilterTable, purpose: &str) -> Result<Listed, HostError> {
+    let [wait, seconds] = LOCK_WAIT;
+    let args = [wait, seconds, "-t", "filter", "-S"];
+    match table.command().run(purpose, args, "") {
+        Ok(text) => Ok(Listed::Rules(Listing::parse(&text))),
+        Err(HostError::ProgramFailed { complaint, .. }) if complaint.contains("incompatible") => {
+            Ok(Listed::Unreadable)
         }
+        Err(error) => Err(error),
     }
+}
 
-    fn restore_command(self) -> Program {
-        let name = if self.v6 {
-            "ip6tables-legacy-restore"
-        } else {
-            "iptables-legacy-restore"
-        };
-        let common = restore_command(self.v6);
-        let legacy = Program { name, ..common };
-        match self.legacy && legacy.find("").is_ok() {
-            true => legacy,
-            false => common,
-        }
-    }
-
-    /// The table as nftables knows it, unless it is a legacy one.
-    pub(super) fn filter(self) -> TableRef<'static> {
-        TableRef {
-            family: if self.v6 { Family::IPv6 } else { Family::IPv4 },
-            name: "filter",
-        }
-    }
-
-    fn listing(self, purpose: &str) -> Result<Listed, HostError> {
-        let [wait, seconds] = LOCK_WAIT;
-        let args = [wait, seconds, "-t", "filter", "-S"];
-        match self.command().run(purpose, args, "") {
-            Ok(text) => Ok(Listed::Rules(Listing::parse(&text))),
-            Err(HostError::ProgramFailed { complaint, .. })
-                if complaint.contains("incompatible") =>
-            {
-                Ok(Listed::Unreadable)
+/// Changes the table as `plan` decides from a listing. The caller holds the lock.
+fn change_table(
+    table: FilterTable,
+    purpose: &str,
+    plan: impl Fn(&Listing) -> Result<Vec<String>, HostError>,
+) -> Result<Outcome, HostError> {
+    let mut done = Outcome::Done;
+    change(table.restore_command(), purpose, || {
+        Ok(match list_table(table, purpose)? {
+            Listed::Rules(listing) => vec![("filter", plan(&listing)?)],
+            Listed::Unreadable => {
+                done = Outcome::Unreadable;
+                Vec::new()
             }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Lists and changes the table until there is nothing to change. The caller holds the lock.
-    fn change(
-        self,
-        purpose: &str,
-        plan: impl Fn(&Listing) -> Result<Vec<String>, HostError>,
-    ) -> Result<Outcome, HostError> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let Listed::Rules(listing) = self.listing(purpose)? else {
-                return Ok(Outcome::Unreadable);
-            };
-            let lines = plan(&listing)?;
-            if lines.is_empty() {
-                return Ok(Outcome::Done);
-            }
-            let input = format!("*filter\n{}\nCOMMIT\n", lines.join("\n"));
-            let [wait, seconds] = LOCK_WAIT;
-            let arguments = [wait, seconds, "--noflush"];
-            match self.restore_command().run(purpose, arguments, &input) {
-                Err(HostError::ProgramFailed { .. }) if attempt < ATTEMPTS => {}
-                outcome => return outcome.map(|_| Outcome::Done),
-            }
-        }
-    }
+        })
+    })?;
+    Ok(done)
 }
 
 /// Makes sure of the network's rules and of the container's own, and of those of the `others` where the network's are gone,
 /// also if their chains are left. `always` says that they are wanted also where nothing is seen to drop forwarded packets.
 pub(super) fn ensure<'a>(
-    table: IpTable,
+    table: FilterTable,
     network: &NetworkName,
     wanted: &Wanted,
     others: &dyn Fn() -> &'a [Wanted],
@@ -148,7 +102,7 @@ pub(super) fn ensure<'a>(
     let wanted = apart(wanted)?;
     let purpose = format!("let traffic of {} through", wanted.comment);
     let _lock = lock::take()?;
-    let outcome = table.change(&purpose, |listing| {
+    let outcome = change_table(table, &purpose, |listing| {
         if !(always || serves(listing, &wanted)) {
             return Ok(Vec::new());
         }
@@ -162,7 +116,7 @@ pub(super) fn ensure<'a>(
         Ok(listing.ensure(table.v6, network, &all))
     })?;
     if outcome == Outcome::Done && !table.legacy {
-        standing::write_digests(table, network)?;
+        standing::write_digests(table, network, &wanted)?;
     }
     Ok(outcome)
 }
@@ -209,7 +163,7 @@ fn apart(wanted: &Wanted) -> Result<Wanted, HostError> {
 
 /// Removes the rules of these owners, the network's own if it is `deserted`, and the shared rules that nobody needs any more. An old table that can't be read is worth a warning.
 pub(super) fn remove(
-    table: IpTable,
+    table: FilterTable,
     selected: &Owners,
     deserted: &dyn Fn() -> bool,
 ) -> Result<(), HostError> {
@@ -218,18 +172,18 @@ pub(super) fn remove(
         return remove::remove(table, &removal);
     }
     let purpose = format!("remove firewall rules of network {}", selected.network());
-    if let Err(error) = table.listing(&purpose) {
+    if let Err(error) = list_table(table, &purpose) {
         warn(error);
         return Ok(());
     }
     let _lock = lock::take()?;
     let plan = |listing: &Listing| Ok(listing.remove(selected, deserted()));
-    table.change(&purpose, plan).map(drop)
+    change_table(table, &purpose, plan).map(drop)
 }
 
 /// A sentence for each difference between what is there and what is wanted.
 pub(super) fn check(
-    table: IpTable,
+    table: FilterTable,
     network: &NetworkName,
     wanted: &Wanted,
     always: bool,
@@ -245,7 +199,7 @@ pub(super) fn check(
     let wanted = apart(wanted)?;
     let program = table.command().name;
     let purpose = format!("check the firewall rules of {}", wanted.comment);
-    let Listed::Rules(listing) = table.listing(&purpose)? else {
+    let Listed::Rules(listing) = list_table(table, &purpose)? else {
         let chain = table.filter().object("FORWARD").to_string();
         return Ok(vec![format!(
             "{program} can't read the table of nft chain {chain}, and no rules of network {network} are in it"
@@ -261,7 +215,7 @@ pub(super) fn check(
 }
 
 /// The rules that have owners. An old table that can't be read is worth a warning.
-pub(super) fn list(table: IpTable) -> Result<Vec<Kept>, HostError> {
+pub(super) fn list(table: FilterTable) -> Result<Vec<Kept>, HostError> {
     let program = table.command().name;
     if !table.legacy {
         let owners = remove::owned(table)?.into_iter();
@@ -272,7 +226,7 @@ pub(super) fn list(table: IpTable) -> Result<Vec<Kept>, HostError> {
             })
             .collect());
     }
-    let listing = match table.listing("list firewall rules") {
+    let listing = match list_table(table, "list firewall rules") {
         Ok(Listed::Rules(listing)) => listing,
         Ok(Listed::Unreadable) => return Ok(Vec::new()),
         Err(error) => {

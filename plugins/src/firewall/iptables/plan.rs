@@ -15,7 +15,6 @@ use std::net::IpAddr;
 use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 
-use super::super::digest;
 use super::super::names::network_comment;
 use super::super::wanted::{Isolation, Wanted};
 use super::network::{self, Branch};
@@ -23,13 +22,16 @@ use super::words::{
     Words, after, comment, is_about_everything, is_owner, jump, line, rule, sorted, target,
 };
 use crate::host::iptables::words;
+use crate::host::nft::Verdict;
+use crate::netfilter::digest;
+use crate::netfilter::forward_hook::guard::end;
 use crate::owner::Owners;
 
 /// What the names of our chains begin with.
 pub(in super::super) const PREFIX: &str = "TRESTLE-";
 
 /// The chain that leads to the networks' and has containers' rules.
-pub(in super::super) const FORWARD: &str = "TRESTLE-FORWARD";
+pub(super) use crate::netfilter::forward_hook::names::FORWARD;
 
 /// Packets that come from a container.
 pub(super) const ISOLATE: &str = "TRESTLE-ISOLATE";
@@ -43,9 +45,6 @@ pub(super) const TO_ADMIN: &str = "trestle: rules of the administrator";
 
 /// Chains that are there once.
 pub(super) const SHARED: [&str; 3] = [FORWARD, ISOLATE, ISOLATE_TO];
-
-/// How deep chains may call each other.
-const DEPTH: u32 = 16;
 
 /// What `iptables -S` printed.
 #[derive(Debug, Default)]
@@ -92,30 +91,11 @@ impl Listing {
 
     /// Whether the table drops the packets that none of its rules is about.
     pub(super) fn drops(&self) -> bool {
-        let dropping = self.dropping.iter().any(|chain| chain == "FORWARD");
-        self.end("FORWARD", DEPTH).unwrap_or(dropping)
-    }
-
-    /// Whether a chain drops packets that no rule is about in particular; none where it does not decide.
-    fn end(&self, chain: &str, depth: u32) -> Option<bool> {
-        if depth == 0 {
-            return None;
+        let mut verdicts = |chain: &str| Ok(self.rules(chain).map(verdict).collect());
+        match end(&mut verdicts, "FORWARD") {
+            Ok(Some(verdict)) => verdict == Verdict::Drop,
+            _ => self.dropping.iter().any(|chain| chain == "FORWARD"),
         }
-        for rule in self.rules(chain).filter(|rule| is_about_everything(rule)) {
-            match target(rule) {
-                Some("ACCEPT") => return Some(false),
-                Some("DROP" | "REJECT") => return Some(true),
-                Some("RETURN") => return None,
-                Some(next) => {
-                    let decided = self.end(next, depth - 1);
-                    if decided.is_some() || after(rule, "-g").is_some() {
-                        return decided;
-                    }
-                }
-                None => {}
-            }
-        }
-        None
     }
 
     /// Whether the administrator's chain has rules.
@@ -379,6 +359,20 @@ impl Listing {
     }
 }
 
+/// What a rule does with every packet; none if it is about some only.
+fn verdict(rule: &Words) -> Option<Verdict> {
+    if !is_about_everything(rule) {
+        return None;
+    }
+    Some(match target(rule)? {
+        "ACCEPT" => Verdict::Accept,
+        "DROP" | "REJECT" => Verdict::Drop,
+        "RETURN" => Verdict::Return,
+        chain if after(rule, "-g").is_some() => Verdict::Goto(chain.to_owned()),
+        chain => Verdict::Jump(chain.to_owned()),
+    })
+}
+
 /// The rules for those of the container's addresses that no rule of the network is about.
 fn container_rules(v6: bool, wanted: &Wanted) -> Vec<Words> {
     let owner = &wanted.iptables_comment;
@@ -426,7 +420,7 @@ fn hosts(v6: bool, addresses: impl Iterator<Item = IpAddr>) -> Words {
 }
 
 fn is_digest(rule: &Words) -> bool {
-    comment(rule).is_some_and(|text| text.starts_with(digest::COMMENT))
+    comment(rule).is_some_and(digest::is_comment)
 }
 
 fn leads_to_branch(network: &NetworkName, rule: &Words) -> bool {

@@ -6,7 +6,6 @@
 use cni_conf::names::NetworkName;
 use nix::errno::Errno;
 
-use super::super::guard::IpTable;
 use super::super::names::network_comment;
 use super::network::{self, Branch};
 use super::plan::{FORWARD, SHARED, TO_ADMIN};
@@ -15,6 +14,7 @@ use super::words::is_owner;
 use crate::host::HostError;
 use crate::host::lock;
 use crate::host::nft::{Batch, Nft, Rule, TableRef, Verdict};
+use crate::netfilter::iptables::FilterTable;
 use crate::owner::Owners;
 
 /// How often a change that another process crossed is tried again.
@@ -50,7 +50,7 @@ struct View {
 }
 
 /// Takes rules out of a table that is kept in nftables. Of our own processes nobody installs rules meanwhile.
-pub(super) fn remove(table: IpTable, removal: &Removal<'_>) -> Result<(), HostError> {
+pub(super) fn remove(table: FilterTable, removal: &Removal<'_>) -> Result<(), HostError> {
     let nft = &mut Nft::open()?;
     let filter = table.filter();
     // Looked at without the lock first, for most containers leave nothing.
@@ -71,7 +71,7 @@ pub(super) fn remove(table: IpTable, removal: &Removal<'_>) -> Result<(), HostEr
 }
 
 /// The rules of containers with their owners.
-pub(super) fn owned(table: IpTable) -> Result<Vec<String>, HostError> {
+pub(super) fn owned(table: FilterTable) -> Result<Vec<String>, HostError> {
     let rules = Nft::open()?.rules(table.filter().object(FORWARD))?;
     let comments = rules.into_iter().filter_map(|rule| rule.comment);
     Ok(comments.filter(|text| is_owner(text)).collect())

@@ -3,18 +3,18 @@
 
 use cni_conf::names::NetworkName;
 
-use super::super::digest;
-use super::super::guard::IpTable;
 use super::super::wanted::Wanted;
-use super::network;
+use super::network::{self, Branch};
 use super::plan::{FORWARD, ISOLATE};
 use super::words::{Words, comment};
 use crate::host::HostError;
 use crate::host::nft::{Nft, Rule, TableRef, Verdict};
+use crate::netfilter::digest::Expected;
+use crate::netfilter::iptables::FilterTable;
 
 /// Whether there is nothing to do for a container: no rule of its own, and the network's are what they should be.
 pub(super) fn stands(
-    table: IpTable,
+    table: FilterTable,
     network: &NetworkName,
     wanted: &Wanted,
 ) -> Result<bool, HostError> {
@@ -31,22 +31,36 @@ pub(super) fn stands(
         return Ok(false);
     }
     let branches = network::branches(network);
-    let mut found = Vec::new();
-    for branch in &branches {
-        found.push(nft.rules(filter.object(&branch.chain))?);
-    }
-    for ((branch, rules), expected) in branches
-        .iter()
-        .zip(&found)
-        .zip(expected(table.v6, wanted, &found))
-    {
-        let comments = expected.iter().filter_map(comment);
-        let there = expected.is_empty() || leads(nft, filter, branch.from, &branch.chain)?;
-        if !there || !digest::holds(rules, comments) {
+    let found = rules_of(nft, filter, &branches)?;
+    let expected = expected(table.v6, wanted, &found);
+    for ((branch, found), rules) in branches.iter().zip(&found).zip(&expected) {
+        let there = rules.is_empty() || leads(nft, filter, branch.from, &branch.chain)?;
+        if !there || !in_kernel(filter, branch, rules).are_current(found) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+fn rules_of(
+    nft: &mut Nft,
+    filter: TableRef<'_>,
+    branches: &[Branch],
+) -> Result<Vec<Vec<Rule>>, HostError> {
+    let rules = |branch: &Branch| nft.rules(filter.object(&branch.chain));
+    branches.iter().map(rules).collect()
+}
+
+/// What is expected of a chain that has these rules. Their comments stand for them: which administrator's chain there is
+/// says whoever makes the chain, and nobody who finds it.
+fn in_kernel<'a>(filter: TableRef<'a>, branch: &'a Branch, rules: &[Words]) -> Expected<'a> {
+    let comments: Vec<&str> = rules.iter().filter_map(comment).collect();
+    Expected {
+        chain: filter.object(&branch.chain),
+        text: comments.join("\n").into(),
+        count: rules.len(),
+        about: None,
+    }
 }
 
 fn expected(v6: bool, wanted: &Wanted, found: &[Vec<Rule>]) -> [Vec<Words>; 3] {
@@ -69,10 +83,17 @@ pub(super) fn jumps_to(rule: &Rule, chain: &str) -> bool {
 }
 
 /// Writes the digests of the network's chains, as they are now.
-pub(super) fn write_digests(table: IpTable, network: &NetworkName) -> Result<(), HostError> {
+pub(super) fn write_digests(
+    table: FilterTable,
+    network: &NetworkName,
+    wanted: &Wanted,
+) -> Result<(), HostError> {
     let nft = &mut Nft::open()?;
-    for branch in network::branches(network) {
-        digest::write(nft, table.filter().object(&branch.chain))?;
+    let (filter, branches) = (table.filter(), network::branches(network));
+    let found = rules_of(nft, filter, &branches)?;
+    let expected = expected(table.v6, wanted, &found);
+    for (branch, rules) in branches.iter().zip(&expected) {
+        in_kernel(filter, branch, rules).write(nft)?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Rules as iptables writes them: the words behind `-A CHAIN`.
 
+pub(super) use crate::netfilter::iptables::after;
+
 /// A rule.
 pub(super) type Words = Vec<String>;
 
@@ -40,11 +42,6 @@ pub(super) fn comment(rule: &Words) -> Option<&str> {
 
 pub(super) fn target(rule: &Words) -> Option<&str> {
     after(rule, "-j").or_else(|| after(rule, "-g"))
-}
-
-pub(super) fn after<'a>(rule: &'a Words, option: &str) -> Option<&'a str> {
-    let place = rule.iter().position(|word| word == option)?;
-    rule.get(place + 1).map(String::as_str)
 }
 
 /// Whether a comment is that of an owner: `network/containerID/ifname`, which has no blanks.

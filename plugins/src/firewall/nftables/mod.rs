@@ -12,60 +12,22 @@ use std::net::IpAddr;
 
 use claim::{bridge, claim, elements};
 pub(super) use remove::remove;
-pub(super) use rules::is_guard_chain;
 
 use super::Kept;
-use super::digest;
-use super::guard::Guard;
 use super::select::Backends;
 use super::wanted::Wanted;
 use crate::host::HostError;
 use crate::host::lock;
-use crate::host::nft::{
-    Batch, Element, Family, Nft, ObjectRef, Rule, TableRef, Verdict, family_name, ruleset,
-};
+use crate::host::nft::{Batch, Element, Family, Nft, ObjectRef, Rule, TableRef, Verdict};
+use crate::netfilter::digest::Expected;
+use crate::netfilter::elements::{self, ATTEMPTS, Placed, Put, Set};
 use crate::netfilter::forward_hook::chains::forward_chains_of;
+use crate::netfilter::forward_hook::guard::Guard;
+use crate::netfilter::script::{self, Script};
 use crate::netfilter::table::TABLE;
-
-/// How often a change that another process crossed is tried again.
-const ATTEMPTS: u32 = 10;
 
 /// How many elements go into one transaction, so that it fits into a socket's buffer.
 const AT_ONCE: usize = 200;
-
-/// A set, by table and name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    family: Family,
-    table: String,
-    set: String,
-}
-
-impl Place {
-    fn own(set: String) -> Self {
-        Self {
-            family: TABLE.family,
-            table: TABLE.name.to_owned(),
-            set,
-        }
-    }
-
-    fn in_guard(guard: &Guard, set: String) -> Self {
-        Self {
-            family: guard.family,
-            table: guard.table.clone(),
-            set,
-        }
-    }
-
-    fn object(&self) -> ObjectRef<'_> {
-        let table = TableRef {
-            family: self.family,
-            name: &self.table,
-        };
-        table.object(&self.set)
-    }
-}
 
 /// What is missing or out of date.
 struct Stale {
@@ -84,42 +46,66 @@ pub(super) fn ensure<'a>(
     others: &dyn Fn() -> &'a [Wanted],
 ) -> Result<(), HostError> {
     let mut nft = Nft::open()?;
-    let (mut attempt, mut everything, mut blank) = (0, false, false);
-    loop {
-        attempt += 1;
+    let (mut everything, mut blank) = (false, false);
+    for _ in 0..ATTEMPTS {
         let guards = backends.guards(&mut nft)?;
         if guards.is_empty() && wanted.isolation.is_none() && !backends.firewalld {
             // Nothing drops, so nobody has to be let through.
             return Ok(());
         }
-        let outcome = repair(&mut nft, wanted, &guards, everything).and_then(|was_blank| {
-            blank |= was_blank;
-            let others = if blank { others() } else { &[] };
-            let mut all = others.iter().chain([wanted]);
-            all.try_for_each(|one| claim(&mut nft, one, &guards))
-        });
-        match outcome {
-            Err(error) if attempt == ATTEMPTS => return Err(error),
-            Err(error) if error.not_found() => everything = true,
-            Err(error) if error.already_exists() => {}
+        match repair(&mut nft, wanted, &guards, everything)? {
             // A guard may have been taken away or loaded anew while nft was at it.
-            Err(HostError::ProgramFailed { .. }) => {}
-            outcome => return outcome,
+            Repaired::Crossed => continue,
+            Repaired::Blank => blank = true,
+            Repaired::Known => {}
+        }
+        let others = if blank { others() } else { &[] };
+        match claim_all(&mut nft, others.iter().chain([wanted]), &guards)? {
+            Put::Done => return Ok(()),
+            Put::RulesMissing => everything = true,
+            Put::Taken => {}
         }
     }
+    Err(HostError::Crossed {
+        operation: format!("let traffic of {} through", wanted.comment),
+    })
+}
+
+fn claim_all<'a>(
+    nft: &mut Nft,
+    all: impl Iterator<Item = &'a Wanted>,
+    guards: &[Guard],
+) -> Result<Put, HostError> {
+    for one in all {
+        let put = claim(nft, one, guards)?;
+        if put != Put::Done {
+            return Ok(put);
+        }
+    }
+    Ok(Put::Done)
+}
+
+/// What was known of the network when its rules were looked at.
+enum Repaired {
+    /// Its containers are in the sets.
+    Known,
+    /// There may be some that are in none.
+    Blank,
+    /// Somebody changed a table while rules were made in it.
+    Crossed,
 }
 
 /// Installs what is missing or out of date. Only one of us at a time does that or takes rules away, and looks again when
-/// it is its turn: the rule in a guard's chain is to be there once. Says whether nothing was known of the network.
+/// it is its turn: the rule in a guard's chain is to be there once.
 fn repair(
     nft: &mut Nft,
     wanted: &Wanted,
     guards: &[Guard],
     everything: bool,
-) -> Result<bool, HostError> {
+) -> Result<Repaired, HostError> {
     let stale = find_stale(nft, wanted, guards)?;
     if !everything && !stale.own && stale.guards.is_empty() {
-        return Ok(false);
+        return Ok(Repaired::Known);
     }
     let blank = everything || stale.blank;
     let _lock = lock::take()?;
@@ -131,14 +117,18 @@ fn repair(
         },
         false => find_stale(nft, wanted, guards)?,
     };
-    install(nft, wanted, &stale)?;
-    Ok(blank)
+    match install(nft, wanted, &stale) {
+        Err(HostError::ProgramFailed { .. }) => Ok(Repaired::Crossed),
+        Err(error) if error.not_found() || error.already_exists() => Ok(Repaired::Crossed),
+        Err(error) => Err(error),
+        Ok(()) if blank => Ok(Repaired::Blank),
+        Ok(()) => Ok(Repaired::Known),
+    }
 }
 
 fn find_stale(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<Stale, HostError> {
     let sets = nft.sets(TABLE)?;
-    let has = |set: String| sets.contains(&set);
-    let members = [false, true].map(|v6| has(rules::members_set(&wanted.network, v6)));
+    let members = rules::members_sets(&wanted.network).map(|set| has(&sets, &set));
     let own = members.contains(&false) || !has_own_rules(nft, wanted)?;
     let mut stale = Vec::new();
     for guard in guards {
@@ -153,26 +143,28 @@ fn find_stale(nft: &mut Nft, wanted: &Wanted, guards: &[Guard]) -> Result<Stale,
     })
 }
 
+fn has(sets: &[String], set: &Set) -> bool {
+    sets.iter().any(|name| name == set.name())
+}
+
 fn has_own_rules(nft: &mut Nft, wanted: &Wanted) -> Result<bool, HostError> {
     let chain = rules::own_chain(&wanted.network);
-    let expected = rules::own_rules(wanted);
-    has_rules(nft, TABLE.object(&chain), &expected)
+    expected(TABLE.object(&chain), &rules::own_rules(wanted)).is_current(nft)
 }
 
 fn has_guard_rules(nft: &mut Nft, wanted: &Wanted, guard: &Guard) -> Result<bool, HostError> {
     let chain = rules::guard_chain(&wanted.network);
-    let expected = rules::guard_rules(guard, wanted);
-    has_rules(nft, guard.table().object(&chain), &expected)
+    let chain = guard.table().object(&chain);
+    expected(chain, &rules::guard_rules(guard, wanted)).is_current(nft)
 }
 
-/// Whether the rules of a chain are the expected ones.
-fn has_rules(
-    nft: &mut Nft,
-    chain: ObjectRef<'_>,
-    expected: &[rules::Rule],
-) -> Result<bool, HostError> {
-    let comments = expected.iter().map(|rule| rule.comment.as_str());
-    Ok(digest::holds(&nft.rules(chain)?, comments))
+fn expected<'a>(chain: ObjectRef<'a>, rules: &[script::Rule]) -> Expected<'a> {
+    Expected {
+        chain,
+        text: script::text(rules).into(),
+        count: rules.len(),
+        about: None,
+    }
 }
 
 /// Whether the guard's chain has the rule that leads to the network's.
@@ -185,32 +177,37 @@ fn leads(nft: &mut Nft, wanted: &Wanted, guard: &Guard) -> Result<bool, HostErro
 
 /// Makes what is missing, in one transaction of `nft`.
 fn install(nft: &mut Nft, wanted: &Wanted, stale: &Stale) -> Result<(), HostError> {
-    let mut commands = Vec::new();
+    let (own_chain, guard_chain) = (
+        rules::own_chain(&wanted.network),
+        rules::guard_chain(&wanted.network),
+    );
+    let own_chain = TABLE.object(&own_chain);
+    let mut script = Script::new();
     if stale.own {
-        let chain = rules::own_chain(&wanted.network);
-        let had_chain = nft.chain(TABLE.object(&chain))?.is_some();
-        commands.extend(rules::own(wanted, had_chain));
+        let had_chain = nft.chain(own_chain)?.is_some();
+        rules::own(&mut script, wanted, had_chain);
     }
     for guard in &stale.guards {
         let leads = leads(nft, wanted, guard)?;
-        commands.extend(rules::guard(guard, wanted, leads));
+        rules::guard(&mut script, guard, wanted, leads);
     }
-    if commands.is_empty() {
+    if script.is_empty() {
         return Ok(());
     }
-    let purpose = format!("install the firewall rules of network {}", wanted.network);
-    ruleset::NFT.run(&purpose, ["-j", "-f", "-"], &rules::script(&commands))?;
-    let chain = rules::guard_chain(&wanted.network);
+    script.apply(&format!(
+        "install the firewall rules of network {}",
+        wanted.network
+    ))?;
     for guard in &stale.guards {
-        digest::write(nft, guard.table().object(&chain))?;
+        let chain = guard.table().object(&guard_chain);
+        expected(chain, &rules::guard_rules(guard, wanted)).write(nft)?;
     }
     if stale.own {
-        digest::write(nft, TABLE.object(&rules::own_chain(&wanted.network)))?;
+        expected(own_chain, &rules::own_rules(wanted)).write(nft)?;
     }
-    for v6 in [false, true] {
-        fill(nft, &wanted.network, &stale.guards, v6)?;
-    }
-    Ok(())
+    [false, true]
+        .into_iter()
+        .try_for_each(|v6| fill(nft, &wanted.network, &stale.guards, v6))
 }
 
 /// Puts the containers that are there already into the guards' sets.
@@ -218,25 +215,28 @@ fn install(nft: &mut Nft, wanted: &Wanted, stale: &Stale) -> Result<(), HostErro
 /// One that goes at the same time must not come back by that. So its element in our own table is part of the
 /// transaction, deleted and added again, which the kernel refuses when it is gone.
 fn fill(nft: &mut Nft, network: &str, guards: &[Guard], v6: bool) -> Result<(), HostError> {
-    let own = Place::own(rules::members_set(network, v6));
-    let places: Vec<Place> = guards
+    let [v4_set, v6_set] = rules::members_sets(network);
+    let own = if v6 { v6_set } else { v4_set };
+    let in_guards = guards
         .iter()
-        .filter(|guard| rules::has_version(guard.family, v6))
-        .map(|guard| Place::in_guard(guard, rules::guard_set(network, v6)))
+        .flat_map(|guard| rules::guard_sets(guard.table(), network));
+    let sets: Vec<Set> = in_guards
+        .filter(|(_, of)| *of == v6)
+        .map(|(set, _)| set)
         .collect();
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let members = elements_of(nft, &own)?;
+        let members = elements::list(nft, &own)?;
         let outcome = members
             .chunks(AT_ONCE)
-            .filter(|_| !places.is_empty())
+            .filter(|_| !sets.is_empty())
             .try_for_each(|some| {
                 let mut batch = Batch::new();
                 batch.delete_elements(own.object(), some);
                 batch.add_elements(own.object(), some);
-                for place in &places {
-                    batch.ensure_elements(place.object(), some);
+                for set in &sets {
+                    batch.ensure_elements(set.object(), some);
                 }
                 nft.commit(batch)
             });
@@ -263,16 +263,10 @@ impl Foreign {
         }
     }
 
-    fn sets(&self, network: &str) -> Vec<Place> {
-        [false, true]
+    fn sets(&self, network: &str) -> impl Iterator<Item = Set> + use<> {
+        rules::guard_sets(self.table(), network)
             .into_iter()
-            .filter(|v6| rules::has_version(self.family, *v6))
-            .map(|v6| Place {
-                family: self.family,
-                table: self.table.clone(),
-                set: rules::guard_set(network, v6),
-            })
-            .collect()
+            .map(|(set, _)| set)
     }
 }
 
@@ -294,19 +288,12 @@ fn foreign(nft: &mut Nft, network: &str) -> Result<Vec<Foreign>, HostError> {
     Ok(found)
 }
 
-fn elements_of(nft: &mut Nft, place: &Place) -> Result<Vec<Element>, HostError> {
-    match nft.elements(place.object()) {
-        Err(error) if error.not_found() => Ok(Vec::new()),
-        outcome => outcome,
-    }
-}
-
 /// The addresses of the network's containers.
 pub(super) fn members(network: &str) -> Result<Vec<IpAddr>, HostError> {
     let mut nft = Nft::open()?;
     let mut members = Vec::new();
-    for v6 in [false, true] {
-        let elements = elements_of(&mut nft, &Place::own(rules::members_set(network, v6)))?;
+    for set in rules::members_sets(network) {
+        let elements = elements::list(&mut nft, &set)?;
         members.extend(elements.iter().filter_map(Element::as_address));
     }
     Ok(members)
@@ -341,22 +328,24 @@ pub(super) fn check(wanted: &Wanted, backends: &Backends) -> Result<Vec<String>,
             differences.push(format!("nft chain {name} drops forwarded packets and does not lead to the rules for network {network}"));
         }
     }
-    for (place, element) in elements(wanted, &guards).into_iter().chain(bridge(wanted)) {
-        if nft.element(place.object(), &element)?.as_ref() != Some(&element) {
-            let what = describe(network, &place, &element);
-            differences.push(format!(
-                "{what} is not in nft set {} as {}",
-                place.object(),
-                wanted.comment
-            ));
-        }
+    let all: Vec<Placed> = elements(wanted, &guards)
+        .into_iter()
+        .chain(bridge(wanted))
+        .collect();
+    for ((set, element), _) in elements::missing(&mut nft, &all)? {
+        let what = describe(network, set, element);
+        differences.push(format!(
+            "{what} is not in nft set {} as {}",
+            set.object(),
+            wanted.comment
+        ));
     }
     Ok(differences)
 }
 
-fn describe(network: &str, place: &Place, element: &Element) -> String {
+fn describe(network: &str, set: &Set, element: &Element) -> String {
     match element.as_address() {
-        Some(address) if place.set != rules::links_set(network) => address.to_string(),
+        Some(address) if *set != rules::links_set(network) => address.to_string(),
         _ => String::from_utf8_lossy(&element.key)
             .trim_end_matches('\0')
             .to_owned(),
@@ -367,24 +356,15 @@ fn describe(network: &str, place: &Place, element: &Element) -> String {
 pub(super) fn list(network: &str) -> Result<Vec<Kept>, HostError> {
     let mut nft = Nft::open()?;
     let foreign = foreign(&mut nft, network)?;
-    let own = [false, true].map(|v6| Place::own(rules::members_set(network, v6)));
+    let in_guards = foreign.iter().flat_map(|table| table.sets(network));
     let mut kept = Vec::new();
-    for place in own
-        .into_iter()
-        .chain(foreign.iter().flat_map(|table| table.sets(network)))
-    {
-        for element in elements_of(&mut nft, &place)? {
-            let address = element
-                .as_address()
-                .map_or_else(String::new, |ip| ip.to_string());
+    for set in rules::members_sets(network).into_iter().chain(in_guards) {
+        for element in elements::list(&mut nft, &set)? {
+            let address = element.as_address();
+            let address = address.map_or_else(String::new, |address| address.to_string());
             kept.push(Kept {
                 owner: element.comment.unwrap_or_default(),
-                what: format!(
-                    "{address} in nft set {} {} {}",
-                    family_name(place.family),
-                    place.table,
-                    place.set
-                ),
+                what: format!("{address} in nft set {}", set.object()),
             });
         }
     }

@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use super::super::names;
-use super::{ATTEMPTS, Foreign, Place, elements_of, foreign, rules};
+use super::{Foreign, foreign, has, rules};
 use crate::host::HostError;
 use crate::host::lock;
 use crate::host::nft::{Batch, Element, Nft, Verdict};
+use crate::netfilter::elements::{self, ATTEMPTS, Set};
 use crate::netfilter::table::{self, TABLE, unless_in_use};
 use crate::owner::Owners;
 
@@ -26,13 +27,13 @@ pub(in super::super) fn remove(selected: &Owners) -> Result<Vec<IpAddr>, HostErr
         let mut members = remove_own_elements(&mut nft, network, &sets, selected, &mut removed)?;
         // A new guard's sets are filled with what ours have at that moment, so guards come second.
         let foreign = foreign(&mut nft, network)?;
-        for place in foreign.iter().flat_map(|table| table.sets(network)) {
-            let gone = remove_elements(&mut nft, &place, &its_own)?;
+        for set in foreign.iter().flat_map(|table| table.sets(network)) {
+            let gone = elements::remove(&mut nft, &set, &its_own)?.elements;
             removed.extend(gone.iter().filter_map(Element::as_address));
-            members.push(place);
+            members.push(set);
         }
         // Looking comes after the own elements are gone, so of two that leave at once the later one sees none left.
-        if members.is_empty() || !all_empty(&mut nft, &members)? {
+        if members.is_empty() || !elements::are_empty(&mut nft, members.iter().map(Set::object))? {
             break;
         }
         match dismantle(&mut nft, network, &foreign, &sets) {
@@ -54,61 +55,26 @@ fn remove_own_elements(
     sets: &[String],
     selected: &Owners,
     removed: &mut Vec<IpAddr>,
-) -> Result<Vec<Place>, HostError> {
-    let there = |place: &Place| sets.contains(&place.set);
+) -> Result<Vec<Set>, HostError> {
+    let mut members = rules::members_sets(network).to_vec();
+    members.retain(|set| has(sets, set));
     let mut comments = BTreeSet::new();
-    let own = [false, true].map(|v6| Place::own(rules::members_set(network, v6)));
-    let members: Vec<Place> = own.into_iter().filter(there).collect();
-    for place in &members {
-        let gone = remove_elements(nft, place, &|found| selected.has_among_its_own(found))?;
+    for set in &members {
+        let its_own = |found: &str| selected.has_among_its_own(found);
+        let gone = elements::remove(nft, set, &its_own)?.elements;
         removed.extend(gone.iter().filter_map(Element::as_address));
         comments.extend(gone.into_iter().filter_map(|element| element.comment));
     }
     // Also what a former version spelt in a way that does not tell the network.
     let selected = |found: &str| selected.has(found) || comments.contains(found);
-    let shared = rules::PROTECTED.map(str::to_owned).map(Place::own);
-    let links = Place::own(rules::links_set(network));
-    for place in shared.into_iter().chain([links]).filter(there) {
-        remove_elements(nft, &place, &selected)?;
+    let shared = rules::PROTECTED.map(Set::own).into_iter();
+    for set in shared
+        .chain([rules::links_set(network)])
+        .filter(|set| has(sets, set))
+    {
+        elements::remove(nft, &set, &selected)?;
     }
     Ok(members)
-}
-
-/// Removes the selected elements of a set, and gives them.
-fn remove_elements(
-    nft: &mut Nft,
-    place: &Place,
-    selected: &dyn Fn(&str) -> bool,
-) -> Result<Vec<Element>, HostError> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let mut to_remove = elements_of(nft, place)?;
-        to_remove.retain(|element| selected(element.comment.as_deref().unwrap_or_default()));
-        if to_remove.is_empty() {
-            return Ok(to_remove);
-        }
-        let mut batch = Batch::new();
-        batch.delete_elements(place.object(), &to_remove);
-        match nft.commit(batch) {
-            Ok(()) => return Ok(to_remove),
-            // Another process took one of them out; look again which are left.
-            Err(error) if error.not_found() && attempt < ATTEMPTS => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn all_empty(nft: &mut Nft, places: &[Place]) -> Result<bool, HostError> {
-    for place in places {
-        match nft.is_empty(place.object()) {
-            Ok(true) => {}
-            Ok(false) => return Ok(false),
-            Err(error) if error.not_found() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(true)
 }
 
 /// Deletes the rules and sets of a network that has no containers, in one transaction. The kernel refuses it when one
@@ -134,8 +100,8 @@ fn dismantle(
         }
         admins.extend(admin_chain(nft, table, &ours)?.map(|chain| (table, chain)));
         batch.delete_chain(table.table().object(&ours));
-        for place in table.sets(network) {
-            batch.delete_empty_set(place.object());
+        for set in table.sets(network) {
+            batch.delete_empty_set(set.object());
         }
     }
     dismantle_own(nft, network, sets, &mut batch)?;
@@ -179,14 +145,14 @@ fn dismantle_own(
         batch.delete_chain(TABLE.object(&chain));
     }
     let links = rules::links_set(network);
-    if sets.contains(&links) {
-        batch.delete_set(TABLE.object(&links));
+    if has(sets, &links) {
+        batch.delete_set(links.object());
     }
-    for v6 in [false, true] {
-        let set = rules::members_set(network, v6);
-        if sets.contains(&set) {
-            batch.delete_empty_set(TABLE.object(&set));
-        }
+    for set in rules::members_sets(network)
+        .iter()
+        .filter(|set| has(sets, set))
+    {
+        batch.delete_empty_set(set.object());
     }
     Ok(())
 }

@@ -39,12 +39,16 @@
 //! `protected` is shared by the networks, by address: of two networks that give out the same ones, the container that
 //! came last is protected.
 
-use serde_json::{Value, json};
+use nftables::expr::MetaKey;
+use nftables::schema::SetType;
+use nftables::types::{NfChainType, NfHook};
 
-use super::super::guard::Guard;
 use super::super::wanted::{Isolation, Wanted};
-use crate::host::nft::{Element, Family, TableRef, family_name};
+use crate::host::nft::{Element, Family, TableRef};
+use crate::netfilter::elements::Set;
+use crate::netfilter::forward_hook::guard::Guard;
 use crate::netfilter::forward_hook::names;
+use crate::netfilter::script::{self, Base, Rule, Script};
 use crate::netfilter::table::TABLE;
 
 /// Before the chains of the host (`NF_IP_PRI_FILTER` is 0); a drop is final in any order.
@@ -56,14 +60,14 @@ const IFNAMSIZ: usize = 16;
 /// Sets of protected addresses, shared by all networks.
 pub(super) const PROTECTED: [&str; 2] = ["protected/v4", "protected/v6"];
 
-/// The network's set in our own table.
-pub(super) fn members_set(network: &str, v6: bool) -> String {
-    format!("firewall/{network}/{}", version(v6))
+/// The network's sets in our own table.
+pub(super) fn members_sets(network: &str) -> [Set; 2] {
+    [false, true].map(|v6| Set::own(format!("firewall/{network}/{}", version(v6))))
 }
 
 /// The network's set of links, with an `ingressPolicy`.
-pub(super) fn links_set(network: &str) -> String {
-    format!("firewall/{network}/links")
+pub(super) fn links_set(network: &str) -> Set {
+    Set::own(format!("firewall/{network}/links"))
 }
 
 /// The network's chain in our own table, with an `ingressPolicy`.
@@ -76,23 +80,21 @@ pub(super) fn guard_chain(network: &str) -> String {
     names::guard_chain(network)
 }
 
-/// Whether a chain is some network's in a guard's table.
-pub(in super::super) fn is_guard_chain(chain: &str) -> bool {
-    chain.starts_with(names::GUARD)
-}
-
-/// The network's set in a guard's table.
-pub(super) fn guard_set(network: &str, v6: bool) -> String {
-    format!("trestle/{network}/{}", version(v6))
+/// The network's sets in a guard's table, each with its version of IP.
+pub(super) fn guard_sets(table: TableRef<'_>, network: &str) -> Vec<(Set, bool)> {
+    let set = |v6| Set::in_table(table, format!("trestle/{network}/{}", version(v6)));
+    let versions = [false, true].into_iter();
+    let versions = versions.filter(|v6| has_version(table.family, *v6));
+    versions.map(|v6| (set(v6), v6)).collect()
 }
 
 /// What marks the rule at the head of a guard's chain.
-pub(super) fn jump_comment(network: &str) -> String {
+fn jump_comment(network: &str) -> String {
     format!("trestle: containers of network {network}")
 }
 
 /// Whether rules for this version of IP can be in a table of `family`.
-pub(super) fn has_version(family: Family, v6: bool) -> bool {
+fn has_version(family: Family, v6: bool) -> bool {
     family == Family::Inet || (family == Family::IPv6) == v6
 }
 
@@ -111,44 +113,30 @@ pub(super) fn link(name: &str, comment: &str) -> Element {
     }
 }
 
-/// The commands of one transaction, in the vocabulary of libnftables-json(5).
-pub(super) fn script(commands: &[Value]) -> String {
-    json!({"nftables": commands}).to_string()
-}
-
-/// Commands for our own table, whatever is in it by now. `had_chain` says whether there is a chain of the network.
-pub(super) fn own(wanted: &Wanted, had_chain: bool) -> Vec<Value> {
-    let table = Writer(TABLE);
-    let network = &wanted.network;
-    let chain = own_chain(network);
-    let mut commands = vec![json!({"add": {"table": {"family": "inet", "name": TABLE.name}}})];
-    for v6 in [false, true] {
-        commands.push(table.add_set(&members_set(network, v6), address_type(v6)));
+/// Adds our own table to a transaction, whatever is in it by now. `had_chain` says whether there is a chain of the network.
+pub(super) fn own(script: &mut Script, wanted: &Wanted, had_chain: bool) {
+    let chain = own_chain(&wanted.network);
+    let chain = TABLE.object(&chain);
+    script.table(TABLE);
+    for (set, v6) in members_sets(&wanted.network).iter().zip([false, true]) {
+        script.set(set.object(), &[script::address_type(v6)]);
     }
     if wanted.isolation.is_some() {
-        commands.push(table.add_set(&links_set(network), "ifname"));
-        for v6 in [false, true] {
-            commands.push(table.add_set(PROTECTED[usize::from(v6)], address_type(v6)));
+        script.set(links_set(&wanted.network).object(), &[SetType::Ifname]);
+        for (set, v6) in PROTECTED.into_iter().zip([false, true]) {
+            script.set(TABLE.object(set), &[script::address_type(v6)]);
         }
-        let mut add = table.chain("add", &chain);
-        for (key, value) in [
-            ("type", json!("filter")),
-            ("hook", json!("forward")),
-            ("prio", json!(PRIORITY)),
-            ("policy", json!("accept")),
-        ] {
-            add["add"]["chain"][key] = value;
-        }
-        commands.extend([add, table.chain("flush", &chain)]);
-        commands.extend(
-            own_rules(wanted)
-                .into_iter()
-                .map(|rule| table.rule("add", &chain, rule)),
-        );
+        let base = Base {
+            kind: NfChainType::Filter,
+            hook: NfHook::Forward,
+            priority: PRIORITY,
+        };
+        script
+            .chain(chain, Some(base))
+            .rules(chain, own_rules(wanted));
     } else if had_chain {
-        commands.extend([table.chain("flush", &chain), table.chain("delete", &chain)]);
+        script.delete_chain(chain);
     }
-    commands
 }
 
 /// The rules of the network's chain in our own table.
@@ -156,90 +144,71 @@ pub(super) fn own_rules(wanted: &Wanted) -> Vec<Rule> {
     let Some(Isolation { within, .. }) = wanted.isolation else {
         return Vec::new();
     };
-    let links = format!("@{}", links_set(&wanted.network));
-    let (from, to) = (meta("iifname", "==", &links), |op| {
-        meta("oifname", op, &links)
-    });
+    let links = links_set(&wanted.network);
+    let links = || script::set(links.name());
+    let from = || script::is(script::meta(MetaKey::Iifname), links());
+    let to = || script::meta(MetaKey::Oifname);
     let mut rules = Vec::new();
     if within {
-        rules.push(Rule {
-            expr: vec![from.clone(), to("=="), json!({"drop": null})],
-            comment: format!("containers of network {} are kept apart", wanted.network),
-        });
+        rules.push(Rule::new(
+            [from(), script::is(to(), links()), script::drop()],
+            format!("containers of network {} are kept apart", wanted.network),
+        ));
     }
-    for v6 in [false, true] {
-        let protected = format!("@{}", PROTECTED[usize::from(v6)]);
-        rules.push(Rule {
-            expr: vec![
-                from.clone(),
-                to("!="),
-                address("daddr", v6, &protected),
-                json!({"drop": null}),
+    for (protected, v6) in PROTECTED.into_iter().zip([false, true]) {
+        let protected = script::is(script::ip(v6, "daddr"), script::set(protected));
+        rules.push(Rule::new(
+            [
+                from(),
+                script::is_not(to(), links()),
+                protected,
+                script::drop(),
             ],
-            comment: format!("{} to protected containers elsewhere", ip(v6)),
-        });
+            format!("{} to protected containers elsewhere", ip(v6)),
+        ));
     }
     rules
 }
 
-/// Commands for the table of a guard. `leads` says whether the rule that leads to the network's chain is there.
-pub(super) fn guard(guard: &Guard, wanted: &Wanted, leads: bool) -> Vec<Value> {
-    let table = Writer(guard.table());
-    let network = &wanted.network;
-    let chain = guard_chain(network);
-    let mut commands = Vec::new();
-    for v6 in versions(guard.family) {
-        commands.push(table.add_set(&guard_set(network, v6), address_type(v6)));
+/// Adds the table of a guard to a transaction. `leads` says whether the rule that leads to the network's chain is there.
+pub(super) fn guard(script: &mut Script, guard: &Guard, wanted: &Wanted, leads: bool) {
+    let (table, network) = (guard.table(), &wanted.network);
+    for (set, v6) in guard_sets(guard.table(), network) {
+        script.set(set.object(), &[script::address_type(v6)]);
     }
-    commands.extend([
-        table.chain("add", &wanted.admin),
-        table.chain("add", &chain),
-        table.chain("flush", &chain),
-    ]);
-    let rules = guard_rules(guard, wanted);
-    commands.extend(
-        rules
-            .into_iter()
-            .map(|rule| table.rule("add", &chain, rule)),
-    );
+    let name = guard_chain(network);
+    let chain = table.object(&name);
+    script
+        .foreign_chain(table.object(&wanted.admin))
+        .chain(chain, None)
+        .rules(chain, guard_rules(guard, wanted));
     if !leads {
-        let rule = Rule {
-            expr: vec![json!({"jump": {"target": chain}})],
-            comment: jump_comment(network),
-        };
-        commands.push(table.rule("insert", &guard.chain, rule));
+        let rule = Rule::new([script::jump(&name)], jump_comment(network));
+        script.insert(table.object(&guard.chain), rule);
     }
-    commands
 }
 
 /// The rules of the network's chain in the table of a guard.
 pub(super) fn guard_rules(guard: &Guard, wanted: &Wanted) -> Vec<Rule> {
-    let network = &wanted.network;
-    let mut rules = vec![Rule {
-        expr: vec![json!({"jump": {"target": wanted.admin}})],
-        comment: format!("rules of the administrator: {}", wanted.admin),
-    }];
-    for v6 in versions(guard.family) {
-        let members = format!("@{}", guard_set(network, v6));
-        let accept = json!({"accept": null});
-        let mut rule = |expr: Vec<Value>, what: &str| {
-            let comment = format!("{} {what}", ip(v6));
-            rules.push(Rule { expr, comment });
-        };
-        rule(
-            vec![address("saddr", v6, &members), accept.clone()],
-            "from containers",
-        );
-        let answers = ct("state", json!(["established", "related"]));
-        rule(
-            vec![address("daddr", v6, &members), answers, accept.clone()],
-            "answers to containers",
-        );
-        let published = ct("status", json!("dnat"));
-        rule(
-            vec![address("daddr", v6, &members), published, accept],
-            "to published ports",
-        );
+    let mut rules = vec![Rule::new(
+        [script::jump(&wanted.admin)],
+        format!("rules of the administrator: {}", wanted.admin),
+    )];
+    for (set, v6) in guard_sets(guard.table(), &wanted.network) {
+        let member = |field| script::is(script::ip(v6, field), script::set(set.name()));
+        let states = script::list(["established", "related"].map(script::word));
+        let answers = script::has(script::ct("state"), states);
+        for (expr, what) in [
+            (vec![member("saddr")], "from containers"),
+            (vec![member("daddr"), answers], "answers to containers"),
+            (
+                vec![member("daddr"), script::translated()],
+                "to published ports",
+            ),
+        ] {
+            let expr = [expr, vec![script::accept()]].concat();
+            rules.push(Rule::new(expr, format!("{} {what}", ip(v6))));
+        }
     }
     rules.extend(ingress_rules(guard, wanted));
     rules
@@ -247,97 +216,29 @@ pub(super) fn guard_rules(guard: &Guard, wanted: &Wanted) -> Vec<Rule> {
 
 /// The rules for those who may open connections to the containers, and for what the host translates on its way to them.
 fn ingress_rules(guard: &Guard, wanted: &Wanted) -> Vec<Rule> {
-    let accept = json!({"accept": null});
-    let translated = ct("status", json!("dnat"));
+    let sets = guard_sets(guard.table(), &wanted.network);
     let mut rules = Vec::new();
     for prefix in &wanted.ingress {
         let v6 = prefix.addr().is_ipv6();
-        if !has_version(guard.family, v6) {
+        let Some((set, _)) = sets.iter().find(|(_, of)| *of == v6) else {
             continue;
-        }
-        let members = format!("@{}", guard_set(&wanted.network, v6));
-        let within = |field: &str| {
-            let value = json!({"prefix": {"addr": prefix.addr(), "len": prefix.prefix_len()}});
-            address_in(field, v6, &value)
         };
-        let mut rule = |expr: Vec<Value>, comment: String| rules.push(Rule { expr, comment });
-        rule(
-            vec![
-                within("saddr"),
-                address("daddr", v6, &members),
-                accept.clone(),
-            ],
+        let within = |field| script::is(script::ip(v6, field), script::whole_prefix(*prefix));
+        let member = script::is(script::ip(v6, "daddr"), script::set(set.name()));
+        rules.push(Rule::new(
+            [within("saddr"), member, script::accept()],
             format!("{prefix} to containers"),
-        );
+        ));
         for (field, word) in [("daddr", "to"), ("saddr", "from")] {
-            rule(
-                vec![within(field), translated.clone(), accept.clone()],
+            rules.push(Rule::new(
+                [within(field), script::translated(), script::accept()],
                 format!("translated, {word} {prefix}"),
-            );
+            ));
         }
     }
     rules
 }
 
-/// A rule and the comment by which it is recognised.
-pub(super) struct Rule {
-    expr: Vec<Value>,
-    pub(super) comment: String,
-}
-
-/// Writes commands about objects of one table.
-struct Writer<'a>(TableRef<'a>);
-
-impl Writer<'_> {
-    fn object(&self, name: &str) -> Value {
-        json!({"family": family_name(self.0.family), "table": self.0.name, "name": name})
-    }
-
-    fn add_set(&self, name: &str, element_type: &str) -> Value {
-        let mut set = self.object(name);
-        set["type"] = element_type.into();
-        json!({"add": {"set": set}})
-    }
-
-    fn chain(&self, verb: &str, name: &str) -> Value {
-        json!({verb: {"chain": self.object(name)}})
-    }
-
-    fn rule(&self, verb: &str, chain: &str, rule: Rule) -> Value {
-        json!({verb: {"rule": {
-            "family": family_name(self.0.family), "table": self.0.name, "chain": chain,
-            "expr": rule.expr, "comment": rule.comment,
-        }}})
-    }
-}
-
-fn versions(family: Family) -> impl Iterator<Item = bool> {
-    [false, true]
-        .into_iter()
-        .filter(move |v6| has_version(family, *v6))
-}
-
-fn address_type(v6: bool) -> &'static str {
-    if v6 { "ipv6_addr" } else { "ipv4_addr" }
-}
-
 fn ip(v6: bool) -> &'static str {
     if v6 { "IPv6" } else { "IPv4" }
-}
-
-fn meta(key: &str, op: &str, with: &str) -> Value {
-    json!({"match": {"op": op, "left": {"meta": {"key": key}}, "right": with}})
-}
-
-fn ct(key: &str, value: Value) -> Value {
-    json!({"match": {"op": "in", "left": {"ct": {"key": key}}, "right": value}})
-}
-
-fn address(field: &str, v6: bool, with: &str) -> Value {
-    address_in(field, v6, &json!(with))
-}
-
-fn address_in(field: &str, v6: bool, with: &Value) -> Value {
-    let protocol = if v6 { "ip6" } else { "ip" };
-    json!({"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": with}})
 }

@@ -8,18 +8,19 @@
 //! right, not complete.
 
 pub mod chains;
+pub mod guard;
 mod iptables;
 pub mod names;
 mod nft;
 mod verdict;
 
 use std::fmt;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use self::chains::forward_chains;
+use crate::host::HostError;
 use crate::host::nft::{Chain, Family, Nft, family_name};
-use crate::host::{HostError, procfs};
+use crate::netfilter::iptables::Version;
 
 /// firewalld's table.
 const FIREWALLD: &str = "firewalld";
@@ -182,7 +183,7 @@ fn dropping_chains(address: IpAddr) -> Result<Vec<Chain>, HostError> {
         let stops = chain
             .base
             .as_ref()
-            .is_some_and(|base| base.kind == "filter" && (base.drops || chain.table == FIREWALLD));
+            .is_some_and(|base| base.kind == "filter" && (base.drops || is_firewalld(chain)));
         stops && (chain.family == Family::Inet || chain.family == own)
     });
     Ok(chains)
@@ -230,6 +231,10 @@ fn packet<'a>(path: &'a Path<'a>, outbound: bool) -> verdict::Packet<'a> {
     }
 }
 
+fn is_firewalld(chain: &Chain) -> bool {
+    chain.table == FIREWALLD
+}
+
 /// Whether the chain is one that `iptables` made, whose rules `nft` can't always print.
 fn is_iptables(chain: &Chain) -> bool {
     chain.table == "filter" && chain.name == "FORWARD" && chain.family != Family::Inet
@@ -237,12 +242,6 @@ fn is_iptables(chain: &Chain) -> bool {
 
 /// Whether the old iptables, which nftables does not know of, has a filter table in this namespace.
 fn legacy_filter_exists(address: IpAddr) -> bool {
-    let list = if address.is_ipv4() {
-        "ip_tables_names"
-    } else {
-        "ip6_tables_names"
-    };
-    fs::File::open(format!("/proc/thread-self/net/{list}"))
-        .and_then(procfs::read)
-        .is_ok_and(|tables| tables.lines().any(|table| table == "filter"))
+    let tables = Version::of(address).legacy_tables();
+    tables.iter().any(|table| table == "filter")
 }

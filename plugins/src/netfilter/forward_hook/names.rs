@@ -4,6 +4,9 @@ use cni_conf::names::NetworkName;
 
 use crate::owner::network;
 
+/// The chain of iptables that leads to the networks'.
+pub const FORWARD: &str = "TRESTLE-FORWARD";
+
 /// What the names of networks' chains in iptables begin with.
 pub const WAY: &str = "TRESTLE-FW-";
 

@@ -30,7 +30,7 @@ use cni_conf::names::NetworkName;
 
 use self::rules::{Destinations, PORTS, Rules, conditions, guard_creation, of_version};
 use self::state::{Entry, State};
-use super::claims::{Outcome, Rival, Whose};
+use super::claims::{Outcome, Rival, Served, Whose};
 use super::conf::{IptablesSettings, Protocol};
 use super::plan::Forward;
 use super::{Kept, Wanted, crossed, localnet, nftables};
@@ -106,8 +106,8 @@ fn ensure_version(
 ) -> Result<Attempt, Error> {
     let (version, purpose) = (state.version, "map ports with iptables");
     let served = match served(nft, state, wanted)? {
-        Ok(served) => served,
-        Err(rival) => return Ok(Attempt::Taken(rival)),
+        Served::These(served) => served,
+        Served::Taken(rival) => return Ok(Attempt::Taken(rival)),
     };
     let wanted = &wanted.with(&served);
     let localhost = wanted.localhost().filter(|_| version == Version::V4);
@@ -132,7 +132,7 @@ fn ensure_version(
         None => Vec::new(),
     };
     // The guards come last: where the others are refused, nothing is left to remove.
-    match version.restore(purpose, &[("nat", &nat), ("raw", &raw)]) {
+    match version.restore(purpose, &[("nat", nat), ("raw", raw)]) {
         Err(HostError::ProgramFailed { .. }) if State::read(nft, version, purpose)? != *state => {
             return Ok(Attempt::Crossed);
         }
@@ -208,13 +208,8 @@ fn has_no_ports(nft: &mut Nft, version: Version) -> Result<bool, HostError> {
     Ok(chain.is_none_or(|chain| chain.uses == 0))
 }
 
-/// The mappings of this version that are this attachment's to serve, because no other one of its container does, or who
-/// else has one.
-fn served(
-    nft: &mut Nft,
-    state: &State,
-    wanted: &Wanted<'_>,
-) -> Result<Result<Vec<Forward>, Rival>, HostError> {
+/// Of the mappings of this version.
+fn served(nft: &mut Nft, state: &State, wanted: &Wanted<'_>) -> Result<Served, HostError> {
     let mut by_port: BTreeMap<(Protocol, u16), Vec<(Forward, &Entry)>> = BTreeMap::new();
     for (_, entry) in state.ports() {
         let mapping = entry.mapping.as_deref().and_then(|mapping| {
@@ -248,7 +243,7 @@ fn served(
                 waits = true;
                 continue;
             }
-            return Ok(Err(Rival {
+            return Ok(Served::Taken(Rival {
                 wanted: *forward,
                 comment: entry.owner.clone(),
                 mapping: entry.mapping.clone().unwrap_or_default(),
@@ -259,7 +254,7 @@ fn served(
             served.push(*forward);
         }
     }
-    Ok(Ok(served))
+    Ok(Served::These(served))
 }
 
 /// The chains of attachments, listed once each.
@@ -296,8 +291,11 @@ pub(super) fn own_part(wanted: &Wanted<'_>) -> Result<Vec<Forward>, HostError> {
         }
         let state = State::read(&mut nft, version, "check mapped ports of iptables")?;
         // Where somebody else has a port, CHECK has that to tell.
-        let served = served(&mut nft, &state, wanted)?;
-        own.extend(served.unwrap_or_else(|_| forwards.into_iter().copied().collect()));
+        match served(&mut nft, &state, wanted)? {
+            Served::These(served) => own.extend(served),
+            // CHECK has that to tell.
+            Served::Taken(_) => own.extend(forwards.into_iter().copied()),
+        }
     }
     Ok(own)
 }

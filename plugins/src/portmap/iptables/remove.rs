@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::plan::Forward;
 use super::super::{Selected, localnet};
-use super::ATTEMPTS;
 use super::rules::{Destinations, PORTS, chain_of, guard_creation, guard_removal};
 use super::state::{State, rules_of};
 use crate::host::HostError;
@@ -35,30 +34,30 @@ pub(in super::super) fn remove(
         if lock_held.is_none() {
             lock_held = Some(lock::take()?);
         }
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
+        let mut forwards = Vec::new();
+        version.change(REMOVE, || {
             let state = State::read(&mut nft, version, REMOVE)?;
-            match remove_version(&mut nft, &state, selected) {
-                Ok(forwards) => break removed.extend(forwards),
-                // Another program may have been quicker; look again.
-                Err(HostError::ProgramFailed { .. })
-                    if attempt < ATTEMPTS && State::read(&mut nft, version, REMOVE)? != state => {}
-                Err(error) => return Err(error),
-            }
-        }
+            let removal;
+            (forwards, removal) = removal_of(&mut nft, &state, selected)?;
+            Ok(removal)
+        })?;
+        removed.extend(forwards);
     }
     Ok(removed)
 }
 
+/// Commands by table.
+type Removal = Vec<(&'static str, Vec<String>)>;
+
 /// What `iptables` is run for.
 const REMOVE: &str = "remove mapped ports from iptables";
 
-fn remove_version(
+/// What was forwarded, and commands that end it.
+fn removal_of(
     nft: &mut Nft,
     state: &State,
     selected: &Selected,
-) -> Result<Vec<Forward>, HostError> {
+) -> Result<(Vec<Forward>, Removal), HostError> {
     let version = state.version;
     let to_remove = |owner: &str| selected.has_in_iptables(owner);
     let forwards = forwards_of(nft, state, &to_remove)?;
@@ -85,8 +84,7 @@ fn remove_version(
         Version::V4 if !still.is_empty() => guard_creation(REMOVE)?,
         _ => Vec::new(),
     };
-    version.restore(REMOVE, &[("nat", &nat), ("raw", &raw)])?;
-    Ok(forwards)
+    Ok((forwards, vec![("nat", nat), ("raw", raw)]))
 }
 
 /// Commands that delete an attachment's chain to which no rule leads any more, as after a flush.

@@ -11,7 +11,7 @@ use super::super::localnet::GUARD_COMMENT;
 use super::super::plan::Forward;
 use crate::host::HostError;
 use crate::host::iptables::words;
-use crate::netfilter::iptables::Version;
+use crate::netfilter::iptables::{Version, after};
 use crate::owner::Owner;
 
 /// The chain that every new connection to this host comes through.
@@ -224,10 +224,7 @@ type Destination = ((String, String, Option<String>), SocketAddr);
 
 fn destination(rule: &str) -> Option<Destination> {
     let words = words(rule);
-    let after = |option: &str| {
-        let place = words.iter().position(|word| word == option)?;
-        words.get(place + 1).cloned()
-    };
+    let after = |option| after(&words, option).map(str::to_owned);
     let to = after("--to-destination")?.parse().ok()?;
     Some(((after("-p")?, after("--dport")?, after("-d")), to))
 }

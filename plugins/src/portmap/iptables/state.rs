@@ -6,7 +6,7 @@ use super::rules::{PORTS, PREFIX, SNAT};
 use crate::host::HostError;
 use crate::host::iptables::words;
 use crate::host::nft::Nft;
-use crate::netfilter::iptables::Version;
+use crate::netfilter::iptables::{Version, after};
 
 /// From how many rules on a chain is written anew instead of deleting them one by one: iptables looks for each from the
 /// chain's beginning.
@@ -271,12 +271,7 @@ pub(super) fn jumps(version: Version) -> [Jump; 3] {
 
 /// The chain that a rule leads to.
 fn target(words: &[String]) -> Option<String> {
-    after(words, "-j")
-}
-
-fn after(words: &[String], option: &str) -> Option<String> {
-    let place = words.iter().position(|word| word == option)?;
-    words.get(place + 1).cloned()
+    after(words, "-j").map(str::to_owned)
 }
 
 /// The comments of a rule, last one first: conditions may bring their own, and ours stands behind them.
@@ -308,7 +303,7 @@ impl Entry {
             owner,
             mapping: None,
             chain: target(&words),
-            localnet: after(&words, "-o"),
+            localnet: after(&words, "-o").map(str::to_owned),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cni_conf::error::Error;
 use cni_conf::names::NetworkName;
 
-use super::claims::{Outcome, Rival, Whose};
+use super::claims::{Outcome, Rival, Served, Whose};
 use super::conf::{Masquerade, Protocol};
 use super::mapping::ports;
 use super::plan::{Addresses, Forward};
@@ -192,14 +192,6 @@ fn name_port(refused: Refused, wanted: &Wanted<'_>) -> Error {
         msg: format!("map {ports}: {}", error.msg),
         ..error
     }
-}
-
-/// Which mappings are an attachment's to serve.
-enum Served {
-    /// Those that no other attachment of its container serves.
-    These(Vec<Forward>),
-    /// Somebody else has one.
-    Taken(Rival),
 }
 
 fn served(nft: &mut Nft, wanted: &Wanted<'_>) -> Result<Served, HostError> {

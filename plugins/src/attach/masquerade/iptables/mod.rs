@@ -34,7 +34,7 @@ use std::net::IpAddr;
 use cni_conf::names::NetworkName;
 use ipnet::IpNet;
 
-pub(super) use self::remove::{gc, release, remove, remove_chain};
+pub(super) use self::remove::{gc, release, remove};
 
 use self::remove::remove_locked;
 use super::{Kept, Masquerade, Member};
@@ -42,7 +42,7 @@ use crate::host::HostError;
 use crate::host::iptables::{command, words};
 use crate::host::lock;
 use crate::host::nft::Nft;
-use crate::netfilter::iptables::Version;
+use crate::netfilter::iptables::{Version, after};
 use crate::owner::{Owner, Owners};
 
 /// What the names of our chains begin with.
@@ -50,9 +50,6 @@ const PREFIX: &str = "TRESTLE-MASQ-";
 
 /// The chain that leads to them.
 const POSTROUTING: &str = "POSTROUTING";
-
-/// How often a change that another process crossed is tried again.
-const ATTEMPTS: u32 = 5;
 
 /// Destinations that no translation helps. The same as with nftables.
 fn never(version: Version) -> &'static [&'static str] {
@@ -80,7 +77,15 @@ pub(super) fn ensure(
     let others = OnceCell::new();
     let look = || others.get_or_init(|| wanted.others(living())).as_slice();
     for (version, own) in &plans {
-        until_uncrossed(|| ensure_version(nft, *version, wanted, own, &look))?;
+        version.change(&purpose(wanted), || {
+            // With the rules of the others, where the network has none.
+            let mut commands = match mark::is_there(nft, *version, &wanted.owner.network)? {
+                true => Vec::new(),
+                false => restoration(nft, *version, wanted, look())?,
+            };
+            commands.extend_from_slice(own);
+            Ok(vec![("nat", commands)])
+        })?;
     }
     let Some(others) = others.get().filter(|others| !others.is_empty()) else {
         return Ok(());
@@ -107,42 +112,13 @@ fn add_to_marked(
         }
     }
     for (version, own) in plans {
-        put(*version, wanted, own)?;
+        version.restore(&purpose(wanted), &[("nat", own.clone())])?;
     }
     Ok(true)
 }
 
-fn put(version: Version, wanted: &Masquerade<'_>, commands: &[String]) -> Result<(), HostError> {
-    let purpose = format!("masquerade {} with iptables", wanted.owner.path());
-    version.restore(&purpose, &[("nat", commands)])
-}
-
-/// Makes the rules of the container, and those of the `others` where the network has none.
-fn ensure_version<'a>(
-    nft: &mut Nft,
-    version: Version,
-    wanted: &Masquerade<'_>,
-    own: &[String],
-    others: &dyn Fn() -> &'a [Member],
-) -> Result<(), HostError> {
-    let mut commands = match mark::is_there(nft, version, &wanted.owner.network)? {
-        true => Vec::new(),
-        false => restoration(nft, version, wanted, others())?,
-    };
-    commands.extend_from_slice(own);
-    put(version, wanted, &commands)
-}
-
-/// Does what is decided from a look at the rules again if iptables refuses it: somebody else may have changed them
-/// since.
-fn until_uncrossed(mut work: impl FnMut() -> Result<(), HostError>) -> Result<(), HostError> {
-    for _ in 1..ATTEMPTS {
-        match work() {
-            Err(HostError::ProgramFailed { .. }) => {}
-            outcome => return outcome,
-        }
-    }
-    work()
+fn purpose(wanted: &Masquerade<'_>) -> String {
+    format!("masquerade {} with iptables", wanted.owner.path())
 }
 
 /// Commands that make the network's mark, and the rules of other containers whatever is left of them.
@@ -279,10 +255,7 @@ struct Jump {
 impl Jump {
     fn parse(rule: &str) -> Option<Self> {
         let words = words(rule);
-        let after = |option: &str| {
-            let place = words.iter().position(|word| word == option)?;
-            words.get(place + 1).cloned()
-        };
+        let after = |option| after(&words, option).map(str::to_owned);
         Some(Self {
             chain: after("-j").filter(|chain| chain.starts_with(PREFIX))?,
             comment: after("--comment")?,

@@ -7,7 +7,7 @@ use cni_conf::names::NetworkName;
 use cni_conf::request::AttachmentId;
 use ipnet::IpNet;
 
-use super::{Jump, POSTROUTING, PREFIX, chain_of, mark, rules_of, rules_to, until_uncrossed};
+use super::{Jump, POSTROUTING, PREFIX, chain_of, mark, rules_of, rules_to};
 use crate::attach::masquerade::{Kept, Masquerade};
 use crate::host::HostError;
 use crate::host::lock;
@@ -38,26 +38,30 @@ pub(super) fn remove_locked(nft: &mut Nft, owner: &Owner, mark_too: bool) -> Res
 
 /// Removes a chain and the rules of POSTROUTING that lead to it, if there is one, and with the last one of a network
 /// that network's `mark`.
-pub(in super::super) fn remove_chain(
-    nft: &mut Nft,
-    version: Version,
-    chain: &str,
-    mark: Option<&NetworkName>,
-) -> Result<(), HostError> {
-    until_uncrossed(|| try_to_remove_chain(nft, version, chain, mark))
-}
-
-fn try_to_remove_chain(
+fn remove_chain(
     nft: &mut Nft,
     version: Version,
     chain: &str,
     mark: Option<&NetworkName>,
 ) -> Result<(), HostError> {
     let purpose = format!("remove iptables chain {chain}");
+    version.change(&purpose, || {
+        Ok(vec![("nat", removal(nft, version, chain, mark, &purpose)?)])
+    })
+}
+
+/// Commands for that.
+fn removal(
+    nft: &mut Nft,
+    version: Version,
+    chain: &str,
+    mark: Option<&NetworkName>,
+    purpose: &str,
+) -> Result<Vec<String>, HostError> {
     let (present, there, marked) = match version.has_chain(nft, chain)? {
-        Some(false) => return Ok(()),
+        Some(false) => return Ok(Vec::new()),
         Some(true) => {
-            let present = version.rules(nft, POSTROUTING, &purpose)?;
+            let present = version.rules(nft, POSTROUTING, purpose)?;
             let marked = match mark {
                 Some(network) => version.has_chain(nft, &mark::chain_of(network))? == Some(true),
                 None => false,
@@ -65,7 +69,7 @@ fn try_to_remove_chain(
             (present.unwrap_or_default(), true, marked)
         }
         None => {
-            let listing = version.listing(&purpose)?;
+            let listing = version.listing(purpose)?;
             let marked = mark.is_some_and(|network| declares(&listing, &mark::chain_of(network)));
             let there = declares(&listing, chain);
             (rules_in(&listing, POSTROUTING), there, marked)
@@ -80,10 +84,7 @@ fn try_to_remove_chain(
             commands.extend(deletion(&present, &mark::chain_of(network), true));
         }
     }
-    if commands.is_empty() {
-        return Ok(());
-    }
-    version.restore(&purpose, &[("nat", &commands)])
+    Ok(commands)
 }
 
 /// Commands that delete the rules of POSTROUTING that lead to a chain, and the chain if it is `there`.

@@ -1,37 +1,37 @@
-//! What decides about forwarded packets on this host.
+//! What guards this host: the chains of the hook forward that drop what no rule of theirs is about.
 //!
 //! Looking is netlink alone and starts no process. Only the tables of the old iptables can't be seen there; that
 //! there are some is told by `/proc/net/ip_tables_names`.
 
-use std::fs;
-
-use super::{iptables, nftables};
+use super::chains::forward_chains;
+use super::{is_firewalld, is_iptables, names};
 use crate::host::HostError;
 use crate::host::nft::{Chain, Family, Nft, Rule, TableRef, Verdict};
-use crate::netfilter::forward_hook::chains::forward_chains;
+use crate::netfilter::iptables::{FilterTable, Version};
 use crate::netfilter::table::TABLE;
 
 /// How deep chains may call each other (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: u32 = 16;
 
-/// firewalld's table.
-const FIREWALLD: &str = "firewalld";
-
 /// An nftables base chain that drops what it does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Guard {
-    pub(super) family: Family,
-    pub(super) table: String,
-    pub(super) chain: String,
+pub struct Guard {
+    /// The family of its table.
+    pub family: Family,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub chain: String,
 }
 
 impl Guard {
     /// Whether it is the chain FORWARD of iptables, which can't read it.
-    pub(super) fn is_iptables(&self) -> bool {
+    pub fn is_iptables(&self) -> bool {
         self.table == "filter" && self.chain == "FORWARD" && self.family != Family::Inet
     }
 
-    pub(super) fn table(&self) -> TableRef<'_> {
+    /// Its table.
+    pub fn table(&self) -> TableRef<'_> {
         TableRef {
             family: self.family,
             name: &self.table,
@@ -39,49 +39,45 @@ impl Guard {
     }
 }
 
-/// A filter table of iptables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct IpTable {
-    pub(super) v6: bool,
-    /// One of the old kind, beside the one that is kept in nftables.
-    pub(super) legacy: bool,
-}
-
 /// A filter table of iptables that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Forward {
-    pub(super) table: IpTable,
+pub struct Forward {
+    /// The table.
+    pub table: FilterTable,
     /// Whether its chain FORWARD is known to drop what none of its rules is about.
-    pub(super) drops: bool,
+    pub drops: bool,
     /// Whether the administrator's chain in it has rules, or may have some.
-    pub(super) admin: bool,
+    pub admin: bool,
 }
 
 /// What there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Filter tables of iptables with a chain FORWARD.
-    pub(super) iptables: Vec<Forward>,
+    pub iptables: Vec<Forward>,
     /// Base chains of nftables that drop, without the ones of iptables and firewalld.
-    pub(super) native: Vec<Guard>,
+    pub native: Vec<Guard>,
     /// Whether firewalld's own table is there.
-    pub(super) firewalld: bool,
+    pub firewalld: bool,
 }
 
 /// What to know before looking around.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Context<'a> {
+pub struct Context<'a> {
     /// Whether the iptables command is there: without it, nobody can be disturbed by nftables rules in a chain that looks
     /// like one of iptables'.
-    pub(super) with_iptables: bool,
+    pub with_iptables: bool,
     /// Tables that the command can't read, so that it disturbs nobody either.
-    pub(super) unreadable: &'a [IpTable],
+    pub unreadable: &'a [FilterTable],
     /// The administrator's chain.
-    pub(super) admin: &'a str,
+    pub admin: &'a str,
 }
 
 /// Looks around.
-pub(super) fn look(nft: &mut Nft, context: &Context<'_>) -> Result<Seen, HostError> {
+///
+/// # Errors
+/// What the kernel says.
+pub fn look(nft: &mut Nft, context: &Context<'_>) -> Result<Seen, HostError> {
     let mut seen = Seen::default();
     let chains = forward_chains(nft)?;
     for chain in chains.iter().filter(|chain| filters_forwarded(chain)) {
@@ -119,8 +115,8 @@ fn as_iptables(
     nft: &mut Nft,
     chain: &Chain,
     context: &Context<'_>,
-) -> Result<Option<IpTable>, HostError> {
-    let table = IpTable {
+) -> Result<Option<FilterTable>, HostError> {
+    let table = FilterTable {
         v6: chain.family == Family::IPv6,
         legacy: false,
     };
@@ -128,28 +124,28 @@ fn as_iptables(
         return Ok(None);
     }
     let rules = nft.rules(table.filter().object(&chain.name))?;
-    let served = |rule: &Rule| matches!(&rule.verdict, Some(Verdict::Jump(to)) if nftables::is_guard_chain(to));
+    let served = |rule: &Rule| matches!(&rule.verdict, Some(Verdict::Jump(to)) if to.starts_with(names::GUARD));
     Ok((!rules.iter().any(served)).then_some(table))
 }
 
 /// Whether firewalld has rules here.
-pub(super) fn has_firewalld(nft: &mut Nft) -> Result<bool, HostError> {
-    Ok(nft.tables()?.iter().any(|table| table.name == FIREWALLD))
-}
-
-fn is_firewalld(chain: &Chain) -> bool {
-    chain.table == FIREWALLD
+///
+/// # Errors
+/// What the kernel says.
+pub fn has_firewalld(nft: &mut Nft) -> Result<bool, HostError> {
+    let tables = nft.tables()?;
+    Ok(tables.iter().any(|table| table.name == super::FIREWALLD))
 }
 
 /// The filter tables of iptables that may have rules of ours.
-pub(super) fn iptables_with_our_chain(nft: &mut Nft) -> Result<Vec<IpTable>, HostError> {
+///
+/// # Errors
+/// What the kernel says.
+pub fn iptables_with_our_chain(nft: &mut Nft) -> Result<Vec<FilterTable>, HostError> {
     let mut tables = Vec::new();
     for v6 in [false, true] {
-        let table = IpTable { v6, legacy: false };
-        if nft
-            .chain(table.filter().object(iptables::FORWARD))?
-            .is_some()
-        {
+        let table = FilterTable { v6, legacy: false };
+        if nft.chain(table.filter().object(names::FORWARD))?.is_some() {
             tables.push(table);
         }
     }
@@ -158,15 +154,15 @@ pub(super) fn iptables_with_our_chain(nft: &mut Nft) -> Result<Vec<IpTable>, Hos
 }
 
 /// The filter tables of the old kind in this network namespace.
-fn legacy_tables() -> Vec<IpTable> {
-    let exists = |file: &str| {
-        fs::read_to_string(format!("/proc/thread-self/net/{file}"))
-            .is_ok_and(|tables| tables.lines().any(|table| table == "filter"))
-    };
-    [(false, "ip_tables_names"), (true, "ip6_tables_names")]
-        .into_iter()
-        .filter(|(_, file)| exists(file))
-        .map(|(v6, _)| IpTable { v6, legacy: true })
+fn legacy_tables() -> Vec<FilterTable> {
+    let has = |version: &Version| version.legacy_tables().iter().any(|it| it == "filter");
+    let versions = Version::ALL.into_iter().filter(has);
+    let legacy = true;
+    versions
+        .map(|version| FilterTable {
+            v6: version.is_v6(),
+            legacy,
+        })
         .collect()
 }
 
@@ -177,10 +173,6 @@ fn filters_forwarded(chain: &Chain) -> bool {
     ip && !own && base.is_some_and(|base| base.kind == "filter")
 }
 
-fn is_iptables(chain: &Chain) -> bool {
-    chain.table == "filter" && chain.name == "FORWARD" && chain.family != Family::Inet
-}
-
 /// Whether a base chain drops the packets that none of its rules is about.
 fn drops(nft: &mut Nft, chain: &Chain) -> Result<bool, HostError> {
     let table = TableRef {
@@ -188,32 +180,45 @@ fn drops(nft: &mut Nft, chain: &Chain) -> Result<bool, HostError> {
         name: &chain.table,
     };
     let by_policy = chain.base.as_ref().is_some_and(|base| base.drops);
-    let mut rules = |name: &str| nft.rules(table.object(name));
-    Ok(match end(&mut rules, &chain.name, DEPTH)? {
+    let mut verdicts = |name: &str| {
+        let rules = nft.rules(table.object(name))?.into_iter();
+        Ok(rules.map(|rule| rule.verdict).collect())
+    };
+    Ok(match end(&mut verdicts, &chain.name)? {
         Some(Verdict::Accept) => false,
         Some(Verdict::Drop) => true,
         _ => by_policy,
     })
 }
 
-/// How a chain ends for a packet that no rule is about in particular.
-fn end(
-    rules: &mut dyn FnMut(&str) -> Result<Vec<Rule>, HostError>,
+/// Gives the verdicts of a chain's rules, none for those that are about some packets only.
+pub type Verdicts<'a> = dyn FnMut(&str) -> Result<Vec<Option<Verdict>>, HostError> + 'a;
+
+/// How a chain ends for a packet that no rule is about in particular; none where it does not decide.
+///
+/// # Errors
+/// Those of looking at rules.
+pub fn end(verdicts: &mut Verdicts<'_>, chain: &str) -> Result<Option<Verdict>, HostError> {
+    end_within(verdicts, chain, DEPTH)
+}
+
+fn end_within(
+    verdicts: &mut Verdicts<'_>,
     chain: &str,
     depth: u32,
 ) -> Result<Option<Verdict>, HostError> {
     if depth == 0 {
         return Ok(None);
     }
-    for rule in rules(chain)? {
-        let (next, comes_back) = match rule.verdict {
+    for verdict in verdicts(chain)? {
+        let (next, comes_back) = match verdict {
             None => continue,
             Some(Verdict::Return) => return Ok(None),
             Some(Verdict::Jump(next)) => (next, true),
             Some(Verdict::Goto(next)) => (next, false),
             decided => return Ok(decided),
         };
-        let decided = end(rules, &next, depth - 1)?;
+        let decided = end_within(verdicts, &next, depth - 1)?;
         if decided.is_some() || !comes_back {
             return Ok(decided);
         }
@@ -226,18 +231,11 @@ mod tests {
     use super::*;
 
     fn ends(chains: &[(&str, &[Option<Verdict>])]) -> Option<Verdict> {
-        let mut rules = |name: &str| {
-            let verdicts = chains.iter().find(|(chain, _)| *chain == name);
-            let verdicts = verdicts.map_or(&[][..], |(_, verdicts)| verdicts);
-            let rule = |verdict: &Option<Verdict>| Rule {
-                handle: 1,
-                comment: None,
-                content: Vec::new(),
-                verdict: verdict.clone(),
-            };
-            Ok(verdicts.iter().map(rule).collect())
+        let mut verdicts = |name: &str| {
+            let found = chains.iter().find(|(chain, _)| *chain == name);
+            Ok(found.map_or_else(Vec::new, |(_, verdicts)| verdicts.to_vec()))
         };
-        end(&mut rules, "forward", DEPTH).unwrap()
+        end(&mut verdicts, "forward").unwrap()
     }
 
     #[test]
