@@ -408,9 +408,11 @@ fn find_binary() -> Option<PathBuf> {
 }
 
 /// The binary under every plugin name in a new directory, by its own `install` if it has one already. Beside the
-/// binary, because hard links need one file system.
+/// binary, because hard links need one file system, or where `TRESTLE_INSTALL_DIR` says.
 fn install(binary: &Path) -> TempDir {
-    let parent = binary.parent().unwrap_or(Path::new("/tmp"));
+    let elsewhere = env::var_os("TRESTLE_INSTALL_DIR").map(PathBuf::from);
+    let beside = binary.parent().unwrap_or(Path::new("/tmp"));
+    let parent = elsewhere.as_deref().unwrap_or(beside);
     let dir = TempDir::with_prefix_in("conformance-bin-", parent).expect("make a directory");
     let arguments = [
         "install".as_ref(),

@@ -4,6 +4,8 @@
 //! room above what was counted when it was set. Who needs more for a good reason raises it; who needs much less
 //! lowers it.
 
+#[path = "../benches/cni/supervise.rs"]
+mod supervise;
 #[path = "../benches/cni/trace.rs"]
 mod trace;
 
@@ -46,7 +48,8 @@ const MASQUERADE: [Budget; 2] = [
         messages: 14,
     },
     Budget {
-        calls: 93,
+        // Five hand a socket over, which spares a grace period.
+        calls: 97,
         // Two of them ask whether iptables has a chain of the owner's: the backend may have been changed since ADD.
         messages: 11,
     },
@@ -65,7 +68,7 @@ const HOST_LOCAL: [Budget; 2] = [
 ];
 
 /// Instructions in user space of ADD and DEL, with masquerade in nftables.
-const INSTRUCTION_BUDGET: [u64; 2] = [900_000, 380_000];
+const INSTRUCTION_BUDGET: [u64; 2] = [700_000, 380_000];
 
 const INSTRUCTIONS: &str = "instructions_in_user_space_stay_within_budget";
 
@@ -75,6 +78,9 @@ const COUNTED: &str = "/run/callgrind";
 type Test = fn(&Lab);
 
 fn main() -> ExitCode {
+    if std::env::var_os(RUN_ONE).is_some() {
+        return run_one();
+    }
     let arguments = Arguments::from_args();
     let lab = Arc::new(Lab::open());
     let reason = match (lab.problem(), lab.subject) {
@@ -83,7 +89,7 @@ fn main() -> ExitCode {
         (None, Subject::Trestle) => trace::unavailable(),
     };
     let no_instructions = reason.clone().or_else(|| why_not_counted(&lab));
-    let tests: [(&str, Test); 12] = [
+    let tests: [(&str, Test); 13] = [
         (
             "bridge_and_host_local_stay_within_budget",
             bridge_within_budget,
@@ -121,6 +127,10 @@ fn main() -> ExitCode {
         (
             "nobody_waits_until_what_a_del_removed_is_freed",
             no_grace_period,
+        ),
+        (
+            "an_interrupted_benchmark_leaves_nothing",
+            interrupted_benchmark,
         ),
         (INSTRUCTIONS, instructions_within_budget),
     ];
@@ -357,7 +367,9 @@ fn closed_descriptors(lab: &Lab) {
         assert_eq!(output.ok(), number != 1, "{output:?}");
         let calls = node.host.read(TRACE).expect("a trace");
         let wanted = format!("= {number}");
-        let opened = calls.lines().find(|line| line.contains(" openat("));
+        // musl opens by the one call, glibc by the other.
+        let opens = |line: &str| line.contains(" openat(") || line.contains(" open(");
+        let opened = calls.lines().find(|line| opens(line));
         let opened = opened.expect("something is opened");
         assert!(
             opened.contains("\"/dev/null\"") && opened.ends_with(&wanted),
@@ -407,6 +419,56 @@ fn no_grace_period(lab: &Lab) {
             "the socket stays open: {calls}"
         );
         std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Set for a process that is a benchmark that never ends.
+const RUN_ONE: &str = "TRESTLE_BUDGET_RUN_ONE";
+
+/// A benchmark with a file and a process of its own, both of which it names.
+fn run_one() -> ExitCode {
+    if let Ok(Some(status)) = supervise::stand_by() {
+        return status;
+    }
+    let directory = std::env::temp_dir();
+    std::fs::write(directory.join("file"), "").expect("write a file");
+    let sleep = std::process::Command::new("sleep").arg("1000").spawn();
+    let mut sleep = sleep.expect("start a process");
+    let mut line = directory.into_os_string();
+    line.push(format!(" {}\n", sleep.id()));
+    let written = std::io::Write::write_all(&mut std::io::stdout(), line.as_encoded_bytes());
+    written.expect("tell of both");
+    let _ = sleep.wait();
+    ExitCode::SUCCESS
+}
+
+/// A file in the directory for temporary files, a process that it has started: both are gone when it ends.
+fn interrupted_benchmark(_: &Lab) {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut benchmark = std::process::Command::new(std::env::current_exe().expect("a path"))
+            .env(RUN_ONE, "1")
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("start it");
+        let stdout = benchmark.stdout.take().expect("a pipe");
+        let mut line = String::new();
+        let mut reader = std::io::BufReader::new(stdout);
+        std::io::BufRead::read_line(&mut reader, &mut line).expect("a line");
+        let (directory, child) = line.trim().rsplit_once(' ').expect("two words");
+        let child = format!("/proc/{child}/stat");
+        assert!(std::path::Path::new(directory).join("file").exists());
+        assert!(std::path::Path::new(&child).exists());
+        let pid = Pid::from_raw(i32::try_from(benchmark.id()).expect("a number"));
+        kill(pid, signal).expect("interrupt it");
+        let status = benchmark.wait().expect("wait for it");
+        assert_eq!(status.code(), Some(128 + signal as i32));
+        assert!(!std::path::Path::new(directory).exists(), "{directory}");
+        // Nobody may have waited for it yet.
+        let stat = std::fs::read_to_string(&child).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
     }
 }
 

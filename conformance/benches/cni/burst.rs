@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use conformance::Pod;
+use serde_json::Value;
 
 use crate::attach::milliseconds;
 use crate::stats::Series;
@@ -43,8 +44,18 @@ pub(crate) fn attach_all(
     pods: &[Pod],
     workers: usize,
 ) -> Result<Vec<Attached>, String> {
+    attach_all_by(&network.chain(), network, pods, workers)
+}
+
+/// The same by other plugins than the network's.
+pub(crate) fn attach_all_by(
+    chain: &[Value],
+    network: &Network,
+    pods: &[Pod],
+    workers: usize,
+) -> Result<Vec<Attached>, String> {
     for_each(network, pods, workers, |pod| {
-        network.add(&pod.name, pod, &mut |call| call.run())
+        network.add_by(chain, &pod.name, pod, &mut |call| call.run())
     })
 }
 

@@ -13,6 +13,7 @@ mod burst;
 mod chart;
 mod cost;
 mod doctor;
+mod kind;
 mod network;
 mod options;
 mod process;
@@ -21,8 +22,10 @@ mod services;
 mod stats;
 mod store;
 mod subject;
+mod supervise;
 mod targets;
 mod trace;
+mod traffic;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -42,8 +45,8 @@ const BURST: usize = 200;
 type Part = fn(&[Subject], &Options, &mut Report);
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    match supervise::stand_by().and_then(|end| end.map_or_else(run_here, Ok)) {
+        Ok(status) => status,
         Err(error) => {
             say(&format!("error: {error}"));
             ExitCode::FAILURE
@@ -51,12 +54,16 @@ fn main() -> ExitCode {
     }
 }
 
+fn run_here() -> Result<ExitCode, String> {
+    run().map(|()| ExitCode::SUCCESS)
+}
+
 fn run() -> Result<(), String> {
     let options = Options::from_os()?;
     let lab = Lab::open();
     let mut report = Report::default();
     let subjects = subjects(&lab, &options, &mut report);
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 8] = [
         ("one", one_container),
         ("burst", bursts),
         ("store", stores),
@@ -64,6 +71,7 @@ fn run() -> Result<(), String> {
         ("costs", costs),
         ("full", full_hosts),
         ("doctor", doctor::measure),
+        ("traffic", traffic::measure),
     ];
     for (part, measure) in parts {
         if options.wants(part) {
@@ -100,10 +108,15 @@ fn subjects(lab: &Lab, options: &Options, report: &mut Report) -> Vec<Subject> {
 }
 
 /// Networks of these kinds by everybody who can make them.
-fn networks(subjects: &[Subject], kinds: &[Kind], report: &mut Report) -> Vec<Network> {
+fn networks(
+    subjects: &[Subject],
+    kinds: &[Kind],
+    options: &Options,
+    report: &mut Report,
+) -> Vec<Network> {
     let mut networks = Vec::new();
     for subject in subjects {
-        for &kind in kinds {
+        for &kind in kinds.iter().filter(|kind| options.wants_case(kind.name())) {
             if subject.who == Implementation::Floor && !kind.has_floor() {
                 continue;
             }
@@ -128,7 +141,7 @@ fn networks(subjects: &[Subject], kinds: &[Kind], report: &mut Report) -> Vec<Ne
 }
 
 fn one_container(subjects: &[Subject], options: &Options, report: &mut Report) {
-    let networks = networks(subjects, &Kind::EACH, report);
+    let networks = networks(subjects, &Kind::EACH, options, report);
     let pods: Vec<Pod> = networks
         .iter()
         .map(|network| network.host.pod("pod"))
@@ -146,7 +159,12 @@ fn one_container(subjects: &[Subject], options: &Options, report: &mut Report) {
 }
 
 fn bursts(subjects: &[Subject], options: &Options, report: &mut Report) {
-    let networks = networks(subjects, &[Kind::Bridge, Kind::Nftables], report);
+    let networks = networks(
+        subjects,
+        &[Kind::Bridge, Kind::Nftables, Kind::List],
+        options,
+        report,
+    );
     let pods: Vec<Vec<Pod>> = networks
         .iter()
         .map(|network| {
@@ -156,9 +174,10 @@ fn bursts(subjects: &[Subject], options: &Options, report: &mut Report) {
         .collect();
     for workers in [8, 32] {
         let case = |kind: Kind| format!("{}, {workers} at once", kind.name());
-        // Go's masquerading takes as long as everything else together and is no faster by 32.
+        // Go's masquerading takes as long as everything else together and is no faster by 32; its lists take longer.
         let too_long = |network: &Network| {
-            workers > 8 && network.subject.who == Implementation::Go && network.kind != Kind::Bridge
+            network.subject.who == Implementation::Go
+                && (network.kind == Kind::List || workers > 8 && network.kind != Kind::Bridge)
         };
         let mut all_series: Vec<_> = networks
             .iter()
@@ -194,9 +213,12 @@ fn stores(subjects: &[Subject], options: &Options, report: &mut Report) {
     report.take(section::STORE, "ms", &all_series);
 }
 
-fn costs(subjects: &[Subject], _: &Options, report: &mut Report) {
+fn costs(subjects: &[Subject], options: &Options, report: &mut Report) {
     let peak_rss = Path::new(env!("CARGO_BIN_EXE_bench-peak-rss"));
     for kind in Kind::EACH {
+        if !options.wants_case(kind.name()) {
+            continue;
+        }
         for subject in subjects {
             if subject.who == Implementation::Floor && !kind.has_floor() {
                 continue;

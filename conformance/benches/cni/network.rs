@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use conformance::{Host, Pod};
+use conformance::{Host, Place, Pod};
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::burst::attach_all;
+use crate::burst::{attach_all, attach_all_by};
 use crate::stats::Series;
 use crate::subject::{Attached, Implementation, Kind, Network, Subject};
 
@@ -23,7 +23,7 @@ pub(crate) const LEVELS: [usize; 3] = [1, 100, 1_000];
 /// What a full host is filled with.
 pub(crate) fn kinds(who: Implementation) -> &'static [Kind] {
     match who {
-        Implementation::Floor => &[Kind::Bridge],
+        Implementation::Floor => &[Kind::Bridge, Kind::DualStack],
         Implementation::Trestle => &[Kind::Nftables, Kind::DualStack],
         Implementation::Go => &[Kind::Nftables],
     }
@@ -32,7 +32,7 @@ pub(crate) fn kinds(who: Implementation) -> &'static [Kind] {
 const WORKERS: usize = 4;
 const PORT: u16 = 8080;
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const SLICE: Duration = Duration::from_millis(300);
+pub(crate) const SLICE: Duration = Duration::from_millis(300);
 
 /// How long a machine may take to become quiet.
 const LOAD_LIMIT: Duration = Duration::from_secs(90);
@@ -59,7 +59,7 @@ const IDLE: usize = 3;
 
 /// What the processors have spent their time with since the machine was started, in ticks: the first line of
 /// proc_stat(5).
-fn processor_time() -> [u64; 8] {
+pub(crate) fn processor_time() -> [u64; 8] {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let mut figures = text.split_whitespace().skip(1);
     [(); 8].map(|()| {
@@ -88,7 +88,7 @@ impl Populated {
         let pods: Vec<_> = (1..level)
             .map(|number| network.host.pod(&format!("pod-{number}")))
             .collect();
-        let attached = attach_all(&network, &pods, WORKERS)?;
+        let attached = fill(&network, &pods)?;
         let world = World::beside(&network.host);
         Ok(Self {
             spare: network.host.pod("spare"),
@@ -116,6 +116,30 @@ impl Populated {
     }
 }
 
+/// Attaches many at once. Where Go's masquerades by nftables, its rules are written together: one by one, a thousand take
+/// minutes.
+fn fill(network: &Network, pods: &[Pod]) -> Result<Vec<Attached>, String> {
+    if network.subject.who != Implementation::Go || network.kind != Kind::Nftables {
+        return attach_all(network, pods, WORKERS);
+    }
+    let attached = attach_all_by(&Kind::Bridge.plugins(), network, pods, WORKERS)?;
+    let mut rules = String::new();
+    for one in &attached {
+        let address = one.result["ips"][0]["address"].as_str();
+        let address = address.and_then(|address| address.split('/').next());
+        let address = address.ok_or_else(|| format!("no address: {}", one.result))?;
+        // As its ADD does, but for two hashes at the beginning of the comment.
+        rules += &format!(
+            "add rule inet cni_plugins_masquerade masq_checks ip saddr {address} ip daddr != 10.88.0.0/16 masquerade \
+             comment \"0123456789abcdef-0123456789abcdef, net: bench, if: eth0, id: {}\"\n",
+            one.container
+        );
+    }
+    network.host.write("/run/rules.nft", rules);
+    network.host.sh("nft -f /run/rules.nft");
+    Ok(attached)
+}
+
 fn connect_for_a_while() -> io::Result<(u32, Duration)> {
     let (start, mut count) = (Instant::now(), 0);
     let to = SocketAddr::from((OUTSIDE, PORT));
@@ -128,7 +152,7 @@ fn connect_for_a_while() -> io::Result<(u32, Duration)> {
 }
 
 /// Close with a reset, so that no port is kept waiting.
-fn forget_at_close(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn forget_at_close(stream: &TcpStream) -> io::Result<()> {
     let now = linger {
         l_onoff: 1,
         l_linger: 0,
@@ -137,15 +161,24 @@ fn forget_at_close(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// A machine at the other end of the host's cable that doesn't know where the pods are, with a server.
-struct World {
-    _host: Host,
+pub(crate) struct World {
+    host: Host,
     stop: Arc<AtomicBool>,
     address: SocketAddr,
     server: Option<JoinHandle<()>>,
 }
 
 impl World {
-    fn beside(host: &Host) -> Self {
+    /// Its address, and that of the host.
+    pub(crate) const OUTSIDE: Ipv4Addr = OUTSIDE;
+    pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    /// The machine.
+    pub(crate) fn place(&self) -> Place {
+        (*self.host).clone()
+    }
+
+    pub(crate) fn beside(host: &Host) -> Self {
         let world = Host::new();
         host.cable("wan0", &world, "wan0");
         host.ip("addr add 192.0.2.1/24 dev wan0");
@@ -160,7 +193,7 @@ impl World {
             }
         });
         Self {
-            _host: world,
+            host: world,
             stop,
             address: SocketAddr::from((OUTSIDE, PORT)),
             server: Some(server),
@@ -173,7 +206,7 @@ impl Drop for World {
         self.stop.store(true, Ordering::Relaxed);
         // Wakes it up, from its own machine.
         let address = self.address;
-        self._host
+        self.host
             .enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
         if let Some(server) = self.server.take() {
             let _ = server.join();

@@ -22,6 +22,8 @@ pub(crate) mod section {
     pub(crate) const SERVICES: &str = "Beside kube-proxy";
     /// With many attached already.
     pub(crate) const FULL: &str = "A full host";
+    /// Packets.
+    pub(crate) const TRAFFIC: &str = "Traffic";
     /// Counted, not timed.
     pub(crate) const COSTS: &str = "Costs";
 }

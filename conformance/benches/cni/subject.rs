@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use conformance::{Host, Pod};
 use serde_json::{Value, json};
 
+pub(crate) use crate::kind::Kind;
 use crate::process::{Call, Done};
 
 /// Whose program runs.
@@ -27,97 +28,6 @@ impl Implementation {
             Self::Trestle => "trestle",
             Self::Go => "go",
         }
-    }
-}
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// bridge + host-local
-    Bridge,
-    /// The same with masquerade in nftables.
-    Nftables,
-    /// The same with masquerade in iptables.
-    Iptables,
-    /// ptp + host-local, portmap with one port.
-    PtpPortmap,
-    /// bridge + host-local with an IPv6 address as well.
-    DualStack,
-    /// bridge + host-local + firewall.
-    Firewall,
-    /// macvlan + host-local.
-    Macvlan,
-}
-
-impl Kind {
-    /// What a container alone is attached to.
-    pub(crate) const EACH: [Self; 5] = [
-        Self::Bridge,
-        Self::Nftables,
-        Self::Iptables,
-        Self::PtpPortmap,
-        Self::Macvlan,
-    ];
-
-    /// Whether the floor does it, too. Others are compared with its bridge.
-    pub(crate) fn has_floor(self) -> bool {
-        matches!(self, Self::Bridge | Self::Macvlan)
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Nftables => "bridge, nftables masquerade",
-            Self::Iptables => "bridge, iptables masquerade",
-            Self::PtpPortmap => "ptp + portmap",
-            Self::DualStack => "bridge, dual stack",
-            Self::Firewall => "bridge + firewall",
-            Self::Macvlan => "macvlan",
-        }
-    }
-
-    /// The plugins in the order of ADD, with their configuration.
-    fn plugins(self) -> Vec<Value> {
-        let ipam = json!({"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]]});
-        let bridge = json!({
-            "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "hairpinMode": true, "ipam": ipam
-        });
-        let masquerade = |backend: &str| {
-            let mut bridge = bridge.clone();
-            bridge["ipMasq"] = json!(true);
-            bridge["ipMasqBackend"] = json!(backend);
-            vec![bridge]
-        };
-        match self {
-            Self::Bridge => vec![bridge],
-            Self::Firewall => vec![bridge, json!({"type": "firewall"})],
-            Self::DualStack => {
-                let mut bridge = bridge;
-                bridge["ipam"]["ranges"] =
-                    json!([[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:88::/64"}]]);
-                vec![bridge]
-            }
-            Self::Nftables => masquerade("nftables"),
-            Self::Iptables => masquerade("iptables"),
-            Self::PtpPortmap => {
-                let mut ipam = ipam;
-                ipam["routes"] = json!([{"dst": "0.0.0.0/0"}]);
-                let portmap = json!({
-                    "type": "portmap",
-                    "runtimeConfig": {"portMappings": [{"hostPort": 0, "containerPort": 80, "protocol": "tcp"}]}
-                });
-                vec![json!({"type": "ptp", "ipam": ipam}), portmap]
-            }
-            Self::Macvlan => {
-                let mut ipam = ipam;
-                ipam["routes"] = json!([{"dst": "0.0.0.0/0"}]);
-                vec![json!({"type": "macvlan", "master": "up0", "ipam": ipam})]
-            }
-        }
-    }
-
-    fn masquerades(self) -> bool {
-        matches!(self, Self::Nftables | Self::Iptables)
     }
 }
 
@@ -144,7 +54,8 @@ pub(crate) struct Network {
 pub(crate) struct Attached {
     pub(crate) container: String,
     pub(crate) netns: String,
-    port: u16,
+    /// The first host's port that is mapped, for kinds that map any.
+    pub(crate) port: u16,
     pub(crate) result: Value,
 }
 
@@ -163,7 +74,10 @@ impl Network {
         if subject.who == Implementation::Floor {
             host.ip("link add floor0 address 0a:59:00:00:00:01 type bridge mcast_snooping 0");
             host.ip("addr add 10.77.0.1/16 dev floor0");
+            host.ip("addr add fd00:77::1/64 dev floor0 nodad");
             host.ip("link set floor0 up");
+            host.sh("nft add table inet floor");
+            host.sh("nft add set inet floor floor { type ipv4_addr . inet_service ; }");
         }
         if kind == Kind::Macvlan {
             host.ip("link add up0 type veth peer name other0");
@@ -185,7 +99,10 @@ impl Network {
         attach(&network.resident)?;
         let pod = network.host.pod("try-out");
         let attached = attach(&pod)?;
-        if kind.masquerades() && !network.rules().to_lowercase().contains("masquerade") {
+        if kind.masquerades()
+            && subject.who != Implementation::Floor
+            && !network.rules().to_lowercase().contains("masquerade")
+        {
             return Err("ADD succeeded, but nothing masquerades".to_owned());
         }
         let detached = network.host.enter(|| network.del(&attached, &mut { run }));
@@ -209,14 +126,25 @@ impl Network {
         pod: &Pod,
         run: Runner<'_>,
     ) -> Result<Attached, String> {
+        self.add_by(&self.chain(), container, pod, run)
+    }
+
+    /// The same by other plugins than its own.
+    pub(crate) fn add_by(
+        &self,
+        chain: &[Value],
+        container: &str,
+        pod: &Pod,
+        run: Runner<'_>,
+    ) -> Result<Attached, String> {
         let mut attached = Attached {
             container: container.to_owned(),
             netns: pod.netns(),
-            port: 20_000 + hash(container) % 20_000,
+            port: 20_000 + hash(container) % 10_000 * 2,
             result: Value::Null,
         };
-        for plugin in self.chain() {
-            let done = run(self.call("ADD", &plugin, &attached))?.succeeded()?;
+        for plugin in chain {
+            let done = run(self.call("ADD", plugin, &attached))?.succeeded()?;
             attached.result = serde_json::from_slice(&done.stdout)
                 .map_err(|error| format!("result of {}: {error}", plugin["type"]))?;
         }
@@ -237,10 +165,7 @@ impl Network {
     /// The configurations of its plugins, in the order of ADD.
     pub(crate) fn chain(&self) -> Vec<Value> {
         match self.subject.who {
-            Implementation::Floor if self.kind == Kind::Macvlan => {
-                vec![json!({"type": "floor", "kind": "macvlan"})]
-            }
-            Implementation::Floor => vec![json!({"type": "floor"})],
+            Implementation::Floor => vec![self.kind.floor()],
             Implementation::Trestle | Implementation::Go => self.kind.plugins(),
         }
     }
@@ -253,8 +178,10 @@ impl Network {
         if !attached.result.is_null() {
             configuration["prevResult"] = attached.result.clone();
         }
-        if let Some(port) = configuration.pointer_mut("/runtimeConfig/portMappings/0/hostPort") {
-            *port = json!(attached.port);
+        let mappings = configuration.pointer_mut("/runtimeConfig/portMappings");
+        let mappings = mappings.and_then(Value::as_array_mut);
+        for (port, mapping) in (attached.port..).zip(mappings.into_iter().flatten()) {
+            mapping["hostPort"] = json!(port);
         }
         let program = match self.subject.who {
             Implementation::Floor => bin.clone(),

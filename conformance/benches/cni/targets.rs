@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::doctor;
+use crate::kind::Kind;
 use crate::report::section::{BURST, COSTS, FULL, ONE, STORE};
 use crate::report::{Report, number};
 use crate::subject::Implementation::{self, Floor, Go, Trestle};
@@ -61,7 +62,7 @@ type Figure<'a> = (&'a str, &'a str, &'a str, Implementation);
 /// All targets with what this run says about them.
 pub(crate) fn all(report: &Report) -> Vec<Target> {
     use Limit::{AtLeast, AtMost};
-    let (plain, masq) = ("bridge", "bridge, nftables masquerade");
+    let (plain, masq) = (Kind::Bridge.name(), Kind::Nftables.name());
     let value =
         |(section, case, metric, who): Figure<'_>| report.median(section, case, metric, who);
     let ratio = |text: &str, over: Figure<'_>, under: Figure<'_>, limit: Limit| Target {
@@ -76,49 +77,55 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
         measured: value(of),
         limit,
     };
-    // How the kernel's own part grows belongs beside it: some of what it does for a bridge goes through all ports.
-    let growth = |verb: &str| {
-        let of = |kind: &str, who: Implementation| {
-            let at = |level: &str| value((FULL, &format!("{kind}, {level} attached"), verb, who));
-            at("1000").zip(at("1")).map(|(full, empty)| full / empty)
-        };
-        let floor = of(plain, Floor).map_or_else(|| "-".to_owned(), number);
-        Target {
-            text: format!("{verb} with masquerade, 1000 containers to 1 (the floor's: {floor})"),
-            measured: of(masq, Trestle),
-            limit: AtMost(1.2),
+    let mut targets = Vec::new();
+    for (kind, add, del) in [
+        (plain, 1.25, 1.1),
+        (masq, 1.35, 1.1),
+        (Kind::Iptables.name(), 2.0, 1.5),
+        (Kind::DualStack.name(), 1.25, 1.1),
+        (Kind::PtpPortmap.name(), 1.8, 1.3),
+        (Kind::List.name(), 1.8, 1.3),
+    ] {
+        for (verb, limit) in [("ADD", add), ("DEL", del)] {
+            targets.push(ratio(
+                &format!("{verb} of {kind}, trestle to floor"),
+                (ONE, kind, verb, Trestle),
+                (ONE, kind, verb, Floor),
+                AtMost(limit),
+            ));
         }
-    };
-    vec![
-        ratio(
-            "ADD, trestle to floor",
-            (ONE, plain, "ADD", Trestle),
-            (ONE, plain, "ADD", Floor),
-            AtMost(1.5),
-        ),
-        ratio(
-            "ADD with nftables masquerade, trestle to floor without",
-            (ONE, masq, "ADD", Trestle),
-            (ONE, plain, "ADD", Floor),
-            AtMost(2.0),
-        ),
+    }
+    for workers in [8, 32] {
+        let case = |kind: &str| format!("{kind}, {workers} at once");
+        for (kind, verb, limit) in [
+            (plain, "ADD", 1.35),
+            (masq, "ADD", 1.35),
+            (masq, "DEL", 1.3),
+        ] {
+            let case = case(kind);
+            targets.push(ratio(
+                &format!("200 {verb}s of {case}, trestle to floor"),
+                (BURST, &case, verb, Trestle),
+                (BURST, &case, verb, Floor),
+                AtMost(limit),
+            ));
+        }
+    }
+    for (kind, limit) in [(masq, 1.15), (Kind::DualStack.name(), 1.25)] {
+        let case = format!("{kind}, 1000 attached");
+        targets.push(ratio(
+            &format!("ADD of {case}, trestle to floor"),
+            (FULL, &case, "ADD", Trestle),
+            (FULL, &case, "ADD", Floor),
+            AtMost(limit),
+        ));
+    }
+    targets.extend([
         ratio(
             "ADD with nftables masquerade, Go to trestle",
             (ONE, masq, "ADD", Go),
             (ONE, masq, "ADD", Trestle),
             AtLeast(10.0),
-        ),
-        ratio(
-            "DEL, trestle to floor",
-            (ONE, plain, "DEL", Trestle),
-            (ONE, plain, "DEL", Floor),
-            AtMost(1.25),
-        ),
-        ratio(
-            "DEL with nftables masquerade, trestle to floor without",
-            (ONE, masq, "DEL", Trestle),
-            (ONE, plain, "DEL", Floor),
-            AtMost(1.25),
         ),
         ratio(
             "ADD of macvlan, trestle to floor",
@@ -131,12 +138,6 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             (ONE, "macvlan", "ADD", Go),
             (ONE, "macvlan", "ADD", Trestle),
             AtLeast(5.0),
-        ),
-        ratio(
-            "200 ADDs by 8 processes, trestle to floor",
-            (BURST, "bridge, 8 at once", "ADD", Trestle),
-            (BURST, "bridge, 8 at once", "ADD", Floor),
-            AtMost(1.6),
         ),
         ratio(
             "host-local ADD, 60000 addresses to none",
@@ -155,19 +156,6 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             (FULL, doctor::CASE, "time", Trestle),
             AtMost(1000.0),
         ),
-        ratio(
-            "ADD with masquerade beside 1000 containers, trestle to floor",
-            (
-                FULL,
-                "bridge, nftables masquerade, 1000 attached",
-                "ADD",
-                Trestle,
-            ),
-            (FULL, "bridge, 1000 attached", "ADD", Floor),
-            AtMost(2.0),
-        ),
-        growth("ADD"),
-        growth("DEL"),
         ratio(
             "connections out of a pod, 1000 containers to 1",
             (
@@ -199,5 +187,6 @@ pub(crate) fn all(report: &Report) -> Vec<Target> {
             ),
             AtMost(5.0),
         ),
-    ]
+    ]);
+    targets
 }

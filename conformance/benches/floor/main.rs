@@ -2,16 +2,20 @@
 //!
 //! A process that is called like a plugin and does what bridge with host-local does, by hand-packed netlink
 //! messages and nothing else. It reads no configuration, checks nothing, undoes nothing and knows one network:
-//! the bridge `floor0`, which exists, and 10.77.0.0/16. No real plugin can be faster, so the benchmark measures
-//! the others in multiples of it.
+//! the bridge `floor0`, which exists, and 10.77.0.0/16. The benchmark measures the others in multiples of it.
 //!
-//! With a configuration that says `macvlan` it does what macvlan with host-local does, on the interface `up0`.
+//! It is linked with what Rust links with by default, on most machines glibc, whose start alone takes a good part of its time in a
+//! virtual machine (docs/decisions/static-binary.md). A program without that can be faster than the floor by so much.
+//!
+//! A configuration may name another kind ([`Kind`]): macvlan on the interface `up0`, addresses of both families, whole lists
+//! of plugins whose rules it adds in one transaction, masquerading by one child.
 //!
 //! ADD: a locked state file gives the address; one message makes the veth pair with its peer in the container's
 //! namespace, names, MACs and MTU, enslaved and up; then alias and hairpin; then address, up and route inside.
 //! DEL: the host's end goes, then the state file.
 
 mod netlink;
+mod rules;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -25,6 +29,8 @@ use nix::sched::{CloneFlags, setns};
 const BRIDGE: &str = "floor0";
 const MASTER: &str = "up0";
 const GATEWAY: [u8; 4] = [10, 77, 0, 1];
+/// fd00:77::1
+const GATEWAY_6: [u8; 16] = [0xfd, 0, 0, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const STATE: &str = "/var/lib/cni/floor";
 const MTU: u32 = 1500;
 
@@ -60,6 +66,14 @@ const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const MACVLAN_MODE_BRIDGE: u32 = 4;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_NODAD: u32 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
 
 fn main() -> ExitCode {
     match run() {
@@ -76,28 +90,68 @@ fn run() -> io::Result<()> {
     let container = variable("CNI_CONTAINERID")?;
     let mut configuration = String::new();
     io::stdin().read_to_string(&mut configuration)?;
-    let macvlan = configuration.contains("macvlan");
+    let kind = Kind::of(&configuration);
     let (netns, ifname) = (variable("CNI_NETNS")?, variable("CNI_IFNAME")?);
     match variable("CNI_COMMAND")?.as_str() {
-        "ADD" => add(&container, &netns, &ifname, macvlan),
-        "DEL" if macvlan => del_macvlan(&container, &netns, &ifname),
-        "DEL" => del(&container),
+        "ADD" => add(&container, &netns, &ifname, &kind),
+        "DEL" if kind.macvlan => del_macvlan(&container, &netns, &ifname),
+        "DEL" => del(&container, &kind),
         other => Err(io::Error::other(format!("no verb {other}"))),
     }
 }
 
-fn add(container: &str, netns: &str, ifname: &str, macvlan: bool) -> io::Result<()> {
+/// What is made beside the pair with an IPv4 address.
+struct Kind {
+    /// No pair: macvlan.
+    macvlan: bool,
+    /// The host's end is no port of the bridge, and has the gateway's address and a route.
+    ptp: bool,
+    /// An IPv6 address as well.
+    dual_stack: bool,
+    /// A rule of iptables.
+    iptables: bool,
+    /// How many elements of sets there are for the container.
+    elements: u16,
+}
+
+impl Kind {
+    /// By the words of a configuration: `{"kind": "ptp", "elements": 3}`.
+    fn of(configuration: &str) -> Self {
+        let is = |kind: &str| configuration.contains(&format!(r#""kind":"{kind}""#));
+        let elements = configuration.split_once(r#""elements":"#);
+        let digits = elements.map_or("", |(_, rest)| rest);
+        let digits = digits.split(|c: char| !c.is_ascii_digit()).next();
+        Self {
+            macvlan: is("macvlan"),
+            ptp: is("ptp"),
+            dual_stack: is("dual stack"),
+            iptables: is("iptables"),
+            elements: digits.and_then(|text| text.parse().ok()).unwrap_or(0),
+        }
+    }
+}
+
+fn add(container: &str, netns: &str, ifname: &str, kind: &Kind) -> io::Result<()> {
     let netns = File::open(netns)?;
     let address = allocate(container)?;
     let host = Netlink::open()?;
-    let below = find(&host, if macvlan { MASTER } else { BRIDGE })?;
-    host.apply(if macvlan {
-        make_macvlan(ifname, &netns, below, address)
+    let pair = |master| make_pair(container, ifname, &netns, master, address);
+    if kind.macvlan {
+        host.apply(make_macvlan(ifname, &netns, find(&host, MASTER)?, address))?;
+    } else if kind.ptp {
+        host.apply(pair(None))?;
+        host.apply(lead_to(address))?;
     } else {
-        make_pair(container, ifname, &netns, below, address)
-    })?;
+        host.apply(pair(Some(find(&host, BRIDGE)?)))?;
+    }
+    if kind.elements > 0 {
+        rules::add(address, kind.elements)?;
+    }
+    if kind.iptables {
+        rules::iptables("-A", address)?;
+    }
     setns(&netns, CloneFlags::CLONE_NEWNET)?;
-    Netlink::open()?.apply(configure(address))?;
+    Netlink::open()?.apply(configure(address, kind.dual_stack))?;
     let [a, b, c, d] = address;
     writeln!(
         io::stdout(),
@@ -105,13 +159,25 @@ fn add(container: &str, netns: &str, ifname: &str, macvlan: bool) -> io::Result<
     )
 }
 
-fn del(container: &str) -> io::Result<()> {
+fn del(container: &str, kind: &Kind) -> io::Result<()> {
+    let state = format!("{STATE}/{container}");
+    let address = || -> io::Result<[u8; 4]> {
+        let address: Result<std::net::Ipv4Addr, _> = fs::read_to_string(&state)?.parse();
+        Ok(address.map_err(io::Error::other)?.octets())
+    };
+    let _rules = match kind.elements {
+        0 => None,
+        count => Some(rules::delete(address()?, count)?),
+    };
+    if kind.iptables {
+        rules::iptables("-D", address()?)?;
+    }
     let mut batch = Batch::default();
     batch.message(RTM_DELLINK, CHANGE, &link_header(0, 0));
     batch.text(IFLA_IFNAME, &host_name(container));
     Netlink::open()?.apply(batch)?;
     let _lock = lock()?;
-    fs::remove_file(format!("{STATE}/{container}"))
+    fs::remove_file(state)
 }
 
 /// The interface is in the container alone.
@@ -183,7 +249,7 @@ fn make_pair(
     container: &str,
     ifname: &str,
     netns: &File,
-    bridge: u32,
+    bridge: Option<u32>,
     [a, b, c, d]: [u8; 4],
 ) -> Batch {
     let host = host_name(container);
@@ -194,7 +260,9 @@ fn make_pair(
     batch.text(IFLA_IFNAME, &host);
     batch.attribute(IFLA_ADDRESS, &[0x0a, 0x59, a, b, c, d]);
     batch.attribute(IFLA_MTU, &MTU.to_ne_bytes());
-    batch.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
+    if let Some(bridge) = bridge {
+        batch.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
+    }
     let info = batch.open(IFLA_LINKINFO);
     batch.text(IFLA_INFO_KIND, "veth");
     let data = batch.open(IFLA_INFO_DATA);
@@ -212,12 +280,14 @@ fn make_pair(
     batch.message(RTM_NEWLINK, CHANGE, &link_header(0, 0));
     batch.text(IFLA_IFNAME, &host);
     batch.text(IFLA_IFALIAS, &format!("floor {container} {ifname}"));
-    let info = batch.open(IFLA_LINKINFO);
-    batch.text(IFLA_INFO_SLAVE_KIND, "bridge");
-    let data = batch.open(IFLA_INFO_SLAVE_DATA);
-    batch.attribute(IFLA_BRPORT_MODE, &[1]);
-    batch.close(data);
-    batch.close(info);
+    if bridge.is_some() {
+        let info = batch.open(IFLA_LINKINFO);
+        batch.text(IFLA_INFO_SLAVE_KIND, "bridge");
+        let data = batch.open(IFLA_INFO_SLAVE_DATA);
+        batch.attribute(IFLA_BRPORT_MODE, &[1]);
+        batch.close(data);
+        batch.close(info);
+    }
     let families = batch.open(IFLA_AF_SPEC);
     let inet6 = batch.open(AF_INET6);
     batch.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
@@ -243,22 +313,29 @@ fn make_macvlan(ifname: &str, netns: &File, master: u32, address: [u8; 4]) -> Ba
     batch
 }
 
-/// Address, up and default route of the container's interface.
-fn configure(address: [u8; 4]) -> Batch {
-    const IFA_ADDRESS: u16 = 1;
-    const IFA_LOCAL: u16 = 2;
-    const IFA_BROADCAST: u16 = 4;
-    const RTA_OIF: u16 = 4;
-    const RTA_GATEWAY: u16 = 5;
-    // struct rtmsg: main table, protocol boot, universal scope, unicast.
-    const DEFAULT_ROUTE: [u8; 12] = [AF_INET, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
-    let [a, b, ..] = address;
+/// The gateway's address on the host's end of a pair, and the route to the container.
+fn lead_to(address: [u8; 4]) -> Batch {
+    // struct rtmsg: 32 bits of destination, main table, protocol boot, scope link, unicast.
+    const HOST_ROUTE: [u8; 12] = [AF_INET, 32, 0, 0, 254, 3, 253, 1, 0, 0, 0, 0];
     let index = index_of(address);
     let mut batch = Batch::default();
-    let mut header = [0; 8];
-    header[..2].copy_from_slice(&[AF_INET, 16]);
-    header[4..].copy_from_slice(&index.to_ne_bytes());
-    batch.message(RTM_NEWADDR, CREATE, &header);
+    batch.message(RTM_NEWADDR, CREATE, &address_header(AF_INET, 32, index));
+    batch.attribute(IFA_LOCAL, &GATEWAY);
+    batch.message(RTM_NEWROUTE, CREATE, &HOST_ROUTE);
+    batch.attribute(RTA_DST, &address);
+    batch.attribute(RTA_OIF, &index.to_ne_bytes());
+    batch
+}
+
+/// Addresses, up and default routes of the container's interface.
+fn configure(address: [u8; 4], dual_stack: bool) -> Batch {
+    // struct rtmsg: main table, protocol boot, universal scope, unicast.
+    const DEFAULT_ROUTE: [u8; 12] = [AF_INET, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+    const DEFAULT_ROUTE_6: [u8; 12] = [AF_INET6 as u8, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+    let [a, b, c, d] = address;
+    let index = index_of(address);
+    let mut batch = Batch::default();
+    batch.message(RTM_NEWADDR, CREATE, &address_header(AF_INET, 16, index));
     batch.attribute(IFA_LOCAL, &address);
     batch.attribute(IFA_ADDRESS, &address);
     batch.attribute(IFA_BROADCAST, &[a, b, 255, 255]);
@@ -266,5 +343,25 @@ fn configure(address: [u8; 4]) -> Batch {
     batch.message(RTM_NEWROUTE, CREATE, &DEFAULT_ROUTE);
     batch.attribute(RTA_GATEWAY, &GATEWAY);
     batch.attribute(RTA_OIF, &index.to_ne_bytes());
+    if dual_stack {
+        let mut own = GATEWAY_6;
+        own[12..].copy_from_slice(&[a, b, c, d]);
+        batch.message(
+            RTM_NEWADDR,
+            CREATE,
+            &address_header(AF_INET6 as u8, 64, index),
+        );
+        batch.attribute(IFA_LOCAL, &own);
+        batch.attribute(IFA_FLAGS, &IFA_F_NODAD.to_ne_bytes());
+        batch.message(RTM_NEWROUTE, CREATE, &DEFAULT_ROUTE_6);
+        batch.attribute(RTA_GATEWAY, &GATEWAY_6);
+        batch.attribute(RTA_OIF, &index.to_ne_bytes());
+    }
     batch
+}
+
+/// `struct ifaddrmsg`
+fn address_header(family: u8, length: u8, index: u32) -> [u8; 8] {
+    let [a, b, c, d] = index.to_ne_bytes();
+    [family, length, 0, 0, a, b, c, d]
 }

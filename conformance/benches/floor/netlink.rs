@@ -12,7 +12,8 @@ use nix::sys::socket::{
 const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
+/// The message is acknowledged.
+pub(crate) const NLM_F_ACK: u16 = 4;
 const NLA_F_NESTED: u16 = 0x8000;
 
 /// `NLM_F_CREATE | NLM_F_EXCL`
@@ -98,6 +99,18 @@ impl Netlink {
             SockFlag::SOCK_CLOEXEC,
             protocol,
         )?))
+    }
+
+    /// The same of `NETLINK_NETFILTER`.
+    pub(crate) fn open_netfilter() -> io::Result<Self> {
+        let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkNetFilter);
+        let flags = SockFlag::SOCK_CLOEXEC;
+        Ok(Self(socket(family, SockType::Raw, flags, protocol)?))
+    }
+
+    /// Sends messages that ask for an acknowledgement themselves, and waits for it.
+    pub(crate) fn transact(&self, batch: &Batch) -> io::Result<()> {
+        self.exchange(&batch.bytes, &mut [0; 4096]).map(drop)
     }
 
     /// Sends the messages and waits for what the kernel says.
