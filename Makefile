@@ -76,13 +76,15 @@ dist: dist-packages ## the files of a release for x86_64 and aarch64, under targ
 deb: dist ## the Debian package of that release
 	dist/deb.sh
 
-dist-test: deb ## the release is reproducible, its units run, its package installs, upgrades and purges
+dist-test: deb ## the release is reproducible and laid out as promised, its units run, its package installs, upgrades and purges
+	dist/test-archives.sh
 	dist/test-aarch64.sh
 	dist/test-package.sh
 	dist/reproducible.sh
 
 image: dist-packages ## the image of the cluster's agent for this machine's architecture (an OCI archive, without Docker), under target/image
 	ARCHS=$(firstword $(subst -, ,$(TUPLE))) PARTS=image dist/release.sh target/image
+	dist/test-archives.sh target/image
 
 crates: ## the crates that others build on could be published as they are
 	cargo publish --dry-run --package cni-conf --package cni-conformance
