@@ -138,10 +138,18 @@ COMMIT
 
 fn iptables(pods: IpNet, services: &[&Service], first: bool) -> String {
     let mut rules = if first { IPTABLES_BASE } else { "*nat\n" }.to_owned();
+    let mut rejects = String::new();
     for service in services {
         let (name, l4, last) = (&service.name, service.l4(), service.endpoints.len());
         let (address, port) = (service.address.ip(), service.address.port());
         let to = format!("-d {address} -p {l4} -m {l4} --dport {port}");
+        if last == 0 {
+            let _ = writeln!(
+                rejects,
+                "-A KUBE-SERVICES -m comment --comment \"{name} has no endpoints\" {to} -j REJECT"
+            );
+            continue;
+        }
         let _ = writeln!(rules, ":KUBE-SVC-{name} - [0:0]");
         let _ = writeln!(rules, "-A KUBE-SERVICES {to} -j KUBE-SVC-{name}");
         let _ = writeln!(
@@ -167,7 +175,7 @@ fn iptables(pods: IpNet, services: &[&Service], first: bool) -> String {
             );
         }
     }
-    rules.push_str("COMMIT\n");
+    let _ = write!(rules, "COMMIT\n*filter\n{rejects}COMMIT\n");
     rules
 }
 
@@ -184,9 +192,13 @@ table FAMILY kube-proxy {
         masquerade fully-random
     }
     chain services { FAMILY daddr . meta l4proto . th dport vmap @service-ips; }
+    map no-endpoint-services { type ADDRESS . inet_proto . inet_service : verdict; }
+    chain reject-chain { reject; }
+    chain service-endpoints-check { FAMILY daddr . meta l4proto . th dport vmap @no-endpoint-services; }
     chain cluster-ips-check { FAMILY daddr @cluster-ips reject; }
     chain filter-forward {
         type filter hook forward priority -110; policy accept;
+        ct state new jump service-endpoints-check
         ct state new jump cluster-ips-check
     }
     chain filter-output-post-dnat {
@@ -214,6 +226,13 @@ fn nftables(pods: IpNet, services: &[&Service], first: bool) -> String {
     for service in services {
         let (name, l4) = (&service.name, service.l4());
         let (address, port) = (service.address.ip(), service.address.port());
+        if service.endpoints.is_empty() {
+            let _ = writeln!(
+                rules,
+                "add element {family} kube-proxy no-endpoint-services {{ {address} . {l4} . {port} comment \"{name}\" : goto reject-chain }}"
+            );
+            continue;
+        }
         let (mut chains, mut choice) = (String::new(), String::new());
         for (index, endpoint) in service.endpoints.iter().enumerate() {
             let chain = format!("endpoint-{name}-{index}");

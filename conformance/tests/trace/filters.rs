@@ -14,6 +14,8 @@ pub(super) fn cases() -> Vec<Case> {
         case!(a_forward_policy_of_nft_drops_it),
         case!(a_rule_that_drops_the_answer_is_found),
         case!(forwarding_that_is_off_is_said),
+        case!(forwarding_that_is_off_on_one_interface_is_said),
+        case!(a_reverse_path_rule_is_named_in_both_families),
         case!(a_missing_route_of_the_host_is_said),
         case!(a_missing_route_of_the_pod_is_said),
         case!(the_reverse_path_filter_is_said),
@@ -123,6 +125,34 @@ fn forwarding_that_is_off_is_said(lab: &Lab) {
     }
 }
 
+fn forwarding_that_is_off_on_one_interface_is_said(lab: &Lab) {
+    let node = Node::new(lab, json!({}));
+    let a = node.join("a");
+    node.set_sysctl("net/ipv4/conf/cni0/forwarding", "0");
+    node.follow(&a, &at(ip(INTERNET[0]), 80))
+        .is("not-forwarded", &["net.ipv4.conf.cni0.forwarding is 0"])
+        .finds("forwarding-off");
+}
+
+/// IPv6 has no setting for it, so hosts have rules.
+fn a_reverse_path_rule_is_named_in_both_families(lab: &Lab) {
+    let node = Node::new(lab, json!({}));
+    let a = node.join("a");
+    node.sh("nft add table inet admin");
+    node.sh("nft add chain inet admin raw { type filter hook prerouting priority -300 ; }");
+    node.sh("nft add rule inet admin raw fib saddr . iif oif missing drop comment rpfilter");
+    let pods = ["10.1.0.2/32", "fd00:1::2/128"];
+    for (pod, world) in pods.into_iter().zip(INTERNET) {
+        node.follow(&a, &at(ip(world), 80))
+            .has("there", "leaves by up0");
+        node.ip(&format!("route add {pod} dev up0"));
+        node.follow(&a, &at(ip(world), 80))
+            .is("dropped", &["inet admin raw"])
+            .has("there", "(rpfilter): drop");
+        node.ip(&format!("route del {pod} dev up0"));
+    }
+}
+
 fn a_missing_route_of_the_host_is_said(lab: &Lab) {
     let node = Node::new(lab, json!({}));
     let a = node.join("a");
@@ -176,8 +206,13 @@ fn a_rule_of_iptables_legacy_is_named_as_unseen(lab: &Lab) {
     if !std::path::Path::new("/usr/sbin/iptables-legacy").exists() || !node.run(legacy).ok() {
         return;
     }
+    node.follow(&a, &at(ip(INTERNET[0]), 80))
+        .is("dropped", &["forward", "filter: -P FORWARD DROP"]);
+    node.sh("iptables-legacy -P FORWARD ACCEPT");
+    node.sh("iptables-legacy -A FORWARD -p tcp --dport 81 -m comment --comment other -j DROP");
+    node.sh("iptables-legacy -A FORWARD -p tcp --dport 80 -j DROP");
     let trace = node.follow(&a, &at(ip(INTERNET[0]), 80));
-    trace.is("dropped", &["forward", "iptables-legacy"]);
+    trace.is("dropped", &["iptables-legacy", "--dport 80 -j DROP"]);
     assert!(
         trace.0["unseen"].to_string().contains("iptables-legacy"),
         "{:#}",

@@ -1,7 +1,9 @@
 //! `trestle trace`: what becomes of a packet, in scenes where it is brought about for real.
 
 mod asking;
+mod drops;
 mod filters;
+mod hostile;
 mod killed;
 mod many;
 mod outside;
@@ -14,7 +16,7 @@ use std::net::IpAddr;
 use std::ops::Deref;
 
 use conformance::{
-    Case, Cnitool, Host, Lab, Need, Output, Pod, Program, addresses, host_local, with,
+    Case, Cnitool, Host, Lab, Need, Output, Place, Pod, Program, addresses, host_local, with,
 };
 use serde_json::{Value, json};
 
@@ -23,6 +25,8 @@ pub(crate) fn cases() -> Vec<Case> {
         pods::cases(),
         services::cases(),
         filters::cases(),
+        drops::cases(),
+        hostile::cases(),
         outside::cases(),
         size::cases(),
         asking::cases(),
@@ -260,6 +264,15 @@ impl Member {
             .expect("a host's end")
             .to_owned()
     }
+}
+
+/// What a line of shell prints at a place.
+#[track_caller]
+fn shell(place: &Place, line: &str) -> String {
+    place
+        .run(Program::new("sh").args(["-c", line]))
+        .succeeded()
+        .text()
 }
 
 /// `10.1.0.3:80`, `[fd00:1::3]:80`.

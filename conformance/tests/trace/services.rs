@@ -3,7 +3,7 @@
 use conformance::{Case, Lab, Need, Protocol, ProxyMode, Service, case};
 use serde_json::json;
 
-use super::{Member, Node};
+use super::{Member, Node, at};
 
 pub(super) fn cases() -> Vec<Case> {
     let cases = vec![
@@ -98,32 +98,50 @@ fn dns_through_a_service_whose_endpoint_is_dead(lab: &Lab) {
         let node = Node::new(lab, json!({}));
         let (client, server) = (node.join("client"), node.join("server"));
         node.bridge_netfilter(true);
-        let dns = Service::new("DNS", Protocol::Dns, "10.96.0.10:53", &["10.1.0.3:53"]);
-        let gone = Service::new("GONE", Protocol::Dns, "10.96.0.11:53", &["10.1.0.77:53"]);
-        node.kube_proxy(mode, &PODS, &[dns, gone]);
-        let alive = server.serve(Protocol::Dns, server.ips()[0], 53);
-        node.follow(&client, "10.96.0.10:53").is("answered", &[]);
-        drop(alive);
-        // The pod is there, its server is not: it says so.
-        node.follow(&client, "10.96.0.10:53")
-            .is("refused", &["10.1.0.3:53"]);
-        // The pod is gone, and its address with it.
-        node.trace(&[&client.netns(), "10.96.0.11:53", "--timeout", "5"])
-            .is("no-answer", &["10.1.0.77"])
-            .has("there", "destination 10.96.0.11:53 becomes 10.1.0.77:53");
+        let of = |name, address, pod| Service::new(name, Protocol::Dns, address, &[pod]);
+        let all = [
+            of("DNS", "10.96.0.10:53", "10.1.0.3:53"),
+            of("GONE", "10.96.0.11:53", "10.1.0.77:53"),
+            of("DNS6", "[fd00:96::10]:53", "[fd00:1::3]:53"),
+            of("GONE6", "[fd00:96::11]:53", "[fd00:1::77]:53"),
+        ];
+        node.kube_proxy(mode, &PODS, &all);
+        for (pair, ip) in all.chunks(2).zip(server.ips()) {
+            let [dns, gone] = pair else { continue };
+            let to = dns.address.to_string();
+            let alive = server.serve(Protocol::Dns, ip, 53);
+            node.follow(&client, &to).is("answered", &[]);
+            drop(alive);
+            // The pod is there, its server is not: it says so.
+            node.follow(&client, &to).is("refused", &[&at(ip, 53)]);
+            // The pod is gone, and its address with it.
+            let (to, pod) = (gone.address.to_string(), gone.endpoints[0]);
+            node.trace(&[&client.netns(), &to, "--timeout", "5"])
+                .is("no-answer", &[&pod.ip().to_string()])
+                .has("there", &format!("destination {to} becomes {pod}"));
+        }
     }
 }
 
 fn a_service_without_endpoints_is_rejected_by_the_rule_that_says_so(lab: &Lab) {
-    let (node, client, _server) = scene(lab, ProxyMode::Iptables);
-    node.bridge_netfilter(true);
-    for (program, address) in [("iptables", "10.96.0.9"), ("ip6tables", "fd00:96::9")] {
-        node.sh(&format!(
-            "{program} -A KUBE-SERVICES -d {address} -p tcp --dport 80 -m comment --comment no-endpoints -j REJECT"
-        ));
-        let to = super::at(address.parse().expect("an address"), 80);
-        node.follow(&client, &to)
-            .is("dropped", &["filter KUBE-SERVICES", "rejects"])
-            .has("there", "(no-endpoints): drop");
+    for (mode, place) in [
+        (ProxyMode::Iptables, "filter KUBE-SERVICES"),
+        (ProxyMode::Nftables, "kube-proxy reject-chain"),
+    ] {
+        let (node, client, _server) = scene(lab, mode);
+        node.bridge_netfilter(true);
+        let none = |name, address| Service::new(name, Protocol::Tcp, address, &[]);
+        let empty = [
+            none("NONE", "10.96.0.9:80"),
+            none("NONE6", "[fd00:96::9]:80"),
+        ];
+        node.run(conformance::Program::new("nft").args(["flush", "ruleset"]))
+            .succeeded();
+        node.kube_proxy(mode, &PODS, &empty);
+        for it in &empty {
+            node.follow(&client, &it.address.to_string())
+                .is("dropped", &[place, "rejects"])
+                .has("there", "forward in cni0");
+        }
     }
 }

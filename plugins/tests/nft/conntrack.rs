@@ -61,6 +61,12 @@ fn forget() {
             (flows[0].reply.protocol, flows[0].reply.source_port),
             (UDP, 5300)
         );
+        // One by its tuple, and none by another.
+        let by_tuple = conntrack.flow(&flows[0].original).unwrap();
+        assert_eq!(by_tuple.as_ref(), Some(&flows[0]));
+        let mut other = flows[0].original;
+        other.source_port ^= 1;
+        assert_eq!(conntrack.flow(&other).unwrap(), None);
         let other = conntrack
             .forget(false, |flow| flow.original.destination_port == 54)
             .unwrap();

@@ -32,13 +32,18 @@ pub(super) fn forwarding_off(survey: &Survey) -> Observed<Vec<Finding>> {
             false => Sysctl::ipv4_forwarding(),
             true => Sysctl::ipv6_forwarding(),
         };
-        if sysctl(&setting)?.is_none_or(|value| value != "0") {
-            continue;
-        }
+        let off = sysctl(&setting)?.is_some_and(|value| value == "0");
         for network in survey.networks.iter().filter(|it| it.is_routed()) {
             let concerned = survey
                 .living(&network.name)
                 .any(|(_, it)| it.addresses().iter().any(|address| address.is_ipv6() == v6));
+            // IPv4 has a setting for each interface, too.
+            let own = network.bridge().filter(|_| !v6);
+            let setting = match own.map(|bridge| Sysctl::ipv4_conf(bridge, "forwarding")) {
+                Some(own) if !off && sysctl(&own)?.is_some_and(|value| value == "0") => own,
+                _ if off => setting.clone(),
+                _ => continue,
+            };
             if !concerned {
                 continue;
             }

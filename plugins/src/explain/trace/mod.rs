@@ -37,7 +37,7 @@ use self::verdict::Case;
 use super::directories::Directories;
 use super::report::Finding;
 use crate::host::HostError;
-use crate::host::nft::{Family, Nft, TableRef};
+use crate::host::nft::{Family, Nft, TableRef, trace};
 use crate::host::probe::Kind;
 
 /// What is sent.
@@ -272,7 +272,11 @@ fn may_look() -> Result<(), HostError> {
         family: Family::Inet,
         name: "trestle-trace",
     };
-    Nft::open()?.chain(table.object("first")).map(drop)
+    let looked = Nft::open().and_then(|mut nft| nft.chain(table.object("first")));
+    match looked {
+        Err(error) if trace::is_unknown(error.errno()) => Err(trace::unsupported()),
+        other => other.map(drop),
+    }
 }
 
 /// The pod's own routes lead nowhere.

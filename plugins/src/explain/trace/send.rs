@@ -108,8 +108,11 @@ fn on_the_way(links: &Links, pod: &Pod, packet: &Tuple) -> Vec<u32> {
     if let Ok(RouteLookup::Out { link, gateway, .. }) = way {
         which.push(link);
         let hop = gateway.unwrap_or(packet.destination);
-        let neighbour = links.rtnl.neighbour(link, hop).ok().flatten();
-        let port = neighbour.and_then(|it| links.rtnl.find_fdb(link, it.mac?, None).ok().flatten());
+        // Pods of one bridge know each other, the host need not.
+        let inside = pod.inside.as_ref().map(|link| link.index);
+        let known = inside.and_then(|inside| pod.rtnl.neighbour(inside, hop).ok().flatten());
+        let known = known.or_else(|| links.rtnl.neighbour(link, hop).ok().flatten());
+        let port = known.and_then(|it| links.rtnl.find_fdb(link, it.mac?, None).ok().flatten());
         if let Some(Behind::Port(port)) = port {
             which.push(port);
         }

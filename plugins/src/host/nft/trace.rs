@@ -140,8 +140,8 @@ impl Tracer {
             families: Vec::new(),
         };
         match tracer.begin_in(Family::Inet, patterns) {
-            // A process of another PID namespace has the same number.
-            Err(error) if error.errno() == Some(Errno::EEXIST) => {
+            // A process of another PID namespace has the same number; its table is nobody else's to look at.
+            Err(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EPERM)) => {
                 let space = std::fs::metadata("/proc/self/ns/pid").map_or(0, |it| it.ino());
                 tracer.name = format!("{}-{space}", tracer.name);
                 tracer.begin_in(Family::Inet, patterns)?;
@@ -160,11 +160,7 @@ impl Tracer {
         match self.owner.transact(messages.into_iter()) {
             Ok(()) => self.families.push(family),
             Err(error) if is_unknown(error.errno()) => {
-                return Err(HostError::Unsupported {
-                    operation: "follow packets through nftables".into(),
-                    remedy: "It needs nf_tables (modprobe nf_tables), and Linux 5.12 or newer: before, a table of rules would \
-                             outlive a process that is killed.",
-                });
+                return Err(unsupported());
             }
             Err(error) => return Err(error.during(format!("make nft table inet {}", self.name))),
         }
@@ -225,8 +221,17 @@ impl AsFd for Tracer {
     }
 }
 
+/// Packets can't be followed here.
+pub fn unsupported() -> HostError {
+    HostError::Unsupported {
+        operation: "follow packets through nftables".into(),
+        remedy: "It needs nf_tables (modprobe nf_tables), and Linux 5.12 or newer: before, a table of rules would outlive a \
+                 process that is killed.",
+    }
+}
+
 /// How the kernel refuses what it doesn't know: the subsystem, the family, the flag.
-fn is_unknown(errno: Option<Errno>) -> bool {
+pub fn is_unknown(errno: Option<Errno>) -> bool {
     matches!(
         errno,
         Some(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT)
@@ -361,4 +366,24 @@ fn read_packet(event: Attributes<'_>) -> Option<Tuple> {
         source_port,
         destination_port,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Linux before 5.12 answers to the flag of a table that goes with its owner.
+    #[test]
+    fn a_flag_that_the_kernel_does_not_know_is_taken_for_an_old_kernel() {
+        let refused = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
+            let socket = NetfilterSocket::open_alone().ok()?;
+            let table = trace_table::table(Family::Inet, "t", 1 << 30);
+            socket.transact([table].into_iter()).err()
+        });
+        // Without privileges there is no namespace to try it in.
+        if let Some(error) = refused.join().unwrap() {
+            assert!(is_unknown(error.errno()), "{error:?}");
+        }
+    }
 }

@@ -62,9 +62,7 @@ pub enum Pattern {
 
 /// The messages that make a table of that family which tells of packets of `patterns`.
 pub(super) fn messages(family: Family, name: &str, patterns: &[Pattern]) -> Vec<Outgoing> {
-    let flags = NLM_F_CREATE | NLM_F_EXCL;
-    let table = vec![text(1, name), number(2, OWNED)];
-    let mut messages = vec![outgoing(family, NEW_TABLE, flags, table)];
+    let mut messages = vec![table(family, name, OWNED)];
     let tracked = family == Family::Inet
         && patterns
             .iter()
@@ -92,6 +90,12 @@ pub(super) fn messages(family: Family, name: &str, patterns: &[Pattern]) -> Vec<
             .flat_map(|pattern| rules(family, name, pattern)),
     );
     messages
+}
+
+/// The message that makes a table with these flags.
+pub(super) fn table(family: Family, name: &str, flags: u32) -> Outgoing {
+    let table = vec![text(1, name), number(2, flags)];
+    outgoing(family, NEW_TABLE, NLM_F_CREATE | NLM_F_EXCL, table)
 }
 
 /// The rules of one pattern.
