@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use plugins::host::rtnl::{LinkChange, PortState};
+use plugins::host::rtnl::{
+    AddressOptions, LinkChange, NewRoute, PortState, RouteFilter, RouteProtocol, RouteWatch,
+};
 use plugins::host::{HostError, Rtnl};
 
 use super::support::{LONG, Needs, Pod, Sandbox, Tests};
@@ -29,6 +31,11 @@ pub(crate) fn add(tests: &mut Tests) {
         "wait_leaves_no_subscription_behind",
         Needs::Root,
         no_subscription_left,
+    );
+    tests.add(
+        "changes_of_routes_addresses_and_links_are_told_and_no_others",
+        Needs::Root,
+        changes_are_told,
     );
 }
 
@@ -139,4 +146,53 @@ fn no_subscription_left(sandbox: &Sandbox) {
             .unwrap()
             .is_some()
     );
+}
+
+/// Whether a change is told. What was told before is read first.
+fn is_told(watch: &RouteWatch, change: impl FnOnce()) -> bool {
+    while watch.wait(Duration::ZERO).unwrap() {}
+    change();
+    watch.wait(Duration::from_millis(100)).unwrap()
+}
+
+fn changes_are_told(sandbox: &Sandbox) {
+    let bridge = sandbox.bridge("br0");
+    let watch = RouteWatch::begin().unwrap();
+    let rtnl = &sandbox.rtnl;
+    let net = "192.0.2.1/24".parse().unwrap();
+    assert!(is_told(&watch, || rtnl
+        .add_address(bridge, net, AddressOptions::default())
+        .unwrap()));
+    let route = NewRoute {
+        gateway: Some("192.0.2.2".parse().unwrap()),
+        protocol: Some(RouteProtocol::from(116)),
+        ..NewRoute::to("198.51.100.0/24".parse().unwrap())
+    };
+    assert!(is_told(&watch, || rtnl.add_route(&route).unwrap()));
+    let marked = rtnl
+        .routes(&RouteFilter {
+            dst: Some(route.dst),
+            ..RouteFilter::default()
+        })
+        .unwrap();
+    assert_eq!(marked[0].protocol, RouteProtocol::from(116));
+    // One that is another's is not deleted.
+    let others = NewRoute {
+        protocol: Some(RouteProtocol::Static),
+        ..route
+    };
+    assert!(!rtnl.delete_route(&others).unwrap());
+    assert!(is_told(&watch, || assert!(
+        rtnl.delete_route(&route).unwrap()
+    )));
+    let down = LinkChange {
+        up: Some(false),
+        ..LinkChange::default()
+    };
+    assert!(is_told(&watch, || rtnl.set_link(bridge, &down).unwrap()));
+    let mtu = LinkChange {
+        mtu: Some(1400),
+        ..LinkChange::default()
+    };
+    assert!(!is_told(&watch, || rtnl.set_link(bridge, &mtu).unwrap()));
 }

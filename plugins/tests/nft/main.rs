@@ -9,6 +9,7 @@ mod elements;
 mod forward_hook;
 mod iptables;
 mod masquerade;
+mod monitor;
 mod neighbours;
 mod node;
 mod private;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         iptables::CASES,
         bridge_netfilter::CASES,
         forward_hook::CASES,
+        monitor::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|case| {
