@@ -26,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(without_a_daemon_there_is_a_remedy),
         case!(replaced_interface_loses_its_lease),
         case!(stays_with_a_server_that_forgot),
+        case!(port_of_a_bridge_gets_a_lease),
     ];
     let mut cases: Vec<Case> = cases
         .into_iter()
@@ -383,4 +384,36 @@ fn replaced_interface_loses_its_lease(lab: &Lab) {
     assert_eq!(scene.leases().len(), 1);
     gone.vanish();
     wait_until("the lease is forgotten", || scene.leases().is_empty());
+}
+
+fn port_of_a_bridge_gets_a_lease(lab: &Lab) {
+    let scene = Scene::new();
+    let server = scene.dnsmasq(lab, &["-O", "3,10.94.0.1"]);
+    let _daemon = scene.daemon(lab);
+    scene.host.ip("link add br0 type bridge");
+    scene.host.ip("link set br0 up");
+    scene.host.ip("link set up0 master br0");
+    let pod = scene.host.pod("pod");
+    let call = Call::of(&pod);
+    let before = scene.host.observe();
+    let keys = json!({"bridge": "br0", "macspoofchk": false, "ipam": {"type": "dhcp"}});
+    let network = chained("bridge", keys);
+    let plugin = lab.plugin(&scene.host, "bridge");
+    let result = plugin.add(&network, &call);
+    let address = result["ips"][0]["address"].as_str().expect("an address");
+    assert_eq!(pod.addresses("eth0"), [address]);
+    assert!(pod.pings([10, 94, 0, 1].into()));
+    plugin.check(&network, &result, &call).succeeded();
+    plugin.del(&network, &call);
+    assert_eq!(server.count("DHCPRELEASE"), 1, "{}", server.log());
+    scene.host.assert_nothing_left(&before, &["pod"]);
+    // Where no lease can be had nothing is left either.
+    drop(server);
+    let quick = with(
+        network,
+        json!({"ipam": {"daemonSocketPath": "/run/nobody"}}),
+    );
+    plugin.add_error(&quick, &call);
+    scene.host.assert_nothing_left(&before, &["pod"]);
+    assert!(pod.link("eth0").is_none());
 }

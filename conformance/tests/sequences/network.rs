@@ -54,14 +54,8 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// `kinds` are the plugins that make interfaces and that this kernel has what they need for.
-    pub(super) fn new(
-        random: &mut Random,
-        kinds: &[&'static str],
-        names: &Names,
-        letter: char,
-    ) -> Self {
-        let main = random.pick(kinds);
+    pub(super) fn new(random: &mut Random, names: &Names, letter: char) -> Self {
+        let main = random.pick(&["bridge", "bridge", "bridge", "ptp", "macvlan", "loopback"]);
         let mut plugins = vec![main_plugin(random, main, letter)];
         if main != "loopback" {
             plugins[0]["ipam"] = ipam(random, letter);
@@ -81,9 +75,6 @@ impl Network {
         if main != "loopback" && random.one_in(2) {
             plugins.push(tuning());
         }
-        if !matches!(main, "loopback" | "tap") && random.one_in(4) {
-            plugins.push(json!({"type": "sbr"}));
-        }
         for plugin in &mut plugins {
             plugin["name"] = json!(names.network(letter));
             plugin["cniVersion"] = json!(random.pick(&["0.4.0", "1.0.0", "1.1.0", "1.1.0"]));
@@ -102,9 +93,7 @@ impl Network {
 
     /// The gateway that a container can ping.
     pub(super) fn gateway(&self) -> Option<&'static str> {
-        // Behind sbr nothing leaves that doesn't say from which address.
-        let by_source = self.plugins.iter().any(|plugin| plugin["type"] == "sbr");
-        let pinged = matches!(self.main(), "bridge" | "ptp") && !by_source;
+        let pinged = matches!(self.main(), "bridge" | "ptp");
         pinged.then_some(if self.letter == 'a' {
             "10.1.0.1"
         } else {
@@ -119,15 +108,6 @@ impl Network {
             if plugin["ipam"]["type"] == "static" {
                 plugin["ipam"]["addresses"] = addresses(self.letter, 10 + number);
             }
-            match plugin["type"].as_str() {
-                Some("host-device") => plugin["device"] = json!(device(self.letter, number)),
-                // A master has one link of each VLAN.
-                Some("vlan") => {
-                    let first = if self.letter == 'a' { 100 } else { 200 };
-                    plugin["vlanId"] = json!(first + number);
-                }
-                _ => {}
-            }
             if plugin["type"] == "portmap" {
                 let port = 8000 + 10 * number + usize::from(self.letter == 'b');
                 plugin["runtimeConfig"] = json!({"portMappings": [
@@ -137,27 +117,6 @@ impl Network {
         }
         plugins
     }
-}
-
-/// The plugins that make interfaces, those more often that do more, and what kind of link the kernel must have for them.
-pub(super) const KINDS: [(&str, Option<&str>); 12] = [
-    ("bridge", None),
-    ("bridge", None),
-    ("bridge", None),
-    ("ptp", None),
-    ("ptp", None),
-    ("macvlan", None),
-    ("host-device", None),
-    ("tap", None),
-    ("ipvlan", Some("ipvlan")),
-    ("vlan", Some("vlan")),
-    ("dummy", Some("dummy")),
-    ("loopback", None),
-];
-
-/// The host's device for the container of that number.
-pub(super) fn device(letter: char, number: usize) -> String {
-    format!("dev-{letter}-{number}")
 }
 
 fn main_plugin(random: &mut Random, main: &str, letter: char) -> Value {
@@ -178,10 +137,7 @@ fn main_plugin(random: &mut Random, main: &str, letter: char) -> Value {
             }
         }
         "ptp" => flag("ipMasq", &mut plugin),
-        "macvlan" | "vlan" => plugin["master"] = json!("up0"),
-        // Not beside a macvlan.
-        "ipvlan" => plugin["master"] = json!("up1"),
-        "tap" => plugin["multiQueue"] = json!(random.one_in(2)),
+        "macvlan" => plugin["master"] = json!("up0"),
         _ => {}
     }
     if matches!(main, "bridge" | "ptp") {

@@ -31,6 +31,11 @@ pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
         .ipam
         .plugin()
         .and_then(|name| name.map(|name| Ipam::find(request, name)).transpose());
+    // One that tells a server needs the interface for it.
+    let told = match &ipam {
+        Ok(Some(ipam)) if ipam.needs_interface() => Some(ipam.del(attachment)),
+        _ => None,
+    };
     // Begun before the interface goes and finished after it: the kernel makes both wait for the same grace period.
     let masquerade = masquerade::begin_removal(&owner);
     let isolation = match conf.port_isolation {
@@ -53,9 +58,10 @@ pub fn del(request: &Request, attachment: &Attachment) -> Result<(), Error> {
         _ => masquerade::remove_of_the_go_plugin(&owner).map_err(Error::from),
     };
     // An address may be given to another container only when this one can't use it any more.
-    let address = interface.and_then(|_| match ipam? {
-        Some(ipam) => ipam.del(attachment),
-        None => Ok(()),
+    let address = interface.and_then(|_| match (told, ipam?) {
+        (Some(told), _) => told,
+        (None, Some(ipam)) => ipam.del(attachment),
+        (None, None) => Ok(()),
     });
     let outcomes = [address, masquerade, of_the_go_plugin, isolation];
     Error::join(outcomes.into_iter().filter_map(Result::err)).map_or(Ok(()), Err)

@@ -134,6 +134,11 @@ impl<'a> Ipam<'a> {
         matches!(self.name.as_str(), "host-local" | "static")
     }
 
+    /// Whether it asks a server by the container's interface, which has to be there and connected before.
+    pub fn needs_interface(&self) -> bool {
+        self.name.as_str() == "dhcp"
+    }
+
     /// Asks for addresses. At least one comes back.
     pub fn add(&self, attachment: &Attachment) -> Result<CniResult, Error> {
         let result = match self.run(Call::Add(attachment.clone()))? {

@@ -41,6 +41,11 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
     // A configuration whose bridge can't be had should not cost an address.
     let bridge = link::ensure(&add.host, &add.settings)?;
     Undo::guard(|undo| {
+        let early = if ipam.as_ref().is_some_and(Ipam::needs_interface) {
+            Some(add.connect_for_ipam(request, bridge.clone(), undo)?)
+        } else {
+            None
+        };
         let leased = match &ipam {
             None => CniResult::default(),
             Some(ipam) => {
@@ -54,7 +59,11 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
             // As in DEL, rules go when nothing of the container stands any more that another ADD would restore them for.
             undo.push(|| masq::remove(&add.owner));
         }
-        let connected = add.connect(request, bridge, &plan, undo)?;
+        let opened = early.is_some();
+        let connected = match early {
+            None => add.connect(request, bridge, &plan, undo)?,
+            Some(early) => add.complete(request, early, &plan)?,
+        };
         add.settings
             .netfilter
             .ensure(&add.host, &connected.bridge)?;
@@ -65,6 +74,9 @@ pub(super) fn add(request: &Request, attachment: &Attachment) -> Result<CniResul
         add.route_to(&plan, &connected, undo)?;
         add.announcement(&plan, &connected).note(&add.host)?;
         add.isolate(request, &plan, &connected, undo)?;
+        if !opened {
+            add.open_port(&connected)?;
+        }
         add.bring_up(&plan, &connected)?;
         if add.settings.gateway {
             let behind = Behind::Link(add.settings.bridge.as_str());
@@ -199,8 +211,41 @@ impl Add {
         Ok(())
     }
 
-    /// The port's settings, both ends up, addresses and routes. When this returns, the bridge forwards.
-    fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
+    /// Plugs the pair in for an IPAM plugin that asks a server by the container's interface. The bridge forwards then.
+    fn connect_for_ipam<'a>(
+        &'a self,
+        request: &Request,
+        bridge: Link,
+        undo: &mut Undo<'a>,
+    ) -> Result<Connected, Error> {
+        let connected = self.connect(request, bridge, &Plan::default(), undo)?;
+        self.open_port(&connected)?;
+        let inside = connected.pair.peer_index;
+        self.container.rtnl.set_link(inside, &LinkChange::up())?;
+        let port = connected.pair.host.index;
+        self.host
+            .wait_until_forwarding(port, link::FORWARDING_BOUND)?;
+        Ok(connected)
+    }
+
+    /// What the addresses add to a pair that is plugged in already.
+    fn complete(
+        &self,
+        request: &Request,
+        early: Connected,
+        plan: &Plan,
+    ) -> Result<Connected, Error> {
+        let (host, settings) = (&self.host, &self.settings);
+        let vlan_gateway =
+            gateway::ensure_gateway(host, settings, request, &early.bridge, &plan.gateways)?;
+        Ok(Connected {
+            vlan_gateway,
+            ..early
+        })
+    }
+
+    /// The port's settings, and the port up.
+    fn open_port(&self, connected: &Connected) -> Result<(), Error> {
         let (settings, port) = (&self.settings, connected.pair.host.index);
         link::set_vlans(&self.host, port, &settings.vlans)?;
         if settings.mac_spoof_check {
@@ -217,7 +262,12 @@ impl Add {
             port: (ports != PortChange::default()).then_some(ports),
             ..veth::label(&alias)
         };
-        link::bring_port_up(&self.host, port, &change)?;
+        Ok(link::bring_port_up(&self.host, port, &change)?)
+    }
+
+    /// The container's end up, addresses and routes. When this returns, the bridge forwards.
+    fn bring_up(&self, plan: &Plan, connected: &Connected) -> Result<(), Error> {
+        let (settings, port) = (&self.settings, connected.pair.host.index);
         if settings.container_down {
             return Ok(());
         }

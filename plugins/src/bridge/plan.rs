@@ -15,7 +15,7 @@ use crate::attach::{gateway, mac};
 pub(super) const CONTAINER_INTERFACE: usize = 2;
 
 /// Layer 3 of an attachment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// For the container's interface.
     pub(super) layer3: Layer3,

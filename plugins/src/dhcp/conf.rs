@@ -21,28 +21,13 @@ struct Wire {
     ipam: Section,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Section {
     daemon_socket_path: String,
     priority: i64,
     provide: Vec<Provide>,
     request: Vec<Wanted>,
-    ipv4: bool,
-    ipv6: bool,
-}
-
-impl Default for Section {
-    fn default() -> Self {
-        Self {
-            daemon_socket_path: String::new(),
-            priority: 0,
-            provide: Vec::new(),
-            request: Vec::new(),
-            ipv4: true,
-            ipv6: false,
-        }
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,10 +55,6 @@ pub(super) struct Wishes {
     pub(super) request: Vec<u8>,
     /// The metric of all routes.
     pub(super) priority: Option<u32>,
-    /// Asks by DHCPv4.
-    pub(super) ipv4: bool,
-    /// Asks by DHCPv6.
-    pub(super) ipv6: bool,
 }
 
 /// The configuration, validated and complete.
@@ -115,20 +96,12 @@ impl Settings {
             let path = format!("ipam.provide[{index}]");
             provide.extend(provided(&path, wire, args)?);
         }
-        if !ipam.ipv4 && !ipam.ipv6 {
-            return Err(Error::config(
-                "field \"ipam.ipv4\": without IPv4 and IPv6 there is nothing to ask for",
-            )
-            .with_details("leave \"ipv4\" out, or set \"ipv6\" to true"));
-        }
         Ok(Self {
             socket: path(ipam.daemon_socket_path),
             wishes: Wishes {
                 provide,
                 request: requested(&ipam.request)?,
                 priority: priority(ipam.priority)?,
-                ipv4: ipam.ipv4,
-                ipv6: ipam.ipv6,
             },
         })
     }
@@ -224,7 +197,6 @@ mod tests {
         let settings = read(json!({}), "").unwrap();
         assert_eq!(settings.socket.to_str(), Some(SOCKET));
         assert_eq!(settings.wishes.request, options::DEFAULT);
-        assert!(settings.wishes.ipv4 && !settings.wishes.ipv6);
         assert_eq!(settings.wishes.priority, None);
     }
 
@@ -283,7 +255,6 @@ mod tests {
                 "ipam.request[0].option",
             ),
             (json!({"priority": -1}), "", "ipam.priority"),
-            (json!({"ipv4": false}), "", "ipam.ipv4"),
         ] {
             let error = read(ipam.clone(), args).unwrap_err();
             assert!(error.msg.contains(field), "{ipam}: {error}");

@@ -280,7 +280,6 @@ mod tests {
             provide: vec![(12, b"web".to_vec())],
             request: vec![1, 3],
             priority: Some(5),
-            ..Wishes::default()
         };
         let netns = PathBuf::from("/run/netns/c");
         for verb in [
