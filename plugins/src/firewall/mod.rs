@@ -58,6 +58,7 @@ use crate::attach::{chained, check, forwarding, veth};
 use crate::host::Rtnl;
 use crate::host::nft::Nft;
 use crate::host::rtnl::Link;
+use crate::netfilter::Kept;
 use crate::netfilter::forward_hook::guard;
 use crate::netfilter::go_plugins::{self, Container};
 use crate::owner::{Owner, Owners};
@@ -67,15 +68,6 @@ const NAME: &str = "firewall";
 
 /// The plugin.
 pub struct Firewall;
-
-/// Something that is kept for an attachment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// Whose it is: `network/containerID/ifname`.
-    pub owner: String,
-    /// What it is, in words: `10.1.0.5 in nft set inet filter trestle/podnet/v4`.
-    pub what: String,
-}
 
 /// Reads the configuration and nothing else.
 pub(crate) fn parse_conf(request: &Request) -> Result<(), Error> {

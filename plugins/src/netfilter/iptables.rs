@@ -10,7 +10,7 @@
 use std::fs;
 use std::net::IpAddr;
 
-use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command};
+use crate::host::iptables::{LOCK_WAIT, command, legacy_command, restore_command, words};
 use crate::host::nft::{Family, Nft, TableRef};
 use crate::host::program::Program;
 use crate::host::{HostError, procfs};
@@ -269,6 +269,39 @@ fn restore(
 
 /// How often a change that another process crossed is decided anew.
 const ATTEMPTS: u32 = 10;
+
+/// A table as `iptables -S` prints it.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Its chains.
+    pub chains: Vec<String>,
+    /// Those whose policy is to drop.
+    pub dropping: Vec<String>,
+    /// Its rules in their order: the chain, and the words behind `-A CHAIN`.
+    pub rules: Vec<(String, Vec<String>)>,
+}
+
+impl Listing {
+    /// Reads a listing. Lines that mean nothing are left out.
+    pub fn parse(text: &str) -> Self {
+        let mut listing = Self::default();
+        for line in text.lines() {
+            let mut words = words(line).into_iter();
+            match (words.next().as_deref(), words.next()) {
+                (Some("-P"), Some(chain)) => {
+                    if words.next().as_deref() == Some("DROP") {
+                        listing.dropping.push(chain.clone());
+                    }
+                    listing.chains.push(chain);
+                }
+                (Some("-N"), Some(chain)) => listing.chains.push(chain),
+                (Some("-A"), Some(chain)) => listing.rules.push((chain, words.collect())),
+                _ => {}
+            }
+        }
+        listing
+    }
+}
 
 /// Whether a listing has a chain.
 pub fn declares(listing: &str, chain: &str) -> bool {

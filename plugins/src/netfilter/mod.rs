@@ -16,3 +16,12 @@ pub mod go_plugins;
 pub mod iptables;
 pub mod script;
 pub mod table;
+
+/// Something that is kept for an attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Whose it is, as [`crate::owner::Owner::comment`] or [`crate::owner::Owner::iptables_comment`] spells it.
+    pub owner: String,
+    /// What it is, in words: `nft element 10.1.0.5 in inet trestle masq/podnet/10.1.0.0-24`.
+    pub what: String,
+}

@@ -100,13 +100,7 @@ const ALIAS: &str = "trestle:";
 
 /// The attachment whose host end a link is.
 fn of_alias(link: &Link) -> Option<Owner> {
-    let mut parts = link.alias.as_deref()?.strip_prefix(ALIAS)?.split('/');
-    let (network, container, ifname) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(Owner {
-        network: network.try_into().ok()?,
-        container: container.try_into().ok()?,
-        ifname: ifname.try_into().ok()?,
-    })
+    link.alias.as_deref().and_then(Owner::of_alias)
 }
 
 /// Whether an interface by which the host reaches the address may be the owner's: one into another namespace of which nobody

@@ -45,6 +45,7 @@ use crate::attach::record::{Recorded, Records};
 use crate::attach::undo::Undo;
 use crate::attach::{chained, check, readiness};
 use crate::host::iptables::restore_command;
+use crate::netfilter::Kept;
 use crate::netfilter::go_plugins::{self, Container};
 use crate::owner::{Owner, Owners};
 
@@ -124,15 +125,6 @@ impl Wanted<'_> {
     fn with<'b>(&'b self, forwards: &'b [Forward]) -> Wanted<'b> {
         Wanted { forwards, ..*self }
     }
-}
-
-/// Something that is kept for an attachment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// Whose it is: `network/containerID/ifname`.
-    pub owner: String,
-    /// What it is, in words: `0.0.0.0:8080/tcp -> 10.1.0.5:80`.
-    pub what: String,
 }
 
 /// Reads the configuration and nothing else.

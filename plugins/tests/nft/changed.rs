@@ -1,6 +1,7 @@
 //! Rules that are not what this build would write: those of the former release, and those that somebody changed by hand
 //! and left their comments. CHECK tells, and the next ADD of the network puts things right.
 
+use plugins::attach::isolation::{self, Isolated};
 use plugins::attach::masquerade::{self, Backend, Masquerade};
 use plugins::owner::Owner;
 
@@ -21,6 +22,10 @@ pub(crate) const CASES: &[Case] = &[
     case(
         "iptables_rules_changed_by_hand_are_noticed_and_replaced",
         iptables_by_hand,
+    ),
+    case(
+        "rules_of_isolated_ports_changed_by_hand_are_noticed_and_replaced",
+        isolated_by_hand,
     ),
 ];
 
@@ -188,4 +193,38 @@ fn iptables_by_hand() {
         masquerade::ensure(&wanted, &Vec::new, &|_| true).unwrap();
         assert_eq!(masquerade::check(&wanted).unwrap(), Vec::<String>::new());
     });
+}
+
+fn isolated(work: fn(&Isolated<'_>)) {
+    work(&Isolated {
+        owner: &owner("podnet", "abc"),
+        interface: "cni0",
+        addresses: &["10.1.0.5".parse().unwrap()],
+        mac: "0a:58:0a:01:00:05".parse().unwrap(),
+    });
+}
+
+fn isolated_by_hand() {
+    for change in [
+        "/@isolated.*v4 /s/drop/accept/",
+        "s/ct status dnat return/ct status dnat drop/",
+        "/to isolated containers/d",
+        "/, rules /d",
+    ] {
+        let node = Node::new();
+        let ensure = || isolated(|it| isolation::ensure(it, &Vec::new).unwrap());
+        let is_current = || isolated(|it| assert_eq!(isolation::check(it).unwrap(), [""; 0]));
+        node.run(ensure);
+        node.run(is_current);
+        let before = listing(&node);
+        node.sh(&format!(
+            "nft list ruleset > $$.nft; sed '{change}' $$.nft > $$.changed; nft flush ruleset; nft -f $$.changed; \
+             rm $$.nft $$.changed"
+        ));
+        assert_ne!(listing(&node), before, "{change}");
+        node.run(|| isolated(|it| assert_eq!(isolation::check(it).unwrap().len(), 1)));
+        node.run(ensure);
+        node.run(is_current);
+        assert_eq!(listing(&node), before, "{change}");
+    }
 }

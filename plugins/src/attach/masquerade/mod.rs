@@ -25,6 +25,7 @@ use ipnet::IpNet;
 
 use crate::host::HostError;
 use crate::host::nft::Nft;
+pub use crate::netfilter::Kept;
 use crate::netfilter::go_plugins::{self, Container, Plugin};
 use crate::owner::{Owner, Owners};
 
@@ -92,15 +93,6 @@ impl Masquerade<'_> {
             .filter(|member| !member.addresses.is_empty())
             .collect()
     }
-}
-
-/// Something that masquerade keeps for an attachment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// Whose it is, as [`Owner::comment`] or [`Owner::iptables_comment`] spells it.
-    pub owner: String,
-    /// What it is, in words: `nft element 10.1.0.5 in inet trestle masq/podnet/10.1.0.0-24`.
-    pub what: String,
 }
 
 /// Makes sure that the container's addresses are masqueraded as `wanted` says, and that the network's

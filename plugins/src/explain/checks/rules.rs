@@ -26,19 +26,12 @@ const LOOKED_AT: usize = 4;
 
 /// Whose rules there are, of a plugin and a network.
 fn owners(plugin: &str, network: &NetworkName) -> Observed<BTreeSet<String>> {
-    let text = |error: cni_conf::error::Error| error.to_string();
-    Ok(match plugin {
-        "portmap" => portmap::list(network)
-            .map_err(text)?
-            .into_iter()
-            .map(|it| it.owner)
-            .collect(),
-        _ => firewall::list(network)
-            .map_err(text)?
-            .into_iter()
-            .map(|it| it.owner)
-            .collect(),
-    })
+    let kept = match plugin {
+        "portmap" => portmap::list(network),
+        _ => firewall::list(network),
+    };
+    let kept = kept.map_err(|error| error.to_string())?.into_iter();
+    Ok(kept.map(|kept| kept.owner).collect())
 }
 
 /// Whether an attachment is among them, in whichever spelling.

@@ -21,10 +21,10 @@ use super::network::{self, Branch};
 use super::words::{
     Words, after, comment, is_about_everything, is_owner, jump, line, rule, sorted, target,
 };
-use crate::host::iptables::words;
 use crate::host::nft::Verdict;
 use crate::netfilter::digest;
 use crate::netfilter::forward_hook::guard::end;
+use crate::netfilter::iptables;
 use crate::owner::Owners;
 
 /// What the names of our chains begin with.
@@ -67,26 +67,20 @@ pub(super) fn concerns(v6: bool, wanted: &Wanted) -> bool {
 
 impl Listing {
     pub(super) fn parse(text: &str) -> Self {
-        let mut listing = Self::default();
-        for line in text.lines() {
-            let mut words = words(line).into_iter();
-            match (words.next().as_deref(), words.next()) {
-                (Some("-P"), Some(chain)) => {
-                    if words.next().as_deref() == Some("DROP") {
-                        listing.dropping.push(chain.clone());
-                    }
-                    listing.chains.push(chain);
-                }
-                (Some("-N"), Some(chain)) => listing.chains.push(chain),
-                (Some("-A"), Some(chain)) => {
-                    let rule: Words = words.collect();
-                    listing.known.insert((chain.clone(), sorted(&rule)));
-                    listing.rules.push((chain, rule));
-                }
-                _ => {}
-            }
+        let iptables::Listing {
+            chains,
+            dropping,
+            rules,
+        } = iptables::Listing::parse(text);
+        let known = rules.iter();
+        Self {
+            known: known
+                .map(|(chain, rule)| (chain.clone(), sorted(rule)))
+                .collect(),
+            chains,
+            dropping,
+            rules,
         }
-        listing
     }
 
     /// Whether the table drops the packets that none of its rules is about.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::verdict::{Condition, Fit, Packet, Rule, Ruleset, Target, interface_fits};
 use crate::host::HostError;
 use crate::host::iptables;
+use crate::netfilter::iptables::Listing;
 
 /// Which of the two kernels' sides is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,33 +33,17 @@ pub(super) fn read(address: IpAddr, flavour: Flavour) -> Result<Ruleset, HostErr
 
 /// The rules in the format of `iptables -S`.
 fn parse(listing: &str) -> Ruleset {
-    let mut rules = Ruleset::default();
-    for line in listing.lines() {
-        let words = iptables::words(line);
-        match words
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .as_slice()
-        {
-            ["-P", chain, policy, ..] => {
-                rules.chains.entry((*chain).to_owned()).or_default();
-                if *policy == "DROP" {
-                    rules.dropping.push((*chain).to_owned());
-                }
-            }
-            ["-N", chain] => {
-                rules.chains.entry((*chain).to_owned()).or_default();
-            }
-            ["-A", chain, rest @ ..] => {
-                rules
-                    .chains
-                    .entry((*chain).to_owned())
-                    .or_default()
-                    .push(rule(rest));
-            }
-            _ => {}
-        }
+    let listing = Listing::parse(listing);
+    let mut rules = Ruleset {
+        dropping: listing.dropping,
+        ..Ruleset::default()
+    };
+    for chain in listing.chains {
+        rules.chains.entry(chain).or_default();
+    }
+    for (chain, words) in listing.rules {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        rules.chains.entry(chain).or_default().push(rule(&words));
     }
     rules
 }
