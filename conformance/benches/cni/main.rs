@@ -18,6 +18,7 @@ mod network;
 mod options;
 mod process;
 mod report;
+mod scale;
 mod services;
 mod stats;
 mod store;
@@ -63,7 +64,7 @@ fn run() -> Result<(), String> {
     let lab = Lab::open();
     let mut report = Report::default();
     let subjects = subjects(&lab, &options, &mut report);
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 10] = [
         ("one", one_container),
         ("burst", bursts),
         ("store", stores),
@@ -71,6 +72,8 @@ fn run() -> Result<(), String> {
         ("costs", costs),
         ("full", full_hosts),
         ("doctor", doctor::measure),
+        ("density", scale::density),
+        ("ports", scale::ports),
         ("traffic", traffic::measure),
     ];
     for (part, measure) in parts {

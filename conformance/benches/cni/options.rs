@@ -19,7 +19,7 @@ pub(crate) struct Options {
 }
 
 /// Shown when the command line makes no sense.
-const USAGE: &str = "cni [--only one,burst,store,services,costs,full,doctor,traffic] [--case bridge,ptp,...] [--rounds N] [--go DIR] [--publish]";
+const USAGE: &str = "cni [--only one,burst,store,services,costs,full,doctor,density,ports,traffic] [--case bridge,ptp,...] [--rounds N] [--go DIR] [--publish]";
 
 impl Options {
     /// Those of this process.

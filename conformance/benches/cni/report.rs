@@ -22,6 +22,10 @@ pub(crate) mod section {
     pub(crate) const SERVICES: &str = "Beside kube-proxy";
     /// With many attached already.
     pub(crate) const FULL: &str = "A full host";
+    /// Thousands of containers.
+    pub(crate) const DENSITY: &str = "Density";
+    /// Thousands of ports.
+    pub(crate) const PORTS: &str = "Ports";
     /// Packets.
     pub(crate) const TRAFFIC: &str = "Traffic";
     /// Counted, not timed.
