@@ -1,11 +1,11 @@
 //! From a process's input to a plugin and back: the part of the protocol that all plugins share.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use crate::diagnostics::warn;
 use crate::error::{Code, Error};
 use crate::request::{self, Attachment, AttachmentId, CONFIG_MAX, Call, Environment, Request};
 use crate::result::CniResult;
@@ -48,12 +48,6 @@ pub fn call(
         }
         Call::Status => plugin.status(request).map(|()| None),
     }
-}
-
-/// Writes a diagnostic for people to stderr, where runtimes pick it up for their logs. stdout is protocol.
-pub fn warn(message: impl fmt::Display) {
-    // Nothing sensible is left to do when stderr is closed.
-    let _ = writeln!(io::stderr(), "trestle: warning: {message}");
 }
 
 /// A call that has been served, for who keeps a log of them.

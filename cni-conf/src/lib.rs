@@ -8,10 +8,10 @@
 //! a [`dispatch::Plugin`] answers with a [`result::CniResult`] or an [`error::Error`].
 
 pub mod addr;
+pub mod diagnostics;
 pub mod dispatch;
 pub mod error;
 pub mod json;
-mod legacy;
 pub mod names;
 pub mod request;
 pub mod result;

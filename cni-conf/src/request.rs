@@ -330,7 +330,7 @@ fn prev_result(
     match (call, read) {
         (Call::Gc(_) | Call::Status, _) => Ok(None),
         (Call::Del(_), Some(Err(error))) => {
-            crate::dispatch::warn(format_args!("DEL goes on without prevResult: {error}"));
+            crate::diagnostics::warn(format_args!("DEL goes on without prevResult: {error}"));
             Ok(None)
         }
         (Call::Check(_), None) => Err(Error::config(

@@ -14,6 +14,7 @@ use crate::exec::Program;
 use crate::host::Host;
 use crate::machine;
 use crate::plugin::Plugin;
+use crate::workspace::workspace;
 
 /// Names under which the binary is linked if it can't install itself.
 const PLUGIN_NAMES: [&str; 8] = [
@@ -362,12 +363,6 @@ fn has_legacy_iptables() -> bool {
         let program = Program::new("iptables-legacy").args(["-w", "-t", "nat", "-S"]);
         find_in_path("iptables-legacy").is_some() && Host::new().run(program).ok()
     })
-}
-
-/// The root of the source tree.
-pub fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
 }
 
 /// Where the tools are. `TRESTLE_TOOLS_FETCH=no` takes what is there, for who has just tried.

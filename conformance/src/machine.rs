@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::exec::{Output, Program};
 use crate::host::Host;
-use crate::lab::{Lab, workspace};
 use crate::place::Place;
+use crate::workspace::workspace;
 
 /// Moves itself into the machine's cgroup, which `nsenter` doesn't, and becomes the program.
 const INTO_CGROUP: &str = "echo 0 >/sys/fs/cgroup/init/cgroup.procs && exec \"$@\"";
@@ -60,19 +60,11 @@ pub(crate) fn problem(system: &Path) -> Option<String> {
 }
 
 impl Machine {
-    /// Start one, with the runtimes of the lab.
-    ///
-    /// # Panics
-    /// When it doesn't start.
-    pub fn start(lab: &Lab) -> Self {
-        Self::start_with(&lab.runtimes())
-    }
-
     /// Start one with the programs that are unpacked under this directory.
     ///
     /// # Panics
     /// When it doesn't start.
-    pub fn start_with(system: &Path) -> Self {
+    pub fn start(system: &Path) -> Self {
         Self::try_start(system).unwrap_or_else(|error| panic!("start a machine: {error}"))
     }
 

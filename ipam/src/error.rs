@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::flock::Holder;
+use crate::lease_owner::LeaseOwner;
 use crate::ranges::RangeError;
-use crate::store::LeaseOwner;
 
 /// A failure of IPAM. The text says operation, object and cause; [`Error::remedy`] what to do.
 #[derive(Debug, Error)]

@@ -7,6 +7,7 @@ mod conf;
 mod error;
 pub mod flock;
 mod host_local;
+mod lease_owner;
 pub mod ranges;
 mod static_ipam;
 pub mod store;

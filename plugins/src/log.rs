@@ -9,7 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cni_conf::dispatch::{Served, warn};
+use cni_conf::diagnostics::warn;
+use cni_conf::dispatch::Served;
 use cni_conf::json;
 use cni_conf::request::{Attachment, Call};
 use nix::fcntl::OFlag;

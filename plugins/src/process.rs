@@ -16,10 +16,7 @@ use crate::dhcp;
 use crate::host::tap;
 use crate::host::{start, stdio};
 use crate::log;
-use crate::registry::{self, BuiltIn};
-
-/// Name of the binary itself; called by it, trestle is a command line for people.
-pub const BINARY: &str = "trestle";
+use crate::registry::{self, BINARY, BuiltIn};
 
 /// Arguments and environment of this process.
 pub struct Process {

@@ -6,6 +6,9 @@ use cni_conf::dispatch::Plugin;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, Request};
 
+/// Name of the binary itself; called by it, trestle is a command line for people.
+pub const BINARY: &str = "trestle";
+
 /// A plugin and the name that it is installed and called under.
 #[derive(Clone, Copy)]
 pub struct BuiltIn {

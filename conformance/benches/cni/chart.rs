@@ -6,7 +6,8 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Report, number, section};
+use crate::number::number;
+use crate::report::{Report, section};
 use crate::subject::Implementation;
 
 const WIDTH: f64 = 820.0;

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::number::number;
 use crate::stats::{Series, Summary};
 use crate::subject::Implementation;
-use crate::targets::Target;
+use crate::target::Target;
 
 /// The parts of the report.
 pub(crate) mod section {
@@ -52,7 +53,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Takes over what all_series have measured.
+    /// Takes over what the series have measured.
     pub(crate) fn take(
         &mut self,
         section: &'static str,
@@ -245,16 +246,6 @@ fn shown(summary: &Summary) -> String {
     }
     let (low, high) = (number(first_quartile), number(third_quartile));
     format!("{} ({low}-{high})", number(median))
-}
-
-/// Three digits that matter.
-pub(crate) fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        large if large >= 100.0 || large.fract() == 0.0 => 0,
-        middle if middle >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{value:.decimals$}")
 }
 
 /// The machine, as far as it explains figures.

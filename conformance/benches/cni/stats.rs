@@ -130,7 +130,7 @@ pub(crate) struct Effort {
     pub(crate) patience: Duration,
 }
 
-/// Measures all all_series in turn, in another order every round, so that whatever else happens on the machine
+/// Measures all series in turn, in another order every round, so that whatever else happens on the machine
 /// happens to all of them.
 pub(crate) fn interleave(all_series: &mut [Series<'_>], effort: Effort) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);

@@ -1,60 +1,12 @@
 //! What the figures should be on a quiet machine. They are shown beside what was measured and never decide
 //! whether a run succeeds: time belongs to the machine.
 
-use serde_json::{Value, json};
-
 use crate::doctor;
 use crate::kind::Kind;
+use crate::report::Report;
 use crate::report::section::{BURST, COSTS, FULL, ONE, STORE};
-use crate::report::{Report, number};
 use crate::subject::Implementation::{self, Floor, Go, Trestle};
-
-/// A ratio or figure with a limit.
-#[derive(Debug)]
-pub(crate) struct Target {
-    text: String,
-    measured: Option<f64>,
-    limit: Limit,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Limit {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Target {
-    fn met(&self) -> Option<bool> {
-        Some(match self.limit {
-            Limit::AtMost(limit) => self.measured? <= limit,
-            Limit::AtLeast(limit) => self.measured? >= limit,
-        })
-    }
-
-    pub(crate) fn line(&self) -> String {
-        let limit = match self.limit {
-            Limit::AtMost(limit) => format!("at most {limit}"),
-            Limit::AtLeast(limit) => format!("at least {limit}"),
-        };
-        let verdict = match self.met() {
-            Some(true) => "yes",
-            Some(false) => "NO",
-            None => "?",
-        };
-        let measured = self.measured.map_or_else(|| "-".to_owned(), number);
-        format!("{verdict:<4}{:<68} {measured:>7}   {limit}", self.text)
-    }
-
-    pub(crate) fn json(&self) -> Value {
-        let (bound, limit) = match self.limit {
-            Limit::AtMost(limit) => ("at most", limit),
-            Limit::AtLeast(limit) => ("at least", limit),
-        };
-        json!({
-            "target": self.text, "measured": self.measured, "bound": bound, "limit": limit, "met": self.met()
-        })
-    }
-}
+use crate::target::{Limit, Target};
 
 /// Section, case, metric and whose: what names a figure.
 type Figure<'a> = (&'a str, &'a str, &'a str, Implementation);

@@ -17,7 +17,7 @@ pub(crate) struct Podman {
 
 impl Podman {
     pub(crate) fn new(lab: &Lab) -> Self {
-        let machine = Machine::start(lab);
+        let machine = Machine::start(&lab.runtimes());
         let inside = machine.inside();
         inside.write("/run/e2e/containers.conf", containers_conf(lab, &machine));
         inside.write("/run/e2e/storage.conf", STORAGE_CONF);

@@ -45,7 +45,7 @@ impl Drop for Guarded {
 
 impl Guarded {
     pub(crate) fn start(lab: &Lab) -> Self {
-        let machine = Machine::start_with(&lab.firewalld());
+        let machine = Machine::start(&lab.firewalld());
         let (outside, before) = outside(&machine);
         for address in MACHINE {
             let net = if address.contains(':') {

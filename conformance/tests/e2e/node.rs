@@ -68,7 +68,7 @@ impl Node {
     }
 
     fn start_prepared(runtime: &Runtime, prepare: impl FnOnce(&Self)) -> Self {
-        let machine = Machine::start(runtime.lab);
+        let machine = Machine::start(&runtime.lab.runtimes());
         machine
             .inside()
             .write(CONFIGURATION, runtime.configuration());

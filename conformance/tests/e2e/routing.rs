@@ -43,7 +43,7 @@ impl Drop for Node {
 impl Node {
     /// A machine that forwards, with its addresses on the nodes' network.
     fn on(lan: &Host, lab: &Lab, number: usize) -> Self {
-        let machine = Machine::start_with(&lab.bird());
+        let machine = Machine::start(&lab.bird());
         let port = format!("port{number}");
         machine.cable("eth0", lan, &port);
         lan.ip(&format!("link set {port} master lan"));

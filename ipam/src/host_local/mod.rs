@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cni_conf::dispatch::{Plugin, warn};
+use cni_conf::diagnostics::warn;
+use cni_conf::dispatch::Plugin;
 use cni_conf::error::{Code, Error};
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::{CniResult, Dns, IpConfig};

@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 use cni_conf::request::AttachmentId;
 
 use super::dir::{self, Dir};
-use super::record::{self, Origin, Record};
+use super::origin::Origin;
+use super::record::{self, Record};
 use super::session::{NEW, Session};
 use crate::error::Error;
 use crate::ranges::RangeSet;

@@ -4,35 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cni_conf::names::NetworkName;
-
-use super::record::{LeaseOwner, Namespace, Origin};
-
-/// A container of which only the records know: what a [`Liveness`] is asked about.
-#[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
-    /// Name of the network.
-    pub network: &'a NetworkName,
-    /// Who holds the addresses.
-    pub owner: &'a LeaseOwner,
-    /// Where they came from.
-    pub origin: &'a Origin,
-    /// True if that was before the last start of the machine.
-    pub earlier_boot: bool,
-}
-
-/// What only a caller with access to the kernel's network interfaces can tell.
-///
-/// Addresses are taken back from a container only if its namespace is gone from its path (or the machine was started
-/// since) *and* nothing of it stands.
-pub trait Liveness: Sync {
-    /// SO_NETNS_COOKIE of the namespace at a path; `None` if it can't be known.
-    fn netns_cookie(&self, netns: &Path) -> Option<u64>;
-
-    /// For each suspect, in order, whether something of its attachment still stands on this host, such as its
-    /// host veth. All are asked about at once, so that one look at the kernel serves them all.
-    fn alive(&self, candidates: &[Candidate<'_>]) -> Vec<bool>;
-}
+use super::origin::{Candidate, Liveness, Namespace};
 
 /// Liveness as files show it: a namespace lives while /proc/PID/ns/net of some process, or a mount, is it.
 ///
@@ -44,7 +16,7 @@ pub trait Liveness: Sync {
 pub struct ProcLiveness;
 
 impl ProcLiveness {
-    /// For each suspect, whether its namespace lives. `cookie` reads SO_NETNS_COOKIE of the namespace at a path.
+    /// For each candidate, whether its namespace lives. `cookie` reads SO_NETNS_COOKIE of the namespace at a path.
     pub fn alive_by(
         candidates: &[Candidate<'_>],
         cookie: impl Fn(&Path) -> Option<u64>,
@@ -119,7 +91,9 @@ fn parse_namespace(text: &str) -> Option<u64> {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
+    use super::super::origin::Origin;
     use super::*;
+    use crate::lease_owner::LeaseOwner;
 
     fn alive(inode: Option<(u64, u64)>, earlier_boot: bool) -> bool {
         alive_with_cookies(inode, earlier_boot, None, None)

@@ -40,6 +40,7 @@ mod allocate;
 mod dir;
 mod liveness;
 mod lock;
+mod origin;
 mod reclaim;
 mod record;
 mod session;
@@ -57,11 +58,12 @@ use crate::error::Error;
 use crate::flock;
 
 pub use self::allocate::Want;
-pub use self::liveness::{Candidate, Liveness, ProcLiveness, living_namespaces};
+pub use self::liveness::{ProcLiveness, living_namespaces};
+pub use self::origin::{Candidate, Liveness, Namespace, Origin};
 pub use self::reclaim::{Lease, Usage};
-pub use self::record::{LeaseOwner, Namespace, Origin};
 pub use self::session::Session;
 pub use self::snapshot::Snapshot;
+pub use crate::lease_owner::LeaseOwner;
 
 /// The Go plugin's default for `dataDir`.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";

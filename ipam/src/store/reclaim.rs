@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use cni_conf::request::AttachmentId;
 
 use super::allocate::Want;
-use super::liveness::Candidate;
-use super::record::{self, LeaseOwner, Origin, Record};
+use super::origin::Candidate;
+use super::origin::{Origin, current_boot};
+use super::record::{self, Record};
 use super::session::Session;
 use crate::error::Error;
+use crate::lease_owner::LeaseOwner;
 use crate::ranges::RangeSet;
 
 /// How full a range set is.
@@ -70,7 +72,7 @@ impl Session<'_> {
                 }
             }
         }
-        if let (true, Some(boot)) = (self.reclaim, record::current_boot()) {
+        if let (true, Some(boot)) = (self.reclaim, current_boot()) {
             let dead = self.candidates(&boot)?;
             freed += self.free(dead, &boot);
         }
@@ -134,7 +136,7 @@ impl Session<'_> {
     pub fn usage(&self, set: &RangeSet) -> Result<Usage, Error> {
         let mut used = self.used(set)?;
         if used.len() as u128 == set.capacity()
-            && let (true, Some(boot)) = (self.reclaim, record::current_boot())
+            && let (true, Some(boot)) = (self.reclaim, current_boot())
         {
             for record in self.whose_namespace_is_gone(self.candidates(&boot)?, &boot) {
                 let confirmed = self.confirm(record)?.map(|record| record.addresses);
@@ -173,7 +175,7 @@ impl Session<'_> {
     /// Who holds addresses though nothing of them is left: those of an earlier boot, and those whose namespace is
     /// gone. Nobody if addresses are not to be taken back. What the next ADD in need would free.
     pub fn dead(&self) -> Result<Vec<LeaseOwner>, Error> {
-        let (true, Some(boot)) = (self.reclaim, record::current_boot()) else {
+        let (true, Some(boot)) = (self.reclaim, current_boot()) else {
             return Ok(Vec::new());
         };
         let mut dead = Vec::new();

@@ -10,8 +10,10 @@ use cni_conf::request::AttachmentId;
 use super::Store;
 use super::dir::{self, Content, Dir, Modified};
 use super::lock::Lock;
-use super::record::{self, Index, LeaseOwner, Origin, Record};
+use super::origin::{Origin, current_boot};
+use super::record::{self, Index, Record};
 use crate::error::Error;
+use crate::lease_owner::{LeaseOwner, fnv1a};
 
 /// Name of the file that an address's file is linked from.
 pub(super) const NEW: &str = "new";
@@ -294,7 +296,7 @@ impl<'a> Session<'a> {
     /// emptied, if none of this boot can be among them: then its addresses are of an earlier boot.
     fn rewrite_records(&self, own: &Dir, scan: &Scan) -> Result<(), Error> {
         own.remove(NEW)?;
-        let after_boot = self.boot.is_none() || self.boot != record::current_boot();
+        let after_boot = self.boot.is_none() || self.boot != current_boot();
         let names: BTreeMap<String, &LeaseOwner> = scan
             .held
             .keys()
@@ -386,7 +388,7 @@ fn fresh_stamp() -> Modified {
         .unwrap_or_default();
     let place = (&raw const now).addr();
     let seed = format!("{now:?} {place}");
-    let random = record::fnv1a(seed.as_bytes()) % 900_000_000 + 100_000_000;
+    let random = fnv1a(seed.as_bytes()) % 900_000_000 + 100_000_000;
     (
         now.as_secs().cast_signed(),
         i64::try_from(random).unwrap_or_default(),

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 
 use super::dir::{Content, Dir};
 use super::reclaim::Lease;
-use super::record::{self, LeaseOwner, Record};
+use super::record::{self, Record};
 use super::{OWN, Store};
 use crate::error::Error;
+use crate::lease_owner::LeaseOwner;
 
 /// The state of a network as its files tell it.
 #[derive(Debug, Default)]

@@ -306,14 +306,6 @@ impl Layer3 {
     }
 }
 
-/// Settings that a kernel without the protocol lacks are no loss.
-pub fn if_there<T>(outcome: Result<T, HostError>) -> Result<(), HostError> {
-    match outcome {
-        Err(error) if error.not_found() => Ok(()),
-        outcome => outcome.map(drop),
-    }
-}
-
 fn explain_route(error: HostError, route: &NewRoute) -> Error {
     let gateway = route.gateway;
     let unreachable = matches!(

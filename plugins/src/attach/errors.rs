@@ -39,3 +39,11 @@ impl From<HostError> for Error {
         }
     }
 }
+
+/// Settings that a kernel without the protocol lacks are no loss.
+pub fn ignore_not_found<T>(outcome: Result<T, HostError>) -> Result<(), HostError> {
+    match outcome {
+        Err(error) if error.not_found() => Ok(()),
+        outcome => outcome.map(drop),
+    }
+}

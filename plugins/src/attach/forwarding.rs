@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::Error;
 use cni_conf::names::NetworkName;
 use cni_conf::request::Request;

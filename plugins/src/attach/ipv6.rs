@@ -4,11 +4,11 @@
 //! it can do without is let be, and what somebody should know is a warning. Where an IPv6 address needs a setting, the
 //! remedy is `net.ipv6.conf.default`, which a link has its values from: the link itself is gone when a person reads it.
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::Error;
 use nix::errno::Errno;
 
-use super::container::if_there;
+use super::errors::ignore_not_found;
 use crate::host::rtnl::Link;
 use crate::host::{HostError, Procfs, Sysctl};
 
@@ -45,7 +45,7 @@ pub fn notify(procfs: &Procfs, ifname: &str) -> Result<(), HostError> {
 
 /// Switches IPv6 on for a link of the host that is to have such an address.
 pub fn enable(link: &str) -> Result<(), Error> {
-    if_there(Sysctl::ipv6_conf(link, "disable_ipv6").ensure("0"))
+    ignore_not_found(Sysctl::ipv6_conf(link, "disable_ipv6").ensure("0"))
         .map_err(|error| beforehand(error, "disable_ipv6", "0"))
 }
 
@@ -116,7 +116,7 @@ fn beforehand(error: HostError, key: &str, value: &str) -> Error {
 pub fn if_possible<T>(outcome: Result<T, HostError>) -> Result<(), HostError> {
     match outcome {
         Err(error) if is_forbidden(&error) => Ok(()),
-        outcome => if_there(outcome),
+        outcome => ignore_not_found(outcome),
     }
 }
 

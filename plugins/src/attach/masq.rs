@@ -1,7 +1,7 @@
 //! The keys `ipMasq`, `ipMasqBackend` and `nonMasqueradeCIDRs`, which `bridge` and `ptp` have in common, and what the
 //! verbs do about them. How the rules look is [`super::masquerade`]'s business.
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::Error;
 use cni_conf::json::{self, FieldError};
 use cni_conf::request::Request;

@@ -3,7 +3,7 @@
 //! A kubelet that hears "not ready" sends the node no pods, and starts no container of those that are there again. So STATUS
 //! fails only if no ADD can succeed, and that stays so until somebody repairs the node or the configuration.
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::{Code, Error};
 
 use crate::host::HostError;

@@ -21,7 +21,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::{Code, Error};
 use cni_conf::names::{ContainerId, IfName, NetworkName, PluginName};
 use cni_conf::request::{Attachment, AttachmentId, CniArgs, Request};

@@ -8,7 +8,7 @@ use cni_conf::request::{Attachment, Request};
 use cni_conf::result::Dns;
 use serde::Deserialize;
 
-use super::service::Netfilter;
+use super::netfilter::Netfilter;
 use crate::attach::ipam::IpamConf;
 use crate::attach::masq;
 use crate::attach::settings::{self, DnsConf};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use cni_conf::addr::MacAddr;
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::Error;
 use cni_conf::request::Request;
 use cni_conf::result::IpConfig;

@@ -11,6 +11,7 @@ mod gateway;
 mod isolation;
 mod link;
 mod neighbours;
+mod netfilter;
 mod outside;
 mod plan;
 mod repair;

@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::beside::{self, InUse};
 use super::{CliError, InstallArgs, UninstallArgs, file};
-use crate::process::BINARY;
-use crate::registry::{self, BuiltIn};
+use crate::registry::{self, BINARY, BuiltIn};
 
 /// The configuration that `install --conf-dir` writes.
 const CONF_NAME: &str = "10-trestle.conflist";

@@ -114,7 +114,7 @@ fn repair_network(
         }
     }
     let did = if args.dry_run {
-        "to repair_attachment"
+        "to repair"
     } else {
         "repaired"
     };

@@ -18,7 +18,8 @@ mod store;
 
 use std::io;
 
-use cni_conf::dispatch::{Plugin, warn};
+use cni_conf::diagnostics::warn;
+use cni_conf::dispatch::Plugin;
 use cni_conf::error::{Code, Error};
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::CniResult;

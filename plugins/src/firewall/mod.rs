@@ -39,7 +39,8 @@ mod wanted;
 
 use std::net::IpAddr;
 
-use cni_conf::dispatch::{Plugin, warn};
+use cni_conf::diagnostics::warn;
+use cni_conf::dispatch::Plugin;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::CniResult;

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::net::IpAddr;
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::Error;
 use cni_conf::request::Request;
 

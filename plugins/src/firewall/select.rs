@@ -12,7 +12,7 @@
 //! ADD, which serves the containers that are there already. Rules of the administrator count in any case, so a chain of
 //! theirs that has some, or that the configuration names, is reason enough, and so is an `ingressPolicy`.
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::Error;
 
 use super::conf::{Choice, Policy, Settings};

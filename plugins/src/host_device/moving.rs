@@ -7,7 +7,7 @@
 //! the name that it had in the container or, where that is taken, as `dev` and a number (`default_device_exit_net`). What is
 //! written down tells which one it is.
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::{Code, Error};
 use cni_conf::names::IfName;
 use nix::errno::Errno;

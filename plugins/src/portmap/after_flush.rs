@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::mem::discriminant;
 use std::net::Ipv4Addr;
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::request::{Attachment, Request};
 
 use super::conf::Backend;

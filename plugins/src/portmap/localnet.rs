@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::rules::{self, LOCALNET};
-use crate::attach::container::if_there;
+use crate::attach::errors::ignore_not_found;
 use crate::host::lock;
 use crate::host::nft::{Batch, Element, Family, Nft, ObjectRef, TableRef};
 use crate::host::{HostError, Rtnl, Sysctl};
@@ -104,7 +104,7 @@ pub(super) fn close(nft: &mut Nft, interface: &str) -> Result<(), HostError> {
     if is_listed(nft, interface, &|_| true)? {
         return Ok(());
     }
-    if_there(route_localnet(interface).ensure("0"))
+    ignore_not_found(route_localnet(interface).ensure("0"))
 }
 
 fn interface_towards(address: Ipv4Addr) -> Result<Option<String>, HostError> {
@@ -166,7 +166,7 @@ pub(super) fn remove(
         let others = is_listed(&mut nft, interface, &|comment| !selected(comment))?;
         // A container of the iptables backend may need it too: the last one of them switches it off.
         if !others && nft.chain(IPTABLES_SNAT)?.is_none() {
-            if_there(sysctl.ensure("0"))?;
+            ignore_not_found(sysctl.ensure("0"))?;
         }
         let mine = to_remove
             .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::Error;
 use cni_conf::names::ContainerId;
 use cni_conf::request::Attachment;

@@ -32,7 +32,8 @@ pub(crate) use self::rules::DIGESTS;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cni_conf::dispatch::{Plugin, warn};
+use cni_conf::diagnostics::warn;
+use cni_conf::dispatch::Plugin;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, AttachmentId, Request};
 use cni_conf::result::CniResult;

@@ -1,6 +1,6 @@
 //! ADD.
 
-use cni_conf::dispatch;
+use cni_conf::diagnostics::warn;
 use cni_conf::error::Error;
 use cni_conf::request::{Attachment, Request};
 use cni_conf::result::CniResult;
@@ -50,7 +50,7 @@ fn warn_of_lost_ipv6(settings: &Settings, result: &CniResult) {
     let mtu = settings.attributes.mtu.filter(|mtu| *mtu < IPV6_MTU_MIN);
     let ipv6 = result.ips.iter().find(|ip| ip.address.addr().is_ipv6());
     if let (Some(mtu), Some(ip)) = (mtu, ipv6) {
-        dispatch::warn(format_args!(
+        warn(format_args!(
             "tuning: an MTU of {mtu} takes the address {} away, since IPv6 needs {IPV6_MTU_MIN}",
             ip.address
         ));

@@ -18,7 +18,7 @@ mod remove;
 mod standing;
 mod words;
 
-use cni_conf::dispatch::warn;
+use cni_conf::diagnostics::warn;
 use cni_conf::names::NetworkName;
 
 use super::Kept;

@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::types::{CniResult, Dns, IpConfig, Route};
 use crate::addr::{self, optional_ip};
 use crate::json::{self, FieldError};
-use crate::result::{CniResult, Dns, IpConfig, Route};
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
