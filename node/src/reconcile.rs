@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
+use kube::runtime::watcher::Event;
 use plugins::host::HostError;
 use plugins::host::rtnl::Route;
 use tokio::sync::Notify;
@@ -70,7 +71,10 @@ impl<'a> Reconciler<'a> {
             tokio::select! {
                 event = watch.next() => match event {
                     Ok(event) => {
-                        self.api_answers();
+                        // That a listing begins is said before anybody has answered.
+                        if !matches!(event, Event::Init) {
+                            self.api_answers();
+                        }
                         if self.known.take(event) == Change::Nodes {
                             due = Some(due.map_or(soon, |at| at.min(soon)));
                         }

@@ -66,6 +66,18 @@ fn an_agent_that_starts_while_it_is_away_keeps_what_is_there(lab: &Lab) {
         world.api.behave(mood);
         let agent = one.start(lab, &[]);
         agent.until_not_ready("has not listed the nodes yet");
+        let pages = world.api.seen().pages;
+        let tried = || mood == Mood::Silent || errors(one) > 1.5;
+        until("it is tried again", tried, || one.log());
+        assert_eq!(
+            (
+                world.api.seen().pages,
+                one.metric("trestle_node_watching") > 0.5
+            ),
+            (pages, false),
+            "{mood:?}"
+        );
+        assert!(!one.log().contains("answers again"), "{}", one.log());
         // A route that goes is not even put back, because nobody knows whether it should be there.
         assert_eq!(one.routes(), Node::routes_to(&[2, 3]), "{mood:?}");
         assert!(one.list().is_some());
@@ -73,6 +85,7 @@ fn an_agent_that_starts_while_it_is_away_keeps_what_is_there(lab: &Lab) {
         agent.until_ready();
         assert_eq!(one.routes(), Node::routes_to(&[2, 3]), "{mood:?}");
         assert_eq!(agent.end(Signal::SIGTERM).code(), Some(0));
+        one.host.sh("rm /run/agent.log");
     }
 }
 
