@@ -262,6 +262,9 @@ fn full_hosts_of(subjects: &[&Subject], options: &Options, report: &mut Report) 
     for subject in subjects {
         for &kind in network::kinds(subject.who) {
             for level in network::LEVELS {
+                if !options.wants_case(&full_case(kind, level)) {
+                    continue;
+                }
                 let what = format!("{}, {}", subject.who.name(), full_case(kind, level));
                 say(&format!("preparing {what}"));
                 match network::Populated::new(subject, kind, level) {

@@ -14,7 +14,7 @@ use crate::burst::attach_all;
 use crate::network::{SLICE, World, forget_at_close, processor_time, wait_for_quiet};
 use crate::options::Options;
 use crate::report::{Report, section};
-use crate::stats::{Figures, Series, interleave};
+use crate::stats::{Effort, Figures, Series, interleave};
 use crate::subject::{Attached, Implementation, Kind, Network, Subject};
 use crate::{patient, say};
 
@@ -92,7 +92,11 @@ pub(crate) fn measure(subjects: &[Subject], options: &Options, report: &mut Repo
                 }
             }
         }
-        interleave(&mut all_series, patient(options.rounds.div_ceil(6), 4));
+        let effort = Effort {
+            warm_up: 0,
+            ..patient(options.rounds.div_ceil(14), 3)
+        };
+        interleave(&mut all_series, effort);
         report.take(section::TRAFFIC, unit, &all_series);
     }
 }
