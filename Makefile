@@ -9,7 +9,7 @@ export CARGO_BUILD_TARGET := $(TUPLE)
 PLUGINS_TUPLE := $(shell conformance/tools/plugins-tuple.sh $(TUPLE))
 BIN := $(CURDIR)/target/$(PLUGINS_TUPLE)/release/trestle
 
-.PHONY: help build node check msrv test e2e upstream demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants doc manual vm tools runtimes packages clean
+.PHONY: help build node image check msrv test e2e upstream demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants doc manual vm tools runtimes packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,10 @@ build: ## the static release binary
 node: ## the static release binary of the cluster's agent
 	cargo build --release --package trestle-node
 	@ls -l $(CURDIR)/target/$(TUPLE)/release/trestle-node
+
+image: dist-packages build node ## an image of the agent and the plugins for a cluster, target/trestle-node.tar, without Docker
+	dist/licences.sh $(PLUGINS_TUPLE) plugins trestle-node >target/LICENSES
+	dist/image.sh $(firstword $(subst -, ,$(TUPLE))) $(BIN) $(CURDIR)/target/$(TUPLE)/release/trestle-node target/LICENSES target/trestle-node.tar
 
 check: ## formatting, lints and unit tests; fast, and needs no root
 	cargo fmt --all --check

@@ -50,7 +50,7 @@ blob() {
 }
 
 pack "$root" >"$work/layer.tar"
-gzip -9n <"$work/layer.tar" >"$work/layer.tar.gz"
+gzip -6n <"$work/layer.tar" >"$work/layer.tar.gz"
 created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
 cat >"$work/config.json" <<JSON
 {"architecture": "$platform", "os": "linux", "created": "$created",

@@ -58,23 +58,6 @@ plugin_names() {
     "$top/target/release-build/$(tuple_of "${host%%-*}")/release/trestle" version | sed -n 's/^plugins: //p' | tr -d ','
 }
 
-# Licences of what is compiled in: name, version, licence, and the text that its authors ship.
-licences() {
-    local tuple name version root file
-    tuple=$(tuple_of "$1")
-    echo "trestle is made with the following crates. Each is followed by the texts that it ships."
-    cargo tree --offline --package plugins --edges normal --target "$tuple" --prefix none --format '{p}' |
-        awk '!/\(\// { print $1, substr($2, 2) }' | sort -u | while read -r name version; do
-        root=$(jq -r --arg n "$name" --arg v "$version" \
-            '.packages[] | select(.name == $n and .version == $v) | .manifest_path | rtrimstr("/Cargo.toml")' "$metadata")
-        printf '\n=== %s %s (%s)\n' "$name" "$version" \
-            "$(jq -r --arg n "$name" --arg v "$version" '.packages[] | select(.name == $n and .version == $v).license' "$metadata")"
-        for file in "$root"/LICEN[SC]E* "$root"/COPYING*; do
-            [ ! -f "$file" ] || { printf '\n--- %s\n' "${file##*/}"; cat "$file"; }
-        done
-    done
-}
-
 # sbom ARCH FILE: CycloneDX, without a path of this machine.
 sbom() {
     "$tools/cross/cargo-cyclonedx" cyclonedx --manifest-path plugins/Cargo.toml --format json --spec-version 1.5 \
@@ -85,12 +68,10 @@ sbom() {
 }
 
 stage=$(mktemp -d)
-metadata=$stage/metadata.json
 trap 'rm -rf "$stage"' EXIT
 rm -rf "$out"
 mkdir -p "$out"
 cargo fetch --locked --quiet
-cargo metadata --format-version 1 --offline --locked >"$metadata"
 build "${host%%-*}"
 for arch in $archs; do
     build "$arch"
@@ -99,7 +80,7 @@ for arch in $archs; do
     install -m 0755 "$binary" "$root/trestle"
     for name in $(plugin_names); do ln "$root/trestle" "$root/$name"; done
     install -m 0644 LICENSE "$root/LICENSE"
-    licences "$arch" >"$root/LICENSES-of-crates.txt"
+    dist/licences.sh "$(tuple_of "$arch")" plugins >"$root/LICENSES-of-crates.txt"
     archive "$out/trestle-linux-$arch-v$version.tgz" "$root"
     sbom "$arch" "$out/trestle-linux-$arch-v$version.cdx.json"
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# obtain.sh - fetch the container runtimes that the end-to-end tests run, and make their image; fetch firewalld
-# and BIRD.
+# obtain.sh - fetch the container runtimes that the end-to-end tests run, and make their image; fetch firewalld,
+# BIRD and kubectl.
 #
 # Like ../tools/obtain.sh, whose functions it uses: Debian's packages, verified by apt and only unpacked, into the
 # tools directory:
@@ -11,6 +11,7 @@
 #   containerd-2/usr/     of sid: the same
 #   firewalld/usr/        of bookworm: firewalld, the message bus, a Python to run it with, and their libraries
 #   bird/usr/             of bookworm: BIRD, the routing daemon, and its libraries
+#   kubectl/usr/          of bookworm: kubectl
 #
 # Each has a file VERSION, written last. Status: 0 when everything is there, 1 when a part is missing (stderr says
 # which and why), 2 when nothing could be tried.
@@ -70,6 +71,14 @@ obtain_bird() {
     publish "$root" bird "bird2 $version"
 }
 
+obtain_kubectl() {
+    local root version
+    root=$(mktemp -d "$work/kubectl.XXXXXX")
+    fetch_binary bookworm "$root" kubernetes-client/bookworm || return 1
+    version=$(version_of "$debs" kubernetes-client)
+    publish "$root" kubectl "kubernetes-client $version"
+}
+
 # obtain_containerd PART SUITE: containerd alone. The suite's runc wants a newer libc, and never sees a plugin.
 obtain_containerd() {
     local part=$1 suite=$2 root unpacked version program
@@ -92,10 +101,11 @@ obtain() {
         containerd-2) obtain_containerd containerd-2 sid ;;
         firewalld) obtain_firewalld ;;
         bird) obtain_bird ;;
+        kubectl) obtain_kubectl ;;
     esac
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-parts=(runtimes containerd-1.7 containerd-2 firewalld bird)
+parts=(runtimes containerd-1.7 containerd-2 firewalld bird kubectl)
 scaffold=(apt)
 main "$@"

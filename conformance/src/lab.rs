@@ -85,6 +85,10 @@ pub enum Need {
     Firewalld,
     /// BIRD, the routing daemon.
     Bird,
+    /// kubectl.
+    Kubectl,
+    /// The agent of a cluster's nodes, `trestle-node`.
+    Agent,
     /// A plugin of the subject, which may not have it.
     Plugin(&'static str),
     /// `systemd-analyze`, to have units verified.
@@ -112,6 +116,7 @@ impl Need {
             Self::GoPlugins => Some("plugins-new/bridge"),
             Self::OldGoPlugins => Some("plugins-old/bridge"),
             Self::DhcpServers => Some("dhcp-servers/usr/sbin/dnsmasq"),
+            Self::Kubectl => Some("kubectl/usr/bin/kubectl"),
             Self::Strace => Some("/usr/bin/strace"),
             Self::SystemdAnalyze => Some("/usr/bin/systemd-analyze"),
             Self::BridgeNetfilter => Some("/proc/sys/net/bridge/bridge-nf-call-iptables"),
@@ -120,6 +125,7 @@ impl Need {
             | Self::Containerd(_)
             | Self::Firewalld
             | Self::Bird
+            | Self::Agent
             | Self::Plugin(_) => None,
             Self::VlanFiltering | Self::NoVlanFiltering => None,
             Self::LinkKind(_) | Self::NoLinkKind(_) => None,
@@ -198,6 +204,9 @@ impl Lab {
             Need::Bird => self
                 .lacks_part("bird")
                 .or_else(|| machine::problem(&self.bird())),
+            Need::Agent => agent()
+                .is_none()
+                .then(|| "no trestle-node: cargo build --package trestle-node makes it".to_owned()),
             Need::LegacyIptables => (!has_legacy_iptables())
                 .then(|| "this host has no iptables-legacy that works".to_owned()),
             Need::VlanFiltering => (!bridges_tell_vlans_apart())
@@ -213,6 +222,7 @@ impl Lab {
                 let remedy = match need {
                     Need::Strace | Need::SystemdAnalyze => "install it",
                     Need::BridgeNetfilter => "run modprobe br_netfilter",
+                    Need::Kubectl => "conformance/e2e/obtain.sh failed",
                     _ => "conformance/tools/obtain.sh failed",
                 };
                 file.map(|file| format!("no {file}: {remedy}"))
@@ -290,6 +300,27 @@ impl Lab {
     /// DHCP servers, which `tools/obtain.sh` unpacks.
     pub fn dhcp_servers(&self) -> PathBuf {
         self.tools.join("dhcp-servers")
+    }
+
+    /// kubectl, which `e2e/obtain.sh` unpacks.
+    pub fn kubectl(&self) -> PathBuf {
+        self.tools.join("kubectl/usr/bin/kubectl")
+    }
+
+    /// The agent of a cluster's nodes.
+    ///
+    /// # Panics
+    /// Where there is none; see [`Need::Agent`].
+    pub fn agent(&self) -> PathBuf {
+        agent().expect("trestle-node was built")
+    }
+
+    /// The binary under test.
+    ///
+    /// # Panics
+    /// Where the subject is not ours.
+    pub fn binary(&self) -> PathBuf {
+        self.bin().join("trestle")
     }
 
     /// One of the subject's plugins on a host.
@@ -437,4 +468,11 @@ fn find_in_path(tool: &str) -> Option<PathBuf> {
     dirs.iter()
         .map(|dir| Path::new(dir).join(tool))
         .find(|file| file.exists())
+}
+
+/// What `cargo test` has built beside this test, of the same profile.
+fn agent() -> Option<PathBuf> {
+    let test = env::current_exe().ok()?;
+    let built = test.ancestors().nth(2)?.join("trestle-node");
+    built.exists().then_some(built)
 }

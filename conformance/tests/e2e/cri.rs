@@ -91,7 +91,23 @@ pub(crate) struct PodSandboxConfig {
 
 /// Kubelet always sends one, and containerd looks into it.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct LinuxPodSandboxConfig {}
+pub(crate) struct LinuxPodSandboxConfig {
+    #[prost(message, optional, tag = "2")]
+    pub(crate) security_context: Option<LinuxSandboxSecurityContext>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LinuxSandboxSecurityContext {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) namespace_options: Option<NamespaceOption>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct NamespaceOption {
+    /// 0 is the pod's own, 2 is the node's.
+    #[prost(int32, tag = "1")]
+    pub(crate) network: i32,
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RunPodSandboxRequest {
@@ -182,7 +198,49 @@ pub(crate) struct ImageSpec {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct LinuxContainerConfig {}
+pub(crate) struct LinuxContainerConfig {
+    #[prost(message, optional, tag = "2")]
+    pub(crate) security_context: Option<LinuxContainerSecurityContext>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LinuxContainerSecurityContext {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) capabilities: Option<Capability>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) namespace_options: Option<NamespaceOption>,
+    #[prost(bool, tag = "7")]
+    pub(crate) readonly_rootfs: bool,
+    #[prost(bool, tag = "11")]
+    pub(crate) no_new_privs: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Capability {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) add_capabilities: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) drop_capabilities: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct KeyValue {
+    #[prost(string, tag = "1")]
+    pub(crate) key: String,
+    #[prost(string, tag = "2")]
+    pub(crate) value: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Mount {
+    #[prost(string, tag = "1")]
+    pub(crate) container_path: String,
+    #[prost(string, tag = "2")]
+    pub(crate) host_path: String,
+    /// 0 is private, 1 is from the host to the container.
+    #[prost(int32, tag = "5")]
+    pub(crate) propagation: i32,
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ContainerConfig {
@@ -192,6 +250,12 @@ pub(crate) struct ContainerConfig {
     pub(crate) image: Option<ImageSpec>,
     #[prost(string, repeated, tag = "3")]
     pub(crate) command: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    pub(crate) args: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) envs: Vec<KeyValue>,
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) mounts: Vec<Mount>,
     #[prost(string, tag = "11")]
     pub(crate) log_path: String,
     #[prost(message, optional, tag = "15")]

@@ -4,6 +4,8 @@
 //! Every test runs its daemons on a [`conformance::Machine`] of its own, which has to look at the end as it did before
 //! the first container.
 
+mod agent;
+mod api_server;
 mod containerd;
 mod cri;
 mod engine;
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         firewalld::cases(),
         routing::cases(),
         template::cases(),
+        agent::cases(),
     ];
     conformance::run(cases.into_iter().flatten().collect())
 }

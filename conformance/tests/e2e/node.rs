@@ -67,6 +67,15 @@ impl Node {
         Self::start_prepared(runtime, write)
     }
 
+    /// The same without a list, and with the plugins in a directory of the machine, where there are none yet.
+    pub(crate) fn start_with_plugins_in(runtime: &Runtime, dir: &str) -> Self {
+        Self::start_prepared(runtime, |node| {
+            let of_lab = runtime.lab.bin().to_string_lossy().into_owned();
+            let configuration = runtime.configuration().replace(&of_lab, dir);
+            node.machine.inside().write(CONFIGURATION, configuration);
+        })
+    }
+
     fn start_prepared(runtime: &Runtime, prepare: impl FnOnce(&Self)) -> Self {
         let machine = Machine::start(&runtime.lab.runtimes());
         machine
@@ -88,9 +97,13 @@ impl Node {
     }
 
     fn load_image(&self) {
-        let image = self.machine.image();
+        self.load(&self.machine.image());
+    }
+
+    /// Load the archive of an image.
+    pub(crate) fn load(&self, image: &str) {
         let args = ["--address", SOCKET, "--namespace", "k8s.io"];
-        let args = [&args[..], &["images", "import", &image]].concat();
+        let args = [&args[..], &["images", "import", image]].concat();
         self.machine
             .exec(&self.programs.join("ctr"), &args, &[])
             .succeeded();
@@ -279,6 +292,39 @@ impl Node {
         removed.unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Run a container in a pod; its ID.
+    pub(crate) fn run_container(&self, pod: &Pod, config: cri::ContainerConfig) -> String {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: pod.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(pod.config.clone()),
+        };
+        let created: Result<cri::ContainerId, _> = self.call("CreateContainer", &request);
+        let created = created.unwrap_or_else(|error| panic!("{error}"));
+        let started: Result<cri::Empty, _> = self.call("StartContainer", &created);
+        started.unwrap_or_else(|error| panic!("{error}"));
+        created.container_id
+    }
+
+    /// Run a pod on the node's own network.
+    pub(crate) fn run_pod_on_host(&self, name: &str) -> Pod {
+        let options = cri::NamespaceOption { network: 2 };
+        let context = cri::LinuxSandboxSecurityContext {
+            namespace_options: Some(options),
+        };
+        let linux = cri::LinuxPodSandboxConfig {
+            security_context: Some(context),
+        };
+        let config = cri::PodSandboxConfig {
+            linux: Some(linux),
+            // The node's own.
+            hostname: String::new(),
+            ..pod_config(name)
+        };
+        self.run_pod_of(config)
+            .unwrap_or_else(|error| panic!("run {name}: {error}"))
+    }
+
     /// Run the container that serves HTTP in a pod; its ID. It serves when this returns.
     pub(crate) fn run_server(&self, pod: &Pod) -> String {
         let config = cri::ContainerConfig {
@@ -290,18 +336,10 @@ impl Node {
             }),
             command: SERVER.map(str::to_owned).to_vec(),
             log_path: format!("{}.log", pod.id),
-            linux: Some(cri::LinuxContainerConfig {}),
+            linux: Some(cri::LinuxContainerConfig::default()),
+            ..Default::default()
         };
-        let request = cri::CreateContainerRequest {
-            pod_sandbox_id: pod.id.clone(),
-            config: Some(config),
-            sandbox_config: Some(pod.config.clone()),
-        };
-        let created: Result<cri::ContainerId, _> = self.call("CreateContainer", &request);
-        let created = created.unwrap_or_else(|error| panic!("{error}"));
-        let started: Result<cri::Empty, _> = self.call("StartContainer", &created);
-        started.unwrap_or_else(|error| panic!("{error}"));
-        let id = created.container_id;
+        let id = self.run_container(pod, config);
         // Over the loopback interface, which the plugin of that name has brought up.
         let serves = || self.wget(&id, "127.0.0.1:80").is_ok();
         if !eventually(serves) {
@@ -369,7 +407,7 @@ fn pod_config(name: &str) -> cri::PodSandboxConfig {
         metadata: Some(metadata),
         hostname: name.to_owned(),
         log_directory: "/run/e2e".to_owned(),
-        linux: Some(cri::LinuxPodSandboxConfig {}),
+        linux: Some(cri::LinuxPodSandboxConfig::default()),
         ..Default::default()
     }
 }
