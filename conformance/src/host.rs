@@ -189,6 +189,7 @@ fn make_host() -> io::Result<(File, File)> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     cover("/var/lib", "cni")?;
+    testbed::detach_below("/run")?;
     tmpfs(Path::new("/run"))?;
     for dir in ["/run/netns", "/run/lock", Host::NET_D] {
         fs::create_dir_all(dir)?;

@@ -103,6 +103,7 @@ fn crates_use_only_the_crates_below_them() {
         ("cni-conf", &["ipam", "plugins", "conformance"][..]),
         ("ipam", &["plugins", "conformance"]),
         ("plugins", &["conformance"]),
+        ("testbed", &["cni-conf", "ipam", "plugins", "conformance"]),
         ("conformance", &["cni-conf", "ipam", "plugins"]),
     ];
     for (name, others) in forbidden {
