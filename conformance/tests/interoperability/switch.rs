@@ -59,11 +59,12 @@ fn go_plugins(lab: &Lab, old: bool) -> PathBuf {
 }
 
 /// What of ours names itself, and the guard of 127.0.0.0/8 as nft sees it.
-const OURS: [&str; 5] = [
+const OURS: [&str; 6] = [
     "trestle",
     "TRESTLE",
     "\"addr\":\"127.0.0.0\"",
     "file /run/cni/portmap/portmap:",
+    "file /run/cni/portmap/.portmap.containers/",
     "file /run/cni/firewall/firewall:",
 ];
 

@@ -4,8 +4,8 @@
 //! the container's ID, and in it an empty file for each record with the record's name. So it takes the same to find a
 //! container's attachments beside one and beside thousands.
 //!
-//! Records of a former version are not in it. The directory is made only where there is no record yet, and as long as it
-//! is missing all records are looked at.
+//! Records of a former version are not in it. The directory is made only where there is no record yet, goes with the last
+//! container in it, and as long as it is missing all records are looked at.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -75,8 +75,8 @@ impl Siblings {
         let dir = self.dir_of(container);
         if let Some(name) = record.file_name() {
             let _ = fs::remove_file(dir.join(name));
-            // Another one may be in it.
-            let _ = fs::remove_dir(dir);
+            // Another one may be in it, and other containers beside it.
+            let _ = fs::remove_dir(dir).and_then(|()| fs::remove_dir(&self.dir));
         }
     }
 
@@ -108,6 +108,7 @@ impl Siblings {
             }
             let _ = fs::remove_dir(&dir);
         }
+        let _ = fs::remove_dir(&self.dir);
     }
 
     fn dir_of(&self, container: &ContainerId) -> PathBuf {
