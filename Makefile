@@ -9,7 +9,7 @@ export CARGO_BUILD_TARGET := $(TUPLE)
 PLUGINS_TUPLE := $(shell conformance/tools/plugins-tuple.sh $(TUPLE))
 BIN := $(CURDIR)/target/$(PLUGINS_TUPLE)/release/trestle
 
-.PHONY: help build node image check msrv test e2e upstream demo demo-services recordings faults fuzz bench dist deb dist-test coverage mutants doc manual vm tools runtimes packages clean
+.PHONY: help build node check msrv test e2e upstream demo demo-services recordings faults fuzz bench dist deb dist-test image crates coverage mutants doc manual vm tools runtimes packages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,10 +21,6 @@ build: ## the static release binary
 node: ## the static release binary of the cluster's agent
 	cargo build --release --package trestle-node
 	@ls -l $(CURDIR)/target/$(TUPLE)/release/trestle-node
-
-image: dist-packages build node ## an image of the agent and the plugins for a cluster, target/trestle-node.tar, without Docker
-	dist/licences.sh $(PLUGINS_TUPLE) plugins trestle-node >target/LICENSES
-	dist/image.sh $(firstword $(subst -, ,$(TUPLE))) $(BIN) $(CURDIR)/target/$(TUPLE)/release/trestle-node target/LICENSES target/trestle-node.tar
 
 check: ## formatting, lints and unit tests; fast, and needs no root
 	cargo fmt --all --check
@@ -80,16 +76,24 @@ dist: dist-packages ## the files of a release for x86_64 and aarch64, under targ
 deb: dist ## the Debian package of that release
 	dist/deb.sh
 
-dist-test: deb ## the release is reproducible, its units run, its package installs, upgrades and purges
+dist-test: deb ## the release is reproducible and laid out as promised, its units run, its package installs, upgrades and purges
+	dist/test-archives.sh
 	dist/test-aarch64.sh
 	dist/test-package.sh
 	dist/reproducible.sh
 
+image: dist-packages ## the image of the cluster's agent for this machine's architecture (an OCI archive, without Docker), under target/image
+	ARCHS=$(firstword $(subst -, ,$(TUPLE))) PARTS=image dist/release.sh target/image
+	dist/test-archives.sh target/image
+
+crates: ## the crates that others build on could be published as they are
+	cargo publish --dry-run --package cni-conf --package cni-conformance
+
 coverage: packages tools ## which lines the tests reach, by crate and file; COVERAGE="--package ipam" for one crate
 	TRESTLE_TOOLS_FETCH=no conformance/tools/coverage.sh $(COVERAGE)
 
-mutants: ## which small changes of cni-conf, ipam and the pure parts of plugins no test notices; needs cargo-mutants
-	conformance/tools/mutants.sh
+mutants: ## which small changes of cni-conf, ipam and the pure parts of plugins no test notices; needs cargo-mutants; MUTANTS="--file PATH" for less
+	conformance/tools/mutants.sh $(MUTANTS)
 
 vm: packages tools build ## under Debian's kernel, in a machine of QEMU, what this kernel lets nobody run; VM=FILTER for others
 	TRESTLE_BIN=$(BIN) TRESTLE_TOOLS_FETCH=no conformance/tools/vm.sh $(VM)

@@ -22,7 +22,7 @@ cp -r dist/debian "$source/debian"
 tar -xzf "$archive" -C "$source/prebuilt"
 cp CHANGELOG.md README.md "$source/"
 cp -r dist "$source/examples"
-rm -rf "$source"/examples/{debian,*.sh}
+rm -rf "$source"/examples/{debian,kubernetes,*.sh}
 
 cat >"$source/debian/changelog" <<CHANGES
 trestle ($version) unstable; urgency=medium

@@ -5,8 +5,11 @@
 #   trestle-linux-ARCH-vX.Y.Z.tgz           the plugins as the Go plugins' archives have them: flat, root:root, one binary
 #                                           under every plugin's name (hard links), licences
 #   trestle-linux-ARCH-vX.Y.Z.cdx.json      what is inside (CycloneDX)
+#   trestle-node-linux-ARCH-vX.Y.Z.oci.tar  the image for a cluster's nodes (image.sh)
 #   trestle-vX.Y.Z-doc.tgz                  man pages, completions, the files of dist/
 #   sha256sums, sha512sums                  of all those
+#
+# $PARTS, unless it is unset, names those that are wanted: "plugins image doc".
 #
 # The same commit and the same compiler give the same bytes, wherever the checkout lies: paths are mapped away, times are that of the
 # commit ($SOURCE_DATE_EPOCH, if it is set).
@@ -15,6 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 top=$PWD
 out=${1:-$top/target/dist}
 archs=${ARCHS:-x86_64 aarch64}
+parts=" ${PARTS:-plugins image doc} "
 tools=$(realpath -m "${TRESTLE_TOOLS:-target/conformance-tools}")
 host=$(rustc -vV | sed -n 's/^host: //p')
 version=$(cargo metadata --format-version 1 --no-deps --offline | jq -r '.packages[] | select(.name == "plugins").version')
@@ -23,28 +27,30 @@ export SOURCE_DATE_EPOCH CARGO_TERM_COLOR=never
 # Directories and files of the archives are for everybody to read, whatever this shell's umask is.
 umask 022
 
+wanted() { [[ $parts = *" $1 "* ]]; }
 say() { echo "release: $*" >&2; }
 
-# tuple_of ARCH: what is built for it.
+# tuple_of ARCH: what the plugins are built for.
 tuple_of() { conformance/tools/plugins-tuple.sh "$1-unknown-linux-gnu"; }
 
-# build ARCH: the static binary; sets $binary.
+# build ARCH TUPLE PACKAGE BINARY: a static binary; sets $binary.
 binary=
 build() {
-    local tuple environment=()
-    tuple=$(tuple_of "$1")
+    local tuple=$2 environment=()
     if [ "$1" != "${host%%-*}" ]; then
-        environment+=("CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$tuple")_LINKER=$1-linux-gnu-gcc")
+        environment+=("CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$tuple")_LINKER=$1-linux-gnu-gcc" "CC_${tuple//-/_}=$1-linux-gnu-gcc")
         # Where rustup has no libraries for it, Debian's compiler has.
         [ -e "$(rustc --print sysroot)/lib/rustlib/$tuple/lib" ] || environment+=("RUSTC=$tools/cross/rustc")
     fi
     # Flags of the environment replace those of .cargo/config.toml, hence the static one again.
     environment+=("RUSTFLAGS=-C target-feature=+crt-static --remap-path-prefix=$top=/trestle \
 --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo")
-    say "building for $1"
-    env "${environment[@]}" cargo build --release --locked --package plugins --bin trestle --target "$tuple" \
+    # What a crate has in C or assembly is compiled in its own directory, whose name is not for the binary either.
+    environment+=("CFLAGS=-ffile-prefix-map=$top=/trestle -ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo")
+    say "building $4 for $1"
+    env "${environment[@]}" cargo build --release --locked --package "$3" --bin "$4" --target "$tuple" \
         --target-dir "$top/target/release-build" >&2
-    binary=$top/target/release-build/$tuple/release/trestle
+    binary=$top/target/release-build/$tuple/release/$4
 }
 
 # archive FILE DIRECTORY: a tar archive that depends on nothing but names and contents.
@@ -72,24 +78,45 @@ trap 'rm -rf "$stage"' EXIT
 rm -rf "$out"
 mkdir -p "$out"
 cargo fetch --locked --quiet
-build "${host%%-*}"
-for arch in $archs; do
-    build "$arch"
-    root=$stage/$arch
+
+# plugins_of ARCH: their archive and what is in it.
+plugins_of() {
+    local root=$stage/$1
     mkdir "$root"
     install -m 0755 "$binary" "$root/trestle"
     for name in $(plugin_names); do ln "$root/trestle" "$root/$name"; done
     install -m 0644 LICENSE "$root/LICENSE"
-    dist/licences.sh "$(tuple_of "$arch")" plugins >"$root/LICENSES-of-crates.txt"
-    archive "$out/trestle-linux-$arch-v$version.tgz" "$root"
-    sbom "$arch" "$out/trestle-linux-$arch-v$version.cdx.json"
+    dist/licences.sh "$(tuple_of "$1")" plugins >"$root/LICENSES-of-crates.txt"
+    archive "$out/trestle-linux-$1-v$version.tgz" "$root"
+    sbom "$1" "$out/trestle-linux-$1-v$version.cdx.json"
+}
+
+# image_of ARCH: the agent beside the plugins.
+image_of() {
+    local plugins=$binary
+    build "$1" "$1-unknown-linux-gnu" trestle-node trestle-node
+    dist/licences.sh "$(tuple_of "$1")" plugins trestle-node >"$stage/licences"
+    dist/image.sh "$1" "$plugins" "$binary" "$stage/licences" "$out/trestle-node-linux-$1-v$version.oci.tar"
+}
+
+# Man pages, completions, and every directory of dist/ that is an operator's.
+documents() {
+    say "writing man pages and completions"
+    rm -rf "$top/target/dist-doc"
+    cargo run --quiet --locked --package plugins --example manual -- "$top/target/dist-doc" >&2
+    cp -r "$top/target/dist-doc" "$stage/doc"
+    find dist -mindepth 1 -maxdepth 1 -type d ! -name debian -exec cp -r -t "$stage/doc" {} +
+    cp dist/README.md "$stage/doc/"
+    archive "$out/trestle-v$version-doc.tgz" "$stage/doc"
+}
+
+build "${host%%-*}" "$(tuple_of "${host%%-*}")" plugins trestle
+for arch in $archs; do
+    build "$arch" "$(tuple_of "$arch")" plugins trestle
+    ! wanted plugins || plugins_of "$arch"
+    ! wanted image || image_of "$arch"
 done
-say "writing man pages and completions"
-rm -rf "$top/target/dist-doc"
-cargo run --quiet --locked --package plugins --example manual -- "$top/target/dist-doc" >&2
-cp -r "$top/target/dist-doc" "$stage/doc"
-(cd dist && cp -r README.md NetworkManager networkd modules-load.d sysctl.d systemd apparmor bird containerd "$stage/doc/")
-archive "$out/trestle-v$version-doc.tgz" "$stage/doc"
+! wanted doc || documents
 (cd "$out" && sha256sum -- trestle-* >sha256sums && sha512sum -- trestle-* >sha512sums)
 say "made in $out:"
 ls -l "$out" >&2

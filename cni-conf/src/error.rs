@@ -7,7 +7,7 @@ use crate::json::FieldError;
 use crate::names::NameError;
 use crate::version::SpecVersion;
 
-/// What kind of failure an [`Error`] reports, as the number in `code`.
+/// What kind of failure an [`Error`](struct@Error) reports, as the number in `code`.
 ///
 /// 1 to 99 are the specification's ("Error", section 2.5 of CNI 1.1.0), from 100 on they are trestle's own and
 /// listed in docs/errors.md.

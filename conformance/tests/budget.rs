@@ -14,8 +14,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use conformance::{
-    Host, Lab, Output, Pod, Program, ProxyMode, Subject, bridge, host_local, ipam_network, with,
-    with_prev_result,
+    Host, Lab, Need, Output, Pod, Program, ProxyMode, Subject, bridge, host_local, ipam_network,
+    with, with_prev_result,
 };
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
@@ -75,6 +75,9 @@ const INSTRUCTIONS: &str = "instructions_in_user_space_stay_within_budget";
 /// Where callgrind writes what it counted.
 const COUNTED: &str = "/run/callgrind";
 
+/// How many containers are attached at a time where many are.
+const WORKERS: usize = 4;
+
 type Test = fn(&Lab);
 
 fn main() -> ExitCode {
@@ -89,7 +92,7 @@ fn main() -> ExitCode {
         (None, Subject::Trestle) => trace::unavailable(),
     };
     let no_instructions = reason.clone().or_else(|| why_not_counted(&lab));
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 15] = [
         (
             "bridge_and_host_local_stay_within_budget",
             bridge_within_budget,
@@ -111,6 +114,14 @@ fn main() -> ExitCode {
         (
             "a_call_does_the_same_beside_few_and_many_services",
             flat_in_services,
+        ),
+        (
+            "firewall_does_the_same_beside_few_and_many_containers_and_services",
+            firewall_flat_in_containers,
+        ),
+        (
+            "a_thousand_interfaces_of_a_kind_come_and_go",
+            thousand_interfaces,
         ),
         (
             "sysctls_of_a_container_are_not_looked_up_below_proc",
@@ -314,6 +325,82 @@ fn flat_in_services(lab: &Lab) {
     }
 }
 
+/// What a node has that is full: as many containers, beside kube-proxy's rules for as many Services.
+const MANY: usize = 300;
+const SERVICES: u16 = 2_000;
+
+/// In both of kube-proxy's modes, where nothing drops and where iptables does.
+fn firewall_flat_in_containers(lab: &Lab) {
+    for mode in [ProxyMode::Iptables, ProxyMode::Nftables] {
+        for guard in [None, Some("iptables -P FORWARD DROP")] {
+            let mut node = Node::new(lab, bridge(ipam()));
+            node.host.kube_proxy_of(mode, SERVICES);
+            guard.into_iter().for_each(|command| {
+                node.host.sh(command);
+            });
+            let firewall = |_: usize| with(bridge(ipam()), json!({"type": "firewall"}));
+            let what = format!("{mode:?}, {guard:?}");
+            flat_in_chains(&mut node, &what, &firewall);
+        }
+    }
+}
+
+/// How many interfaces of a kind are attached. They are in one namespace, and the host has their addresses alone.
+const INTERFACES: usize = 1_000;
+
+/// Nothing of them is left, and the last costs what the first did.
+fn thousand_interfaces(lab: &Lab) {
+    for kind in ["macvlan", "tap", "dummy"] {
+        if let Some(reason) = (kind == "dummy")
+            .then(|| lab.lacks(Need::LinkKind(kind)))
+            .flatten()
+        {
+            eprintln!("not for {kind}: {reason}");
+            continue;
+        }
+        let conf = with(ipam_network(ipam()), json!({"type": kind, "master": "up0"}));
+        let node = Node::new(lab, conf);
+        node.host.ip("link add up0 type veth peer name other0");
+        node.host.ip("link set up0 up");
+        let before = node.host.observe();
+        let attachments = |numbers: std::ops::Range<usize>| -> Vec<_> {
+            let one = |number| (format!("many-{number}"), format!("net{number}"));
+            numbers.map(one).collect()
+        };
+        let shared = node.host.pod("many");
+        node.at_once("ADD", &shared, &attachments(0..2));
+        let few = node.counts();
+        node.at_once("ADD", &shared, &attachments(2..INTERFACES));
+        assert_same(&few, &node.counts());
+        node.at_once("DEL", &shared, &attachments(0..INTERFACES));
+        let left = shared.ip_json("link show");
+        let left = left.as_array().expect("links").iter();
+        assert_eq!(left.filter(|link| link["ifname"] != "lo").count(), 0);
+        node.host.sh(&format!("rm {TRACE}"));
+        node.host.assert_nothing_left(&before, &["many-"]);
+    }
+}
+
+/// Counts what a chained plugin asks for beside one container and beside many, each attached by bridge and the plugin.
+fn flat_in_chains(node: &mut Node<'_>, what: &str, chained: &dyn Fn(usize) -> Value) {
+    let counted = node.pod.netns();
+    node.attach_chains(0..1, chained);
+    let result = node.call("ADD", "counted", &counted, "eth0", &[]);
+    let plain = node.configuration.clone();
+    let [few, many] = [1, MANY].map(|upper| {
+        if upper > 1 {
+            node.configuration = plain.clone();
+            node.attach_chains(1..upper, chained);
+        }
+        node.configuration = with_prev_result(&chained(MANY), &result);
+        node.counts()
+    });
+    for trace in few.iter().chain(&many) {
+        assert_eq!(trace.children, 0, "{what}: {trace:#?}");
+    }
+    assert_same(&few, &many);
+}
+
 /// The host's cache of names below /proc would have an entry for the container from then on, and each look-up of a sysctl
 /// would go through all of them.
 fn own_procfs(lab: &Lab) {
@@ -511,6 +598,42 @@ impl<'l> Node<'l> {
         }
     }
 
+    /// A verb for several attachments in one namespace, some at a time.
+    fn at_once(&self, verb: &str, pod: &Pod, attachments: &[(String, String)]) {
+        let netns = pod.netns();
+        std::thread::scope(|scope| {
+            for share in attachments.chunks(attachments.len().div_ceil(WORKERS)) {
+                let netns = &netns;
+                scope.spawn(move || {
+                    for (container, ifname) in share {
+                        self.output(verb, container, netns, ifname, &[]).succeeded();
+                    }
+                });
+            }
+        });
+    }
+
+    /// Attach containers that stay with the node's network and a plugin chained to it, several at a time.
+    fn attach_chains(&self, numbers: std::ops::Range<usize>, chained: &dyn Fn(usize) -> Value) {
+        let netns = self.host.pod(&format!("chains-{}", numbers.end)).netns();
+        let all: Vec<_> = numbers.map(|number| (number, chained(number))).collect();
+        std::thread::scope(|scope| {
+            for share in all.chunks(all.len().div_ceil(WORKERS)) {
+                let netns = &netns;
+                scope.spawn(move || {
+                    for (number, conf) in share {
+                        let (container, ifname) =
+                            (format!("chain-{number}"), format!("net{number}"));
+                        let result = self.call("ADD", &container, netns, &ifname, &[]);
+                        let conf = with_prev_result(conf, &result);
+                        self.output_of(&conf, "ADD", &container, netns, &ifname, &[])
+                            .succeeded();
+                    }
+                });
+            }
+        });
+    }
+
     /// What an ADD and a DEL ask for once everything shared is there and caches are filled.
     fn counts(&self) -> [Trace; 2] {
         let netns = self.pod.netns();
@@ -562,7 +685,19 @@ impl<'l> Node<'l> {
         ifname: &str,
         wrapper: &[String],
     ) -> Output {
-        let plugin = self.configuration["type"].as_str().expect("a type");
+        self.output_of(&self.configuration, verb, container, netns, ifname, wrapper)
+    }
+
+    fn output_of(
+        &self,
+        configuration: &Value,
+        verb: &str,
+        container: &str,
+        netns: &str,
+        ifname: &str,
+        wrapper: &[String],
+    ) -> Output {
+        let plugin = configuration["type"].as_str().expect("a type");
         let program = self.lab.bin().join(plugin).to_string_lossy().into_owned();
         let mut words = wrapper.iter().cloned().chain([program]);
         let first = words.next().expect("a program");
@@ -573,7 +708,7 @@ impl<'l> Node<'l> {
             .env("CNI_NETNS", netns)
             .env("CNI_IFNAME", ifname)
             .env("CNI_PATH", self.lab.bin())
-            .stdin(self.configuration.to_string());
+            .stdin(configuration.to_string());
         self.host.run(called)
     }
 }

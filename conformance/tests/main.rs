@@ -24,6 +24,7 @@ mod lifecycle;
 mod locks;
 mod loopback;
 mod maintenance;
+mod names;
 mod neighbours;
 mod portmap;
 mod protocol;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         garbage_collection::cases(),
         abandoned::cases(),
         maintenance::cases(),
+        names::cases(),
         bridge::cases(),
         layer3::cases(),
         rogue_router::cases(),

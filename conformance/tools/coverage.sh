@@ -27,10 +27,12 @@ status=0
 cargo test "${selection[@]}" --target "$host" --no-fail-fast >"$out/log" 2>&1 || status=$?
 grep '^test result:' "$out/log" | awk '{ passed += $4; failed += $6 } END { print passed, "passed,", failed, "failed" }'
 [ "$status" -eq 0 ] || echo "coverage: cargo test ended with status $status: see $out/log" >&2
+# A program that was started with an empty environment wrote where it stood.
+find . -path ./target -prune -o -name 'default_*.profraw' -exec mv -t "$out/profiles" {} +
 "$tools/llvm-profdata" merge -sparse "$out"/profiles/*.profraw -o "$out/all.profdata"
 trestle=$out/$host/debug/trestle
 [ ! -x "$trestle" ] || programs+=("$trestle")
-"$tools/llvm-cov" report --instr-profile "$out/all.profdata" "${programs[0]}" "${programs[@]/#/--object=}" --sources "$PWD"/{cni-conf,ipam,plugins}/src \
+"$tools/llvm-cov" report --instr-profile "$out/all.profdata" "${programs[0]}" "${programs[@]/#/--object=}" --sources "$PWD"/{cni-conf,cni-conformance,ipam,plugins}/src \
     >"$out/report"
 # Where tests stand in files of their own, those are no lines to reach.
 cat "$out/report" | sed "s,$PWD/,," | grep -v -e '_tests\.rs' -e '/tests/' -e '/tests\.rs' -e '^TOTAL'

@@ -1,4 +1,5 @@
-//! Every system call of ADD and DEL of masqueraded networks, failed with every common error and killed at.
+//! Every system call of ADD and DEL of masqueraded networks, and of plugins that bring an interface into a container or
+//! change its routes, failed with every common error and killed at.
 //!
 //! Which calls there are is learnt from a run without a fault. `make faults` tries all combinations, which are thousands,
 //! several at a time on hosts of their own; otherwise a few are taken, the same ones each time as long as the calls are the
@@ -6,6 +7,7 @@
 //! `TRESTLE_FAULT_SEED`. `TRESTLE_FAULT` is one fault to try alone, such as `openat:error=EIO:when=6`.
 
 mod calls;
+mod variants;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -13,11 +15,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use conformance::{Call, Case, Host, Lab, Need, Output, Plugin, Snapshot, with};
+use conformance::{Call, Case, Host, Lab, Need, Output, Plugin, Snapshot, with, with_prev_result};
 use serde_json::{Value, json};
 
 use self::calls::{ERRORS, KILL, matters};
-use crate::common::{at_once, dual};
+use self::variants::{VARIANTS, Variant};
+use crate::common::at_once;
 use crate::random::{self, Random};
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -38,11 +41,16 @@ pub(crate) fn cases() -> Vec<Case> {
                     walk.run(sample);
                 };
                 let full = format!("fault_walk::every_call_of_{what}");
-                cases.push(Case::new(full, move |lab| walk(lab, None)).slow());
-                if way.thorough {
+                let mut both = vec![Case::new(full, move |lab| walk(lab, None)).slow()];
+                if way.sample > 0 {
                     let sample = format!("fault_walk::a_sample_of_the_calls_of_{what}");
-                    cases.push(Case::new(sample, move |lab| walk(lab, Some(SAMPLE))));
+                    both.push(Case::new(sample, move |lab| walk(lab, Some(way.sample))));
                 }
+                let needs = |case: Case| match way.kernel {
+                    Some(kind) => case.needs(Need::LinkKind(kind)),
+                    None => case,
+                };
+                cases.extend(both.into_iter().map(needs));
             }
         }
     }
@@ -51,49 +59,6 @@ pub(crate) fn cases() -> Vec<Case> {
         .map(|case| case.ours().needs(Need::Strace))
         .collect()
 }
-
-/// A plugin and its network.
-struct Variant {
-    name: &'static str,
-    plugin: &'static str,
-    masquerade: &'static str,
-    /// Whether all errors are tried, or one.
-    thorough: bool,
-}
-
-const VARIANTS: [Variant; 3] = [
-    Variant {
-        name: "of_bridge",
-        plugin: "bridge",
-        masquerade: "nftables",
-        thorough: true,
-    },
-    Variant {
-        name: "of_bridge_with_iptables",
-        plugin: "bridge",
-        masquerade: "iptables",
-        thorough: false,
-    },
-    Variant {
-        name: "of_ptp",
-        plugin: "ptp",
-        masquerade: "nftables",
-        thorough: false,
-    },
-];
-
-impl Variant {
-    fn network(&self) -> Value {
-        let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
-        let more = json!({
-            "type": self.plugin, "ipMasq": true, "ipMasqBackend": self.masquerade, "ipam": {"routes": routes}
-        });
-        with(dual(), more)
-    }
-}
-
-/// How many combinations a sample has; `TRESTLE_FAULT_SAMPLE` is another number.
-const SAMPLE: usize = 8;
 
 /// The seed of a sample of that size, the same each time: a change is judged by what it does and not by chance.
 const SEED: u64 = 1;
@@ -116,23 +81,35 @@ fn pod() -> Call {
 /// A host on which a neighbour lives already, or nobody yet.
 struct Scene<'l> {
     walk: Walk<'l>,
+    /// The configuration for the container, and for its neighbour.
     network: Value,
+    neighbours: Value,
     host: Host,
+    /// Machines on the host's wire.
+    _outside: Host,
     neighbour: Option<Value>,
     before: Snapshot,
 }
 
 impl<'l> Scene<'l> {
     fn new(walk: Walk<'l>, with_neighbour: bool) -> Self {
-        let host = Host::new();
-        let network = walk.way.network();
+        let (host, outside) = (Host::new(), Host::new());
         // The kernel makes itself addresses in its own time, which would be taken for something left behind.
-        host.set_sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
-        host.set_sysctl("net.ipv6.conf.default.accept_dad", "0");
+        for place in [&host, &outside] {
+            place.set_sysctl("net.ipv6.conf.default.addr_gen_mode", "1");
+            place.set_sysctl("net.ipv6.conf.default.accept_dad", "0");
+        }
         host.pod("pod");
         host.pod("neighbour");
+        host.cable("up0", &outside, "eth0");
+        for container in ["pod", "neighbour"] {
+            let device = format!("of-{container}");
+            host.ip(&format!("link add {device} type veth peer name {device}-x"));
+        }
+        let [network, neighbours] =
+            [pod(), neighbour()].map(|call| walk.prepare(&host, &call, with_neighbour));
         let plugin = walk.lab.plugin(&host, walk.way.plugin);
-        let neighbour = with_neighbour.then(|| plugin.add(&network, &neighbour()));
+        let neighbour = with_neighbour.then(|| plugin.add(&neighbours, &neighbour()));
         let before = host.observe();
         if walk.verb == "DEL" {
             plugin.add(&network, &pod());
@@ -140,9 +117,11 @@ impl<'l> Scene<'l> {
         Self {
             walk,
             network,
+            neighbours,
             neighbour,
             before,
             host,
+            _outside: outside,
         }
     }
 
@@ -163,7 +142,10 @@ impl<'l> Scene<'l> {
             );
             left.retain(|line| !(line.starts_with("+ route ") && line.contains(&route)));
         }
-        left.extend(now.mentioning("\"pod").into_iter().map(str::to_owned));
+        // What the plugin before has done, whose DEL comes later, is there as before.
+        if self.walk.way.before.is_none() {
+            left.extend(now.mentioning("\"pod").into_iter().map(str::to_owned));
+        }
         left
     }
 
@@ -172,7 +154,7 @@ impl<'l> Scene<'l> {
         let left = self.left();
         assert!(left.is_empty(), "{what}: left behind:\n{}", left.join("\n"));
         if let Some(result) = &self.neighbour {
-            let checked = self.plugin().check(&self.network, result, &neighbour());
+            let checked = self.plugin().check(&self.neighbours, result, &neighbour());
             assert!(checked.ok(), "{what}: the neighbour suffers: {checked}");
         }
     }
@@ -218,6 +200,23 @@ struct Walk<'l> {
 }
 
 impl Walk<'_> {
+    /// What the plugin is called with for a container, after the plugin before has attached it. The neighbour is attached only
+    /// where there is to be one.
+    fn prepare(self, host: &Host, call: &Call, with_neighbour: bool) -> Value {
+        let container = call.container.as_deref().unwrap_or_default();
+        let named = json!({"cniVersion": "1.1.0", "name": "net", "type": self.way.plugin});
+        let conf = with(named.clone(), (self.way.conf)(container));
+        match self.way.before {
+            Some(before) if container == "pod" || with_neighbour => {
+                let before = with(named, before());
+                let plugin = before["type"].as_str().expect("a type");
+                let result = self.lab.plugin(host, plugin).add(&before, call);
+                with_prev_result(&conf, &result)
+            }
+            _ => conf,
+        }
+    }
+
     /// Every combination of a call and a fault, with and without a neighbour.
     fn combinations(self) -> Vec<(bool, String)> {
         let mut trials = Vec::new();
@@ -301,6 +300,10 @@ fn trial(scene: &Scene<'_>, fault: &str, what: &str) {
     verify(scene, verb, &output, what);
     plugin.del(network, &pod());
     scene.assert_clean(what);
+    if scene.walk.way.before.is_some() {
+        // Nobody adds a chained plugin again without an interface that is new.
+        return;
+    }
     let result = plugin.add(network, &pod());
     plugin.check(network, &result, &pod()).succeeded();
     plugin.del(network, &pod());

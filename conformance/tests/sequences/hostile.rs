@@ -23,6 +23,19 @@ const KEYS: &[&str] = &[
     "mac",
     "mode",
     "master",
+    "device",
+    "hwaddr",
+    "pciBusID",
+    "bcqueuelen",
+    "vlanId",
+    "multiQueue",
+    "owner",
+    "group",
+    "selinuxContext",
+    "table",
+    "gateways",
+    "addSourceHints",
+    "vrfname",
     "linkInContainer",
     "backend",
     "snat",
@@ -196,6 +209,8 @@ fn value_for(random: &mut Random, key: &str) -> Value {
         return json!(random.pick(PATHS));
     }
     match key {
+        // Whoever writes another's device into a configuration gets it.
+        "device" => json!(random.pick(&["", "dev-a-0", "dev-a-1", "dev-a-9", "lo", "e%d", "a/b"])),
         "mac" => json!(random.pick(&[
             "00:00:00:00:00:00",
             "ff:ff:ff:ff:ff:ff",

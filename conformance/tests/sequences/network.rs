@@ -54,8 +54,14 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(random: &mut Random, names: &Names, letter: char) -> Self {
-        let main = random.pick(&["bridge", "bridge", "bridge", "ptp", "macvlan", "loopback"]);
+    /// `kinds` are the plugins that make interfaces and that this kernel has what they need for.
+    pub(super) fn new(
+        random: &mut Random,
+        kinds: &[&'static str],
+        names: &Names,
+        letter: char,
+    ) -> Self {
+        let main = random.pick(kinds);
         let mut plugins = vec![main_plugin(random, main, letter)];
         if main != "loopback" {
             plugins[0]["ipam"] = ipam(random, letter);
@@ -75,6 +81,9 @@ impl Network {
         if main != "loopback" && random.one_in(2) {
             plugins.push(tuning());
         }
+        if !matches!(main, "loopback" | "tap") && random.one_in(4) {
+            plugins.push(json!({"type": "sbr"}));
+        }
         for plugin in &mut plugins {
             plugin["name"] = json!(names.network(letter));
             plugin["cniVersion"] = json!(random.pick(&["0.4.0", "1.0.0", "1.1.0", "1.1.0"]));
@@ -93,7 +102,9 @@ impl Network {
 
     /// The gateway that a container can ping.
     pub(super) fn gateway(&self) -> Option<&'static str> {
-        let pinged = matches!(self.main(), "bridge" | "ptp");
+        // Behind sbr nothing leaves that doesn't say from which address.
+        let by_source = self.plugins.iter().any(|plugin| plugin["type"] == "sbr");
+        let pinged = matches!(self.main(), "bridge" | "ptp") && !by_source;
         pinged.then_some(if self.letter == 'a' {
             "10.1.0.1"
         } else {
@@ -108,6 +119,15 @@ impl Network {
             if plugin["ipam"]["type"] == "static" {
                 plugin["ipam"]["addresses"] = addresses(self.letter, 10 + number);
             }
+            match plugin["type"].as_str() {
+                Some("host-device") => plugin["device"] = json!(device(self.letter, number)),
+                // A master has one link of each VLAN.
+                Some("vlan") => {
+                    let first = if self.letter == 'a' { 100 } else { 200 };
+                    plugin["vlanId"] = json!(first + number);
+                }
+                _ => {}
+            }
             if plugin["type"] == "portmap" {
                 let port = 8000 + 10 * number + usize::from(self.letter == 'b');
                 plugin["runtimeConfig"] = json!({"portMappings": [
@@ -117,6 +137,27 @@ impl Network {
         }
         plugins
     }
+}
+
+/// The plugins that make interfaces, those more often that do more, and what kind of link the kernel must have for them.
+pub(super) const KINDS: [(&str, Option<&str>); 12] = [
+    ("bridge", None),
+    ("bridge", None),
+    ("bridge", None),
+    ("ptp", None),
+    ("ptp", None),
+    ("macvlan", None),
+    ("host-device", None),
+    ("tap", None),
+    ("ipvlan", Some("ipvlan")),
+    ("vlan", Some("vlan")),
+    ("dummy", Some("dummy")),
+    ("loopback", None),
+];
+
+/// The host's device for the container of that number.
+pub(super) fn device(letter: char, number: usize) -> String {
+    format!("dev-{letter}-{number}")
 }
 
 fn main_plugin(random: &mut Random, main: &str, letter: char) -> Value {
@@ -137,7 +178,10 @@ fn main_plugin(random: &mut Random, main: &str, letter: char) -> Value {
             }
         }
         "ptp" => flag("ipMasq", &mut plugin),
-        "macvlan" => plugin["master"] = json!("up0"),
+        "macvlan" | "vlan" => plugin["master"] = json!("up0"),
+        // Not beside a macvlan.
+        "ipvlan" => plugin["master"] = json!("up1"),
+        "tap" => plugin["multiQueue"] = json!(random.one_in(2)),
         _ => {}
     }
     if matches!(main, "bridge" | "ptp") {

@@ -1,9 +1,9 @@
 //! The host of a sequence: a container that is not to be trusted, and two honest neighbours.
 
-use conformance::{Call, Host, Lab, Output, Plugin, Pod, Snapshot, with_prev_result};
+use conformance::{Call, Host, Lab, Need, Output, Plugin, Pod, Snapshot, with_prev_result};
 use serde_json::{Value, json};
 
-use super::network::{Names, Network};
+use super::network::{KINDS, Names, Network, device};
 use super::tampering::{Known, files};
 use super::verify::protocol;
 use crate::random::Random;
@@ -73,6 +73,9 @@ pub(super) struct Scene<'l> {
     pub(super) files: Vec<String>,
 }
 
+/// The subject's number, by which it has its addresses, ports and devices.
+pub(super) const SUBJECT_NUMBER: usize = 1;
+
 /// Where the subject's namespace is.
 pub(super) const SUBJECT: &str = "/run/netns/subject";
 
@@ -81,7 +84,8 @@ impl<'l> Scene<'l> {
     pub(super) fn new(lab: &'l Lab, random: &mut Random) -> Self {
         let (host, world) = (Host::new(), Host::new());
         let names = Names::new(random);
-        let networks = ['a', 'b'].map(|letter| Network::new(random, &names, letter));
+        let kinds = kinds(lab);
+        let networks = ['a', 'b'].map(|letter| Network::new(random, &kinds, &names, letter));
         let filter = random.pick(FILTERS);
         prepare(&host, &world);
         host.sh_line(filter);
@@ -335,6 +339,15 @@ pub(super) fn inside(pod: &Pod) -> Vec<String> {
         .collect()
 }
 
+/// The plugins that make interfaces that can be tried here.
+fn kinds(lab: &Lab) -> Vec<&'static str> {
+    let has = |kind: Option<&'static str>| {
+        kind.is_none_or(|kind| lab.lacks(Need::LinkKind(kind)).is_none())
+    };
+    let known = KINDS.into_iter().filter(|(_, kind)| has(*kind));
+    known.map(|(plugin, _)| plugin).collect()
+}
+
 fn prepare(host: &Host, world: &Host) {
     // Nothing that a configuration names is out of the test host's own files.
     host.sh_line("mount -o remount,bind,ro /");
@@ -344,6 +357,15 @@ fn prepare(host: &Host, world: &Host) {
         place.set_sysctl("net.ipv6.conf.default.accept_dad", "0");
     }
     host.cable("up0", world, "eth0");
+    host.cable("up1", world, "eth1");
+    for letter in ['a', 'b'] {
+        for number in 0..3 {
+            let device = device(letter, number);
+            host.ip(&format!(
+                "link add {device} type veth peer name {device}-end"
+            ));
+        }
+    }
     host.sh_line("mkfifo /run/fifo; ln -s /run/loop /run/loop; mkdir -p /run/cni /run/elsewhere");
 }
 

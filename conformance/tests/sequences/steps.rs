@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::plan::{Action, Step};
-use super::scene::{Attachment, SUBJECT, Scene};
+use super::scene::{Attachment, SUBJECT, SUBJECT_NUMBER, Scene};
 use super::verify::protocol;
 use super::{hostile, tampering};
 use crate::random::Random;
@@ -76,7 +76,7 @@ impl Scene<'_> {
 
     /// How the subject is attached to the first network when nothing is wrong.
     fn own(&self) -> Attachment {
-        self.honest(0, 's', Some(SUBJECT.to_owned()), 1)
+        self.honest(0, 's', Some(SUBJECT.to_owned()), SUBJECT_NUMBER)
     }
 
     /// The attachment that was made last.

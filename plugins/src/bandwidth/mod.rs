@@ -3,7 +3,7 @@
 //! Only what leaves a link can be made to wait. What the container receives leaves the host's end of its pair and waits
 //! there, in a token bucket filter. What it sends comes in at the host's end, is redirected to an ifb device of the
 //! attachment's own, and waits there before it goes on. Both are found by their owner: the host's end by the
-//! container's interface or its alias, the ifb by a name derived from the owner, see [`ifb`].
+//! container's interface or its alias, the ifb by a name derived from the owner, see `ifb`.
 
 mod add;
 mod check;

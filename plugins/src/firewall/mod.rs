@@ -6,8 +6,8 @@
 //! does it: what the outside begins by itself is forwarded if they say so. The result passes through unchanged.
 //!
 //! An `accept` ends one base chain only and a `drop` in any of them is final, so a rule helps only where the drop
-//! is: in iptables' FORWARD ([`iptables`]), or in the very nftables base chain that drops ([`nftables`]). Without
-//! `backend` the plugin looks which of them guard this host ([`crate::netfilter::forward_hook::guard`]) and serves them all; see [`select`].
+//! is: in iptables' FORWARD (`iptables`), or in the very nftables base chain that drops (`nftables`). Without
+//! `backend` the plugin looks which of them guard this host ([`crate::netfilter::forward_hook::guard`]) and serves them all; see `select`.
 //!
 //! In front of our rules the administrator's come, in a chain called `CNI-ADMIN` (`iptablesAdminChainName`) beside
 //! them: it is made when it is missing, and nothing in it is ever touched. It goes with the last of our rules if

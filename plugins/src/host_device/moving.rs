@@ -52,18 +52,17 @@ pub(super) fn move_in(
             )
         })
     });
-    match link {
-        Ok(link) => {
-            moved.index = Some(link.index);
-            store.write(&moved)?;
-            Ok(link)
-        }
-        // It may be in the container, if only the new name could not be had.
-        Err(error) => Err(match bring_back(host, Some(container), store, owner) {
+    let written = link.and_then(|link| {
+        moved.index = Some(link.index);
+        store.write(&moved).map(|()| link)
+    });
+    // It may be in the container, if only the new name could not be had, or its index not be written down.
+    written.map_err(
+        |error| match bring_back(host, Some(container), store, owner) {
             Ok(()) => error,
             Err(left) => error.with_details(format!("left behind: {left}")),
-        }),
-    }
+        },
+    )
 }
 
 fn describe(

@@ -7,8 +7,8 @@
 //! host itself, to 127.0.0.1, to other containers and to the container itself. A port has one owner: a second
 //! container that asks for it is refused. What is made carries its owner in a comment and is found by it alone.
 //!
-//! With nftables ([`rules`]) the rules exist once per host and mappings are elements of maps; ADD and DEL start no
-//! process in the steady state. With iptables ([`iptables`]) each container has a chain.
+//! With nftables (`rules`) the rules exist once per host and mappings are elements of maps; ADD and DEL start no
+//! process in the steady state. With iptables (`iptables`) each container has a chain.
 //!
 //! An ADD that finds no rules at all, as after somebody flushed them, maps the ports of the other containers again that
 //! live on this host, by what their ADD wrote down ([`crate::attach::record`]).

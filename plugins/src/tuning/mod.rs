@@ -1,7 +1,7 @@
 //! The `tuning` plugin: sysctls of the container's namespace, and attributes of its interface.
 //!
 //! It changes what plugins before it made. The attributes that it changes are saved first, in a file that the
-//! reference reads and writes too (see [`state`]), and put back by DEL where the interface outlives it. Sysctls go
+//! reference reads and writes too (see `state`), and put back by DEL where the interface outlives it. Sysctls go
 //! with the namespace; only an ADD that fails puts them back.
 
 mod add;

@@ -23,6 +23,18 @@ pub(crate) fn add(tests: &mut Tests) {
     }
     for (name, test) in [
         (
+            "lying_container_gets_no_neighbours_port_into_hairpin_mode",
+            hairpin as fn(&Node),
+        ),
+        (
+            "lying_container_gets_its_own_port_into_hairpin_mode",
+            hairpin_beside_a_pair,
+        ),
+    ] {
+        tests.add(name, Needs::BridgeNetfilter, test);
+    }
+    for (name, test) in [
+        (
             "lying_container_does_not_deceive_check_of_bridge",
             check_of_bridge as fn(&Node),
         ),
@@ -166,4 +178,78 @@ fn deceived_check(node: &Node, plugin: &str, conf: &Value) {
     }
     let error = node.check(plugin, conf, &liar, &result).unwrap_err();
     assert!(error.msg.contains("no peer on the host"), "{error}");
+}
+
+fn bridged(node: &Node) -> Value {
+    json!({"bridge": "br0", "isDefaultGateway": true, "ipam": node.ipam()})
+}
+
+fn mapped(node: &Node, port: u16) -> Value {
+    let mappings = json!([{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]);
+    json!({"dataDir": node.path("portmap"), "backend": "nftables", "runtimeConfig": {"portMappings": mappings}})
+}
+
+fn has_hairpin(node: &Node, end: u32) -> bool {
+    let link = node.rtnl.link_by_index(end).unwrap().unwrap();
+    link.port.expect("a port of a bridge").hairpin
+}
+
+/// A container on a bridge that has thrown its interface away and claims to have its neighbour's, by index and by alias, with
+/// what ADD said of it; the neighbour's end is given too.
+fn liar_on_a_bridge(node: &Node) -> (Pod, CniResult, u32) {
+    skip_an_index(node);
+    let (victim, liar) = (Pod::new("victim"), Pod::new("liar"));
+    node.add("bridge", &bridged(node), &victim, None).unwrap();
+    let result = node.add("bridge", &bridged(node), &liar, None).unwrap();
+    let end = node.end_of(&victim);
+    liar.claim_pair_of(&victim);
+    for name in ["eth0", "x"] {
+        let alias = end.alias.as_deref().unwrap();
+        liar.ip(&format!("link set {name} alias {alias}"));
+        liar.ip(&format!("link set {name} up"));
+    }
+    (liar, result, end.index)
+}
+
+fn hairpin(node: &Node) {
+    let (liar, mut result, end) = liar_on_a_bridge(node);
+    node.add("portmap", &mapped(node, 8080), &liar, Some(&result))
+        .unwrap();
+    assert!(!has_hairpin(node, end));
+    node.del("portmap", &mapped(node, 8080), &liar).unwrap();
+    // Nor when a result of another plugin's names the neighbour's end.
+    let name = node.rtnl.link_by_index(end).unwrap().unwrap().name;
+    for interface in &mut result.interfaces {
+        if interface.sandbox.is_empty() && interface.name.starts_with("veth") {
+            interface.name.clone_from(&name);
+        }
+    }
+    node.add("portmap", &mapped(node, 8080), &liar, Some(&result))
+        .unwrap();
+    assert!(!has_hairpin(node, end));
+}
+
+/// The container keeps its own interface by another name: what is found is its own end, and an honest one's is found, too.
+fn hairpin_beside_a_pair(node: &Node) {
+    skip_an_index(node);
+    let (victim, liar) = (Pod::new("victim"), Pod::new("liar"));
+    let of_victim = node.add("bridge", &bridged(node), &victim, None).unwrap();
+    let result = node.add("bridge", &bridged(node), &liar, None).unwrap();
+    let (own, others) = (node.end_of(&liar), node.end_of(&victim));
+    for words in [
+        "link set eth0 down".to_owned(),
+        "link set eth0 name kept".to_owned(),
+        format!(
+            "link add name eth0 type veth peer name x index {}",
+            others.index
+        ),
+    ] {
+        liar.ip(&words);
+    }
+    node.add("portmap", &mapped(node, 8080), &liar, Some(&result))
+        .unwrap();
+    assert!(has_hairpin(node, own.index) && !has_hairpin(node, others.index));
+    node.add("portmap", &mapped(node, 8081), &victim, Some(&of_victim))
+        .unwrap();
+    assert!(has_hairpin(node, others.index));
 }

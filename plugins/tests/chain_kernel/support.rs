@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::panic;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ use plugins::registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+const BRIDGE_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
 /// A bound for what happens at once unless something is broken.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -32,6 +34,8 @@ pub(crate) enum Needs {
     Nft,
     /// Token buckets and ifb devices.
     Shaping,
+    /// Bridged packets that go through the rules of the IP layer, and the `nft` command.
+    BridgeNetfilter,
 }
 
 #[derive(Default)]
@@ -49,7 +53,10 @@ impl Tests {
             _ if !nix::unistd::geteuid().is_root() => Some("skipped: needs root"),
             Needs::Nft if !has("nft") => Some("skipped: needs the nft command"),
             Needs::Shaping if !can_shape() => Some("skipped: the kernel has no tbf or no ifb"),
-            Needs::Nft | Needs::Shaping | Needs::Nothing => None,
+            Needs::BridgeNetfilter if !Path::new(BRIDGE_NETFILTER).exists() || !has("nft") => {
+                Some("skipped: the kernel has no br_netfilter, or there is no nft command")
+            }
+            Needs::Nft | Needs::Shaping | Needs::BridgeNetfilter | Needs::Nothing => None,
         }
     }
 

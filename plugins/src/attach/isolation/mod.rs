@@ -4,7 +4,7 @@
 //! up to the host, and the host routes the packet in it to whoever it is for, back into the same bridge. A rule for each
 //! network and interface drops that, unless the host translates where it goes: Services and host ports are meant. Each
 //! container is an element of a set, so that neither a packet nor an ADD costs more when there are many; see
-//! [`rules`]. Nothing is remembered beside the kernel's own elements, which name their owner.
+//! `rules`. Nothing is remembered beside the kernel's own elements, which name their owner.
 //!
 //! All functions work on the network namespace that the calling thread is in.
 

@@ -2,7 +2,7 @@
 //!
 //! As much of the D-Bus specification (version 0.43) as that takes: a socket of the local machine, the authentication
 //! mechanism EXTERNAL, by which the bus takes the kernel's word for who is calling, and calls of methods that take texts
-//! and answer with texts or a truth value ([`message`]). A general D-Bus library would outweigh most plugins, and a
+//! and answer with texts or a truth value (`message`). A general D-Bus library would outweigh most plugins, and a
 //! program that asks (`busctl`, `dbus-send`) is a child process for each question and not installed everywhere.
 
 mod message;
