@@ -206,6 +206,8 @@ fn pods_of_three_nodes_talk_by_birds_routes(lab: &Lab) {
             .all(|node| node.ways_to(3) == [None, None])
     };
     assert!(eventually(forgotten), "ways: {:?}", nodes[0].ways_to(3));
+    // Where it was the one that speaks for the network, they have to agree on another.
+    assert!(everybody(&nodes[..2]), "ways: {:?}", nodes[0].ways_to(2));
     assert_talk(&pods[0], &pods[1]);
     nodes[2].start_bird();
     assert!(everybody(&nodes), "back again: {:?}", nodes[0].ways_to(3));

@@ -195,8 +195,8 @@ fn has_hairpin(node: &Node, end: u32) -> bool {
 }
 
 /// A container on a bridge that has thrown its interface away and claims to have its neighbour's, by index and by alias, with
-/// what ADD said of it; the neighbour's end is given too.
-fn liar_on_a_bridge(node: &Node) -> (Pod, CniResult, u32) {
+/// what ADD said of it; the neighbour, who has to stay, and its end are given too.
+fn liar_on_a_bridge(node: &Node) -> (Pod, CniResult, Pod, u32) {
     skip_an_index(node);
     let (victim, liar) = (Pod::new("victim"), Pod::new("liar"));
     node.add("bridge", &bridged(node), &victim, None).unwrap();
@@ -208,11 +208,11 @@ fn liar_on_a_bridge(node: &Node) -> (Pod, CniResult, u32) {
         liar.ip(&format!("link set {name} alias {alias}"));
         liar.ip(&format!("link set {name} up"));
     }
-    (liar, result, end.index)
+    (liar, result, victim, end.index)
 }
 
 fn hairpin(node: &Node) {
-    let (liar, mut result, end) = liar_on_a_bridge(node);
+    let (liar, mut result, _victim, end) = liar_on_a_bridge(node);
     node.add("portmap", &mapped(node, 8080), &liar, Some(&result))
         .unwrap();
     assert!(!has_hairpin(node, end));
