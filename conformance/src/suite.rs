@@ -76,16 +76,7 @@ impl Case {
     fn into_trial(self, lab: &Arc<Lab>) -> Trial {
         let reason = self.reason_to_skip(lab);
         let (lab, test) = (Arc::clone(lab), self.test);
-        let trial = Trial::test(self.name, move || {
-            test(&lab);
-            Ok(())
-        });
-        match reason {
-            Some(reason) => trial
-                .with_kind(format!("skipped: {reason}"))
-                .with_ignored_flag(true),
-            None => trial,
-        }
+        testbed::trial(&self.name, reason, move || test(&lab))
     }
 }
 

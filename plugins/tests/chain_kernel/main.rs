@@ -6,8 +6,6 @@
 
 mod bandwidth;
 mod lying;
-#[path = "../nft/private.rs"]
-mod private;
 mod ptp;
 mod support;
 mod tuning;
@@ -17,7 +15,7 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    private::cover_run();
+    testbed::cover_run();
     let arguments = Arguments::from_args();
     let mut tests = support::Tests::default();
     ptp::add(&mut tests);

@@ -50,11 +50,11 @@ impl Tests {
             command.arg("-v").output().is_ok()
         };
         match needs {
-            _ if !nix::unistd::geteuid().is_root() => Some("skipped: needs root"),
-            Needs::Nft if !has("nft") => Some("skipped: needs the nft command"),
-            Needs::Shaping if !can_shape() => Some("skipped: the kernel has no tbf or no ifb"),
+            _ if !nix::unistd::geteuid().is_root() => Some("needs root"),
+            Needs::Nft if !has("nft") => Some("needs the nft command"),
+            Needs::Shaping if !can_shape() => Some("the kernel has no tbf or no ifb"),
             Needs::BridgeNetfilter if !Path::new(BRIDGE_NETFILTER).exists() || !has("nft") => {
-                Some("skipped: the kernel has no br_netfilter, or there is no nft command")
+                Some("the kernel has no br_netfilter, or there is no nft command")
             }
             Needs::Nft | Needs::Shaping | Needs::BridgeNetfilter | Needs::Nothing => None,
         }
@@ -62,16 +62,9 @@ impl Tests {
 
     /// A test on a new node; `name` states the behaviour.
     pub(crate) fn add(&mut self, name: &str, needs: Needs, test: fn(&Node)) {
-        let trial = Trial::test(name, move || {
-            Node::run(test);
-            Ok(())
-        });
-        self.trials.push(match Self::missing(needs) {
-            Some(reason) => trial
-                .with_kind(format!("skipped: {reason}"))
-                .with_ignored_flag(true),
-            None => trial,
-        });
+        let reason = Self::missing(needs).map(str::to_owned);
+        let test = move || Node::run(test);
+        self.trials.push(testbed::trial(name, reason, test));
     }
 
     pub(crate) fn into_trials(self) -> Vec<Trial> {

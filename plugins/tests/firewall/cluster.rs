@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::Case;
-use crate::node::Node;
 use crate::open::{DOCKER, NATIVE};
 use crate::rules::case;
 use crate::scene::{A, C, OUTSIDE, Scene, asks, conf, named, talks};
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case(

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::Case;
-use crate::node::Node;
 use crate::open::{DOCKER, NATIVE};
 use crate::rules::{case, host, ruleset};
 use crate::scene::{A, OUTSIDE, Scene, add, check, conf, del, gc, named};
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("a_ruleset_that_nft_saved_and_loaded_stops_nobody", reloaded),

@@ -69,8 +69,7 @@ fn flat() {
                 });
             });
             assert!(!programs.is_empty(), "the first one has them made");
-            let rules =
-                |node: &crate::node::Node| node.sh("nft -as list ruleset | grep -c '# handle'");
+            let rules = |node: &testbed::Node| node.sh("nft -as list ruleset | grep -c '# handle'");
             let before = rules(&node);
             let programs = started(|| {
                 node.run(move || {

@@ -4,11 +4,11 @@ use plugins::host::NetNs;
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::node::Node;
 use crate::open::{DOCKER, NATIVE};
 use crate::rules::{case, host, ruleset};
 use crate::scene::{A, B, C, OUTSIDE, Scene, add, add_inside, check, conf, del, named};
 use crate::scratch;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case(

@@ -6,10 +6,10 @@ use std::sync::{Arc, Barrier};
 use cni_conf::error::Code;
 use serde_json::{Value, json};
 
-use crate::node::Node;
 use crate::open::{DOCKER, NATIVE};
 use crate::scene::{A, OUTSIDE, Scene, add, add_alone, check, conf, del, gc, named, status};
 use crate::{Case, programs};
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("the_rulesets_read_like_documentation", golden),

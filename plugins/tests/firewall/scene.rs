@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use plugins::firewall::Firewall;
 use serde_json::{Value, json};
 
-use crate::node::Node;
 use crate::scratch;
+use testbed::Node;
 
 /// How long one packet may take.
 const TIME_LIMIT: Duration = Duration::from_millis(150);

@@ -49,10 +49,10 @@ impl Tests {
 
     fn missing(&self, needs: Needs) -> Option<&'static str> {
         match needs {
-            _ if !self.root => Some("skipped: needs root"),
-            Needs::Vlans if !self.vlans => Some("skipped: the kernel has no VLANs"),
-            Needs::NoVlans if self.vlans => Some("skipped: the kernel has VLANs"),
-            Needs::Ip if !self.ip => Some("skipped: needs the ip command"),
+            _ if !self.root => Some("needs root"),
+            Needs::Vlans if !self.vlans => Some("the kernel has no VLANs"),
+            Needs::NoVlans if self.vlans => Some("the kernel has VLANs"),
+            Needs::Ip if !self.ip => Some("needs the ip command"),
             _ => None,
         }
     }
@@ -64,16 +64,9 @@ impl Tests {
         needs: Needs,
         test: impl FnOnce(&Sandbox) + Send + 'static,
     ) {
-        let trial = Trial::test(name, move || {
-            Sandbox::run(test);
-            Ok(())
-        });
-        self.trials.push(match self.missing(needs) {
-            Some(reason) => trial
-                .with_kind(format!("skipped: {reason}"))
-                .with_ignored_flag(true),
-            None => trial,
-        });
+        let reason = self.missing(needs).map(str::to_owned);
+        let test = move || Sandbox::run(test);
+        self.trials.push(testbed::trial(name, reason, test));
     }
 
     pub(crate) fn into_trials(self) -> Vec<Trial> {

@@ -65,16 +65,9 @@ impl Tests {
     pub(crate) fn add(&mut self, needs: Needs, rows: &[Row]) {
         let missing = Self::missing(needs);
         for (name, test) in rows.iter().copied() {
-            let trial = Trial::test(name, move || {
-                Node::run(test);
-                Ok(())
-            });
-            self.trials.push(match &missing {
-                Some(reason) => trial
-                    .with_kind(format!("skipped: {reason}"))
-                    .with_ignored_flag(true),
-                None => trial,
-            });
+            let test = move || Node::run(test);
+            self.trials
+                .push(testbed::trial(name, missing.clone(), test));
         }
     }
 

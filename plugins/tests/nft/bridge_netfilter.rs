@@ -6,7 +6,7 @@ use plugins::attach::bridge_netfilter::{Mode, check, ensure, status};
 use plugins::host::Rtnl;
 
 use crate::Case;
-use crate::node::Node;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("sysctl_mode_switches_the_whole_namespace_on", by_sysctl),

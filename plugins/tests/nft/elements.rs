@@ -8,7 +8,7 @@ use plugins::host::nft::{
 };
 
 use crate::Case;
-use crate::node::Node;
+use testbed::Node;
 
 const T: TableRef<'static> = TableRef {
     family: Family::Inet,

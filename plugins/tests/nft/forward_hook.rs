@@ -3,8 +3,8 @@
 use plugins::netfilter::forward_hook::{Behind, Path, judge};
 
 use crate::Case;
-use crate::node::Node;
 use crate::scene::Scene;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("no_filter_rules_no_finding", &["nft"], none),

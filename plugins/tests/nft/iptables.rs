@@ -9,8 +9,8 @@ use plugins::attach::masquerade::{self, Backend, Masquerade, Member};
 
 use crate::Case;
 use crate::masquerade::{add, at_once, gc, list, member, owner};
-use crate::node::Node;
 use crate::scene::Scene;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("iptables_masquerades_like_nftables_does", traffic),

@@ -12,8 +12,8 @@ use plugins::host::nft::Nft;
 use plugins::owner::Owner;
 
 use crate::Case;
-use crate::node::Node;
 use crate::scene::Scene;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("the_ruleset_reads_like_documentation", golden),

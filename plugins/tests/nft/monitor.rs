@@ -7,7 +7,7 @@ use plugins::host::nft::Family;
 use plugins::host::nft::monitor::{Monitor, Removed, Transaction};
 
 use crate::Case;
-use crate::node::Node;
+use testbed::Node;
 
 /// A bound for what happens at once unless something is broken.
 const LONG: Duration = Duration::from_secs(20);

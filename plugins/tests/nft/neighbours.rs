@@ -6,7 +6,7 @@ use plugins::attach::masquerade::{self, Backend, Kept, Masquerade};
 use plugins::owner::Owner;
 
 use crate::Case;
-use crate::node::Node;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("neighbours_do_not_touch_each_other", nftables),

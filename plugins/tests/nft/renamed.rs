@@ -5,7 +5,7 @@ use plugins::owner::Owner;
 
 use crate::Case;
 use crate::masquerade::{list, owner};
-use crate::node::Node;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case(

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use crate::node::Node;
+use testbed::Node;
 
 /// A router with a pod behind it and an outside in front of it that has no route back.
 pub(crate) struct Scene {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use crate::node::Node;
+use testbed::Node;
 
 static DIR: OnceLock<PathBuf> = OnceLock::new();
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use plugins::host::nft::{Batch, Element, ElementData, Family, KeyBuilder, Nft, TableRef};
 
 use crate::Case;
-use crate::node::Node;
+use testbed::Node;
 
 const T: TableRef<'static> = TableRef {
     family: Family::Inet,

@@ -5,9 +5,9 @@ use std::sync::{Arc, Barrier};
 use serde_json::{Value, json};
 
 use crate::Case;
-use crate::node::Node;
 use crate::scene::{Backend, Call, Client, Over, Scene, ask, ask_without_answer, serve, state_of};
 use crate::scratch;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("a_mapped_port_answers_from_everywhere", everywhere),

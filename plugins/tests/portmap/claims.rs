@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::Case;
 use crate::alike::{both, case};
-use crate::node::Node;
 use crate::scene::{Backend, Call, Over, Scene, ask, ask_without_answer, serve};
 use crate::scratch;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case(

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use crate::Case;
 use crate::alike::{both, case};
-use crate::node::Node;
 use crate::scene::{Backend, Call, Over, Scene, ask_without_answer, serve};
 use crate::scratch;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case("after_a_flush_any_add_closes_localhost", by_add),

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::Case;
 use crate::alike::both;
-use crate::node::Node;
 use crate::scene::{Backend, Call, Over, Scene, ask, ask_without_answer, serve, state_of};
+use testbed::Node;
 
 const BACKEND: Backend = Backend::Iptables;
 

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::Case;
 use crate::alike::both;
-use crate::node::Node;
 use crate::scene::{Backend, Call, Over, Scene, ask, serve};
+use testbed::Node;
 
 const BACKEND: Backend = Backend::Nftables;
 

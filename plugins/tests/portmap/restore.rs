@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::Case;
 use crate::alike::{at_once, both, case};
-use crate::node::Node;
 use crate::scene::{Backend, Call, Over, Scene, ask, ask_without_answer, serve, state_of};
 use crate::scratch;
+use testbed::Node;
 
 pub(crate) const CASES: &[Case] = &[
     case(

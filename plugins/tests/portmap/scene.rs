@@ -19,8 +19,8 @@ use nix::sys::socket::{
 use plugins::portmap::Portmap;
 use serde_json::{Value, json};
 
-use crate::node::Node;
 use crate::scratch;
+use testbed::Node;
 
 /// How long an answer may take that is expected.
 const TIME_LIMIT: Duration = Duration::from_secs(10);

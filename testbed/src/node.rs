@@ -9,15 +9,24 @@ use nix::sched::{CloneFlags, unshare};
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A host of a test's own: a thread in a network namespace that vanishes with it.
-pub(crate) struct Node {
+pub struct Node {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     tid: i32,
 }
 
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Node {
     /// A new namespace whose loopback interface is up.
-    pub(crate) fn new() -> Self {
+    ///
+    /// # Panics
+    /// When it can't be made, as all of these do when something can't be done.
+    pub fn new() -> Self {
         let (jobs, queue) = channel::<Job>();
         let (ready, started) = channel();
         let thread = std::thread::spawn(move || {
@@ -36,7 +45,7 @@ impl Node {
     }
 
     /// Runs `work` in the namespace and gives its result; a panic in there is one here.
-    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (reply, result) = channel();
         let job = Box::new(move || {
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
@@ -54,7 +63,7 @@ impl Node {
     }
 
     /// Runs a shell script in the namespace, gives its output, and panics when it fails.
-    pub(crate) fn sh(&self, script: &str) -> String {
+    pub fn sh(&self, script: &str) -> String {
         let text = script.to_owned();
         let output = self.run(move || {
             Command::new("sh")
@@ -68,7 +77,7 @@ impl Node {
     }
 
     /// What `ip link … netns` takes to mean this namespace.
-    pub(crate) fn netns(&self) -> i32 {
+    pub fn netns(&self) -> i32 {
         self.tid
     }
 }
