@@ -55,20 +55,12 @@ obtain_runtimes() {
     publish "$root" runtimes "$version"
 }
 
-obtain_firewalld() {
-    local root version
-    root=$(mktemp -d "$work/firewalld.XXXXXX")
-    unpack "$root" "${firewalld[@]}" || return 1
-    version=$(version_of "$debs" firewalld)
-    publish "$root" firewalld "firewalld $version"
-}
-
-obtain_bird() {
-    local root version
-    root=$(mktemp -d "$work/bird.XXXXXX")
-    unpack "$root" "${bird[@]}" || return 1
-    version=$(version_of "$debs" bird2)
-    publish "$root" bird "bird2 $version"
+# obtain_packages PART MAIN PACKAGE…: bookworm's packages and nothing else; the version is that of MAIN.
+obtain_packages() {
+    local part=$1 main=$2 root; shift 2
+    root=$(mktemp -d "$work/$part.XXXXXX")
+    unpack "$root" "$@" || return 1
+    publish "$root" "$part" "$main $(version_of "$debs" "$main")"
 }
 
 obtain_kubectl() {
@@ -99,8 +91,8 @@ obtain() {
         runtimes) obtain_runtimes ;;
         containerd-1.7) obtain_containerd containerd-1.7 trixie ;;
         containerd-2) obtain_containerd containerd-2 sid ;;
-        firewalld) obtain_firewalld ;;
-        bird) obtain_bird ;;
+        firewalld) obtain_packages firewalld firewalld "${firewalld[@]}" ;;
+        bird) obtain_packages bird bird2 "${bird[@]}" ;;
         kubectl) obtain_kubectl ;;
     esac
 }

@@ -137,6 +137,18 @@ impl Machine {
         call.spawn().expect("start nsenter")
     }
 
+    /// End by SIGKILL, as a crash would, what [`Machine::spawn`] started with this log.
+    ///
+    /// # Panics
+    /// When it was not started, or is gone already.
+    pub fn kill(&self, mut child: Child, log: &str) {
+        let pid = self.inside.read(&format!("{log}.pid")).expect("a PID");
+        let kill = format!("kill -9 {}", pid.trim());
+        self.exec(Path::new("/bin/sh"), &["-c", &kill], &[])
+            .succeeded();
+        let _ = child.wait();
+    }
+
     /// Connect to a socket of this machine.
     ///
     /// # Errors

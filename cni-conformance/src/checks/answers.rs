@@ -2,17 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Check, Need, Trial};
+use super::{Check, Trial};
 use crate::call::Call;
 
 pub(super) fn checks() -> Vec<Check> {
-    let check = |name, rule, run| Check {
-        name,
-        rule,
-        need: Need::Nothing,
-        each_version: false,
-        run,
-    };
+    let check = Check::anywhere;
     vec![
         check(
             "version/answer",

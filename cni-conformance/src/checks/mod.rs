@@ -41,6 +41,23 @@ struct Check {
     run: fn(&Trial<'_>) -> Result<(), String>,
 }
 
+impl Check {
+    /// One that needs no host and chooses the version itself.
+    fn anywhere(
+        name: &'static str,
+        rule: &'static str,
+        run: fn(&Trial<'_>) -> Result<(), String>,
+    ) -> Self {
+        Self {
+            name,
+            rule,
+            need: Need::Nothing,
+            each_version: false,
+            run,
+        }
+    }
+}
+
 /// A check's name and what it asks of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckInfo {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Check, Need, Trial, since};
+use super::{Check, Trial, since};
 use crate::call::Call;
 
 /// Codes of the specification.
@@ -12,13 +12,7 @@ const DECODING: u64 = 6;
 const CONFIGURATION: u64 = 7;
 
 pub(super) fn checks() -> Vec<Check> {
-    let check = |name, rule, run| Check {
-        name,
-        rule,
-        need: Need::Nothing,
-        each_version: false,
-        run,
-    };
+    let check = Check::anywhere;
     vec![
         check(
             "refuse/unknown-version",

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use conformance::{Case, Containerd, Lab, Need, Program, Subject, workspace};
+use conformance::{Case, Containerd, Lab, Need, Program, case, workspace};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -26,16 +26,13 @@ const IN_A_POD: Scenario = scenario!(it_sets_up_a_node_from_its_image);
 
 pub(crate) fn cases() -> Vec<Case> {
     let in_a_pod = IN_A_POD.with(Containerd::V2).needs(Need::Agent);
-    let accepts = Case::in_module("agent", "kubectl_accepts_the_manifest", |lab| {
-        kubectl_accepts_the_manifest(lab);
-    });
-    let same = Case::in_module("agent", "two_images_are_the_same", |lab| {
-        two_images_are_the_same(lab);
-    });
     vec![
         in_a_pod.needs(Need::Kubectl).ours(),
-        accepts.needs(Need::Kubectl).needs(Need::Runtimes).ours(),
-        same.ours(),
+        case!(kubectl_accepts_the_manifest)
+            .needs(Need::Kubectl)
+            .needs(Need::Runtimes)
+            .ours(),
+        case!(two_images_are_the_same).ours(),
     ]
 }
 
@@ -226,7 +223,6 @@ fn nodes() -> [Value; 2] {
 }
 
 fn it_sets_up_a_node_from_its_image(runtime: &Runtime) {
-    assert_eq!(runtime.lab.subject, Subject::Trestle);
     let node = Node::start_with_plugins_in(runtime, BIN);
     let (outside, _) = crate::outside(&node.machine);
     let dir = TempDir::new().expect("make a directory");
@@ -306,10 +302,7 @@ fn it_sets_up_a_node_from_its_image(runtime: &Runtime) {
         node.stop_pod(&pod);
         node.remove_pod(&pod);
     }
-    let left = node
-        .machine
-        .inside()
-        .list(&format!("{}/podnet", "/var/lib/cni/networks"));
+    let left = node.machine.inside().list("/var/lib/cni/networks/podnet");
     let left: Vec<_> = left
         .iter()
         .filter(|name| name.contains("10.244") || name.contains("fd00"))

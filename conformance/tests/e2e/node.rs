@@ -143,14 +143,8 @@ impl Node {
 
     /// End containerd, by SIGKILL as a crash would. Containers and their shims go on.
     pub(crate) fn kill_containerd(&self) {
-        let pid = self
-            .machine
-            .inside()
-            .read(&format!("{LOG}.pid"))
-            .expect("a PID");
-        self.sh(&format!("kill -9 {}", pid.trim()));
         let daemon = self.daemon.lock().expect("lock").take();
-        let _ = daemon.expect("containerd runs").wait();
+        self.machine.kill(daemon.expect("containerd runs"), LOG);
     }
 
     /// What a machine is after its runtime's disk was replaced and it was started again: no containers, no

@@ -85,12 +85,8 @@ impl Node {
 
     /// As a crash ends it: what it has told the kernel stays.
     fn kill_bird(&mut self) {
-        let pid = self.machine.inside().read(&format!("{LOG}.pid"));
-        let pid = pid.expect("the PID of BIRD");
-        let kill = format!("kill -9 {}", pid.trim());
-        let shell = Path::new("/bin/sh");
-        self.machine.exec(shell, &["-c", &kill], &[]).succeeded();
-        let _ = self.bird.take().expect("BIRD runs").wait();
+        let bird = self.bird.take().expect("BIRD runs");
+        self.machine.kill(bird, LOG);
     }
 
     /// Where this node sends what is for that node's pods, of each family.
@@ -115,20 +111,16 @@ impl Node {
         by_address && v6.is_some_and(|way| way.starts_with("fe80:"))
     }
 
-    /// The plugins of a list, as a runtime calls them.
     fn attach(&self, lab: &Lab) -> Pod {
         let pod = self.machine.pod("pod");
-        self.call(lab, "ADD", &pod);
+        let plugin = lab.plugin(&self.machine, "bridge");
+        plugin.add(&list(self.number), &Call::of(&pod));
         pod
     }
 
-    fn call(&self, lab: &Lab, verb: &str, pod: &Pod) {
+    fn detach(&self, lab: &Lab, pod: &Pod) {
         let plugin = lab.plugin(&self.machine, "bridge");
-        let list = list(self.number);
-        match verb {
-            "ADD" => drop(plugin.add(&list, &Call::of(pod))),
-            _ => plugin.del(&list, &Call::of(pod)),
-        }
+        plugin.del(&list(self.number), &Call::of(pod));
     }
 }
 
@@ -213,6 +205,6 @@ fn pods_of_three_nodes_talk_by_birds_routes(lab: &Lab) {
     assert!(everybody(&nodes), "back again: {:?}", nodes[0].ways_to(3));
     assert_talk(&pods[1], &pods[2]);
     for (node, pod) in nodes.iter().zip(&pods) {
-        node.call(lab, "DEL", pod);
+        node.detach(lab, pod);
     }
 }

@@ -25,15 +25,20 @@ fn repairs(node: &Node) -> f64 {
     outcomes.iter().map(count).sum()
 }
 
+/// The one at the start, which is none of a flush's.
+fn until_the_first_repair(node: &Node) {
+    until(
+        "the first one is done",
+        || repairs(node) > 0.5,
+        || node.log(),
+    );
+}
+
 fn a_flush_is_repaired_when_it_happens(lab: &Lab) {
     let world = World::new();
     let one = world.node(1);
     let _agent = one.run(lab, &[]);
-    until(
-        "the first one is done",
-        || repairs(&one) > 0.5,
-        || one.log(),
-    );
+    until_the_first_repair(&one);
     let (pod, addresses) = one.attach(lab, "pod");
     let address = addresses[0].to_string();
     let is_whole = || one.cnitool(lab).call("check", "podnet", &pod.netns()).ok();
@@ -59,11 +64,7 @@ fn pods_that_come_and_go_cause_no_repair(lab: &Lab) {
     let world = World::new();
     let one = world.node(1);
     let _agent = one.run(lab, &[]);
-    until(
-        "the first one is done",
-        || repairs(&one) > 0.5,
-        || one.log(),
-    );
+    until_the_first_repair(&one);
     // The network's rules come with the first pod, by `nft`.
     let _stays = one.attach(lab, "stays");
     let before = repairs(&one);
